@@ -1,0 +1,1 @@
+"""Street panoramas to bird's-eye views (BEVs)."""

@@ -1,0 +1,21 @@
+"""The errors a caller may want to catch. Every message says what is wrong, where, and what to do."""
+
+
+class BevgenError(Exception):
+    """Base of all errors that bevgen raises on purpose."""
+
+
+class PanoramaError(BevgenError):
+    """One image cannot be used; the message is the reason. A conversion sets the image aside."""
+
+
+class ShardError(BevgenError):
+    """A shard file is missing, incomplete, damaged or not one of ours."""
+
+
+class InputError(BevgenError):
+    """The request itself is wrong: a folder, a poses file or an option that cannot be used."""
+
+
+class RefusedError(BevgenError):
+    """The request is sound, but carrying it out would mix, overwrite or disturb existing work."""

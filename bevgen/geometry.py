@@ -1,0 +1,190 @@
+"""What a pixel means: the conventions of world, panorama and bird's-eye view, and nothing else.
+
+World: x east, y north, z up, in metres; the camera stands ``height`` metres above flat ground at
+x = y = 0. Camera axes: right, forward, up. Pixel centres lie at half-integers. This NumPy float64
+mapping is the reference; `bevgen.kernels` computes the same thing fast.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bevgen.errors import InputError
+
+FULL_SPHERE = (90.0, -90.0)
+FULL_CIRCLE = (-180.0, 180.0)
+
+
+@dataclass(frozen=True, slots=True)
+class BevGrid:
+    """The ground area that a bird's-eye view (BEV) shows: a north-up square around the camera.
+
+    Parameters
+    ----------
+    size
+        Pixels on each side, 1 to 32768.
+    resolution
+        Ground sample distance in metres per pixel, above 0.
+
+    Raises
+    ------
+    InputError
+        If a value is out of range.
+    """
+
+    size: int = 512
+    resolution: float = 0.06
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.size <= 32768:
+            raise InputError(f"size must be 1 to 32768 pixels, not {self.size}")
+        if not (self.resolution > 0 and math.isfinite(self.resolution)):
+            raise InputError(f"resolution must be above 0 metres per pixel, not {self.resolution}")
+
+    @property
+    def extent(self) -> float:
+        """Metres from edge to edge."""
+        return self.size * self.resolution
+
+    def ground(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Where each pixel looks: x (east) per column and y (north) per row, in metres."""
+        offset = (np.arange(self.size) + 0.5 - self.size / 2) * self.resolution
+        return offset, -offset
+
+
+@dataclass(frozen=True, slots=True)
+class PanoramaView:
+    """Which part of the sphere an equirectangular image of ``height`` x ``width`` pixels shows.
+
+    Parameters
+    ----------
+    height, width
+        Pixels.
+    vertical_fov
+        Elevations in degrees of the upper and the lower edge, 90 >= top > bottom >= -90.
+    horizontal_fov
+        Azimuths in degrees of the left and the right edge, clockwise from the centre column of the
+        whole 360-degree frame, -180 <= left < right <= 180. With the whole circle columns wrap.
+
+    Raises
+    ------
+    InputError
+        If a value is out of range.
+    """
+
+    height: int
+    width: int
+    vertical_fov: tuple[float, float] = FULL_SPHERE
+    horizontal_fov: tuple[float, float] = FULL_CIRCLE
+
+    def __post_init__(self) -> None:
+        top, bottom = self.vertical_fov
+        left, right = self.horizontal_fov
+        if self.height < 1 or self.width < 1:
+            raise InputError(f"a panorama of {self.height} x {self.width} pixels has no pixels")
+        if not 90 >= top > bottom >= -90:
+            raise InputError(
+                f"vertical field of view must be TOP BOTTOM with 90 >= TOP > BOTTOM >= -90 degrees,"
+                f" not {top:g} {bottom:g}"
+            )
+        if not -180 <= left < right <= 180:
+            raise InputError(
+                f"horizontal field of view must be LEFT RIGHT with -180 <= LEFT < RIGHT <= 180"
+                f" degrees, not {left:g} {right:g}"
+            )
+
+    @property
+    def wraps(self) -> bool:
+        """Whether the right edge continues at the left one."""
+        return self.horizontal_fov == FULL_CIRCLE
+
+
+@dataclass(frozen=True, slots=True)
+class Pose:
+    """How the camera stands: metres above the ground, and angles in degrees.
+
+    Parameters
+    ----------
+    height
+        Metres above flat ground, above 0.
+    heading
+        Compass direction of the panorama's centre column, clockwise from north.
+    pitch
+        Nose up is positive, -90 to 90.
+    roll
+        Right side down is positive, -180 to 180.
+
+    Raises
+    ------
+    InputError
+        If a value is out of range.
+    """
+
+    height: float = 2.0
+    heading: float = 0.0
+    pitch: float = 0.0
+    roll: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not (self.height > 0 and math.isfinite(self.height)):
+            raise InputError(
+                f"height must be above 0 metres (the camera stands above the ground),"
+                f" not {self.height}"
+            )
+        for name, limit in (("heading", math.inf), ("pitch", 90.0), ("roll", 180.0)):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and abs(value) <= limit):
+                raise InputError(f"{name} must be finite degrees within +-{limit:g}, not {value}")
+
+    def world_from_camera(self) -> NDArray[np.float64]:
+        """Rotation (3, 3) that takes camera axes to the world: Rz(-heading) Rx(pitch) Ry(roll)."""
+        h, p, r = np.deg2rad([-self.heading, self.pitch, self.roll])
+        rz = np.array([[np.cos(h), -np.sin(h), 0], [np.sin(h), np.cos(h), 0], [0, 0, 1]])
+        rx = np.array([[1, 0, 0], [0, np.cos(p), -np.sin(p)], [0, np.sin(p), np.cos(p)]])
+        ry = np.array([[np.cos(r), 0, np.sin(r)], [0, 1, 0], [-np.sin(r), 0, np.cos(r)]])
+        return rz @ rx @ ry
+
+
+def panorama_pixels(
+    grid: BevGrid, view: PanoramaView, pose: Pose
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
+    """Map every BEV pixel's centre to the panorama: the reference for all kernels.
+
+    Parameters
+    ----------
+    grid, view, pose
+        What is looked at, by what, and from where.
+
+    Returns
+    -------
+    column, row : (size, size) float64
+        Panorama coordinates with pixel centres at integers (the centre of the first pixel is 0),
+        so column lies in [-0.5, width - 0.5) for a whole circle.
+    valid : (size, size) bool
+        Whether the panorama shows that point.
+
+    Notes
+    -----
+    A ground point at azimuth a (clockwise from the centre column) and elevation e of the camera's
+    frame lies at column (a - left) / (right - left) * width - 0.5 and row
+    (top - e) / (top - bottom) * height - 0.5.
+    """
+    x, y = grid.ground()
+    right_of, forward_of, up_of = (
+        axis[0] * x[None, :] + axis[1] * y[:, None] - axis[2] * pose.height
+        for axis in pose.world_from_camera().T
+    )
+    azimuth = np.rad2deg(np.arctan2(right_of, forward_of))
+    elevation = np.rad2deg(np.arctan2(up_of, np.hypot(right_of, forward_of)))
+    (top, bottom), (left, right) = view.vertical_fov, view.horizontal_fov
+    azimuth = np.where(azimuth >= 180, azimuth - 360, azimuth)
+    column = (azimuth - left) / (right - left) * view.width - 0.5
+    row = (top - elevation) / (top - bottom) * view.height - 0.5
+    valid = (elevation <= top) & (elevation >= bottom)
+    if not view.wraps:
+        valid &= (azimuth >= left) & (azimuth <= right)
+    return column, row, valid
