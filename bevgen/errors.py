@@ -1,4 +1,4 @@
-"""The errors a caller may want to catch. Every message says what is wrong, where, and what to do."""
+"""The errors a caller may want to catch; each message says what is wrong, where, and what to do."""
 
 
 class BevgenError(Exception):
@@ -13,7 +13,7 @@ class ShardError(BevgenError):
     """A shard file is missing, incomplete, damaged or not one of ours."""
 
 
-class InputError(BevgenError):
+class InputError(BevgenError, ValueError):
     """The request itself is wrong: a folder, a poses file or an option that cannot be used."""
 
 

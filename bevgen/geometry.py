@@ -26,7 +26,7 @@ class BevGrid:
     Parameters
     ----------
     size
-        Pixels on each side, 1 to 32768.
+        Pixels on each side, 1 to 8192.
     resolution
         Ground sample distance in metres per pixel, above 0.
 
@@ -40,8 +40,8 @@ class BevGrid:
     resolution: float = 0.06
 
     def __post_init__(self) -> None:
-        if not 1 <= self.size <= 32768:
-            raise InputError(f"size must be 1 to 32768 pixels, not {self.size}")
+        if not 1 <= self.size <= 8192:
+            raise InputError(f"size must be 1 to 8192 pixels, not {self.size}")
         if not (self.resolution > 0 and math.isfinite(self.resolution)):
             raise InputError(f"resolution must be above 0 metres per pixel, not {self.resolution}")
 
@@ -52,7 +52,8 @@ class BevGrid:
 
     def ground(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Where each pixel looks: x (east) per column and y (north) per row, in metres."""
-        offset = (np.arange(self.size) + 0.5 - self.size / 2) * self.resolution
+        pixels = np.arange(self.size, dtype=np.float64)
+        offset = (pixels + 0.5 - self.size / 2) * self.resolution
         return offset, -offset
 
 
@@ -142,10 +143,10 @@ class Pose:
 
     def world_from_camera(self) -> NDArray[np.float64]:
         """Rotation (3, 3) that takes camera axes to the world: Rz(-heading) Rx(pitch) Ry(roll)."""
-        h, p, r = np.deg2rad([-self.heading, self.pitch, self.roll])
-        rz = np.array([[np.cos(h), -np.sin(h), 0], [np.sin(h), np.cos(h), 0], [0, 0, 1]])
-        rx = np.array([[1, 0, 0], [0, np.cos(p), -np.sin(p)], [0, np.sin(p), np.cos(p)]])
-        ry = np.array([[np.cos(r), 0, np.sin(r)], [0, 1, 0], [-np.sin(r), 0, np.cos(r)]])
+        h, p, r = (math.radians(angle) for angle in (-self.heading, self.pitch, self.roll))
+        rz = np.array([[math.cos(h), -math.sin(h), 0], [math.sin(h), math.cos(h), 0], [0, 0, 1]])
+        rx = np.array([[1, 0, 0], [0, math.cos(p), -math.sin(p)], [0, math.sin(p), math.cos(p)]])
+        ry = np.array([[math.cos(r), 0, math.sin(r)], [0, 1, 0], [-math.sin(r), 0, math.cos(r)]])
         return rz @ rx @ ry
 
 
@@ -188,3 +189,34 @@ def panorama_pixels(
     if not view.wraps:
         valid &= (azimuth >= left) & (azimuth <= right)
     return column, row, valid
+
+
+def ep_bev_pixels(
+    grid: BevGrid, view: PanoramaView, height: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
+    """Map BEV pixels to the panorama as the published script does (EP-BEV, ECCV 2024, eq. 1-4).
+
+    It differs from `panorama_pixels`: no half pixel on the panorama's side, no wrapping (a black
+    line runs south of the camera), no pose. For its released BEVs and weights only.
+
+    Parameters
+    ----------
+    grid, view
+        The BEV and the panorama, a full sphere.
+    height
+        Metres above the ground, positive (the script itself takes it negative).
+
+    Returns
+    -------
+    column, row : (size, size) float64
+        Panorama coordinates with pixel centres at integers.
+    valid : (size, size) bool
+        False where column > width - 1 or row > height - 1: black in the published BEVs.
+    """
+    offset = np.arange(grid.size) - (grid.size / 2 - 0.5)
+    south, east = offset[:, None], offset[None, :]
+    azimuth = np.mod(np.arctan2(south, east) - np.pi / 2, 2 * np.pi)
+    zenith_angle = np.arctan2(np.hypot(south, east) * grid.resolution, -height)
+    column = azimuth / (2 * np.pi) * view.width
+    row = zenith_angle / np.pi * view.height
+    return column, row, (column <= view.width - 1) & (row <= view.height - 1)

@@ -1,0 +1,386 @@
+"""From panorama pixels to BEV pixels: check the input, plan the lookup once, apply it.
+
+Numba is imported by the first projection, not by the import of this module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from bevgen.errors import InputError
+from bevgen.geometry import FULL_SPHERE, BevGrid, PanoramaView, Pose, ep_bev_pixels
+
+Compat = Literal["ep-bev"]
+Device = Literal["auto", "cpu", "cuda"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Lookup:
+    """The panorama points of every BEV pixel; see `bevgen.kernels` for the layout.
+
+    Attributes
+    ----------
+    view
+        The panorama it reads.
+    first : (size * size + 1,) int32
+    columns, rows : (points,) int32
+    valid : (size, size) bool
+        What the panorama shows.
+    """
+
+    view: PanoramaView
+    first: NDArray[np.int32]
+    columns: NDArray[np.int32]
+    rows: NDArray[np.int32]
+    valid: NDArray[np.bool_]
+
+
+@lru_cache(maxsize=8)
+def plan_lookup(
+    grid: BevGrid, view: PanoramaView, pose: Pose, antialias: bool, compat: Compat | None
+) -> Lookup:
+    """Compute the lookup of one grid, view and pose; the last few are kept."""
+    from bevgen import kernels
+
+    if compat == "ep-bev":
+        column, row, valid = ep_bev_pixels(grid, view, pose.height)
+        first = np.zeros(valid.size + 1, np.int32)
+        np.cumsum(valid, out=first[1:])
+        columns, rows = (
+            np.floor(a[valid] * kernels.SUBPIXEL + 0.5).astype(np.int32) for a in (column, row)
+        )
+        return Lookup(view, first, columns, rows, valid)
+    axes: list[float] = pose.world_from_camera().T.ravel().tolist()
+    camera = kernels.Camera._make([*axes, float(pose.height)])
+    (top, bottom), (left, right) = np.deg2rad(view.vertical_fov), np.deg2rad(view.horizontal_fov)
+    lens = kernels.Lens(
+        width=view.width,
+        height=view.height,
+        left=float(left),
+        right=float(right),
+        top=float(top),
+        bottom=float(bottom),
+        columns_per_radian=float(view.width / (right - left)),
+        rows_per_radian=float(view.height / (top - bottom)),
+        wraps=view.wraps,
+    )
+    resolution = float(grid.resolution)
+    most = kernels.count_points(grid.size, resolution, camera, lens, antialias)
+    first = np.empty(grid.size**2 + 1, np.int32)
+    columns, rows = np.empty(most, np.int32), np.empty(most, np.int32)
+    n = kernels.build_lookup(grid.size, resolution, camera, lens, antialias, first, columns, rows)
+    valid = (np.diff(first) > 0).reshape(grid.size, grid.size)
+    return Lookup(view, first, columns[:n], rows[:n], valid)
+
+
+def project_view(
+    panorama: NDArray[Any],
+    grid: BevGrid,
+    view: PanoramaView,
+    pose: Pose,
+    *,
+    antialias: bool = True,
+    compat: Compat | None = None,
+    out: NDArray[Any] | None = None,
+) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """Project one panorama of known view and pose on the CPU: the step that all others use.
+
+    Parameters
+    ----------
+    panorama : (H, W, C) uint8 or float32
+        C-contiguous, of the view's size.
+    grid, view, pose
+        What to draw, what the panorama shows, how the camera stood.
+    antialias
+        Average where a BEV pixel covers many panorama pixels.
+    compat
+        ``"ep-bev"`` for the published script's pixels; takes no angles.
+    out : (size, size, C) of the panorama's dtype, optional
+        Where to write; C-contiguous.
+
+    Returns
+    -------
+    bev : (size, size, C) of the panorama's dtype
+    valid : (size, size) bool, shared and read-only
+    """
+    from bevgen import kernels
+
+    lookup, shift = _lookup_and_shift(grid, view, pose, antialias, compat)
+    bev = (
+        np.empty((grid.size, grid.size, panorama.shape[2]), panorama.dtype) if out is None else out
+    )
+    panorama = panorama.view()
+    panorama.flags.writeable = False  # one compiled kernel for read-only and writable arrays
+    kernels.apply_lookup(
+        panorama,
+        lookup.first,
+        lookup.columns,
+        lookup.rows,
+        shift,
+        view.wraps,
+        bev.reshape(-1, bev.shape[2]),
+    )
+    return bev, lookup.valid
+
+
+def _lookup_and_shift(
+    grid: BevGrid, view: PanoramaView, pose: Pose, antialias: bool, compat: Compat | None
+) -> tuple[Lookup, int]:
+    """Lookup, and the columns to add: without tilt, a heading is a mere shift of the panorama."""
+    from bevgen.kernels import SUBPIXEL
+
+    if compat is not None:
+        check_compat(compat, view, pose)
+        return plan_lookup(grid, view, pose, False, compat), 0
+    if view.wraps and pose.pitch == 0 and pose.roll == 0:
+        lookup = plan_lookup(grid, view, replace(pose, heading=0.0), antialias, None)
+        turn = view.width * SUBPIXEL
+        return lookup, round(-pose.heading / 360 * turn) % turn
+    return plan_lookup(grid, view, pose, antialias, None), 0
+
+
+def check_compat(compat: str, view: PanoramaView | None, pose: Pose) -> None:
+    """Refuse what the published script cannot do.
+
+    Raises
+    ------
+    InputError
+        If ``compat`` is unknown, or the pose has angles, or the view is not the full sphere.
+    """
+    if compat != "ep-bev":
+        raise InputError(f'compat must be "ep-bev" or None, not {compat!r}')
+    if pose.heading or pose.pitch or pose.roll:
+        raise InputError(
+            "compat ep-bev reproduces a script without heading, pitch and roll: leave them at 0,"
+            " or leave compat out"
+        )
+    if view is not None and not (view.wraps and view.vertical_fov == FULL_SPHERE):
+        raise InputError(
+            "compat ep-bev takes full spheres only (pad the panorama to 2:1 as the published"
+            " script does), or leave compat out"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Projector:
+    """Projects many panoramas with the same settings; see `project` for what they mean.
+
+    The lookup of a panorama size and pose is computed once and kept, so that later panoramas of
+    the same size and tilt cost only the pixels. Safe to share between threads.
+
+    Raises
+    ------
+    InputError
+        If a setting is out of range, or ``device="cuda"`` finds no usable GPU.
+    """
+
+    height: float = 2.0
+    resolution: float = 0.06
+    size: int = 512
+    heading: float = 0.0
+    pitch: float = 0.0
+    roll: float = 0.0
+    vertical_fov: tuple[float, float] = FULL_SPHERE
+    antialias: bool = True
+    compat: Compat | None = None
+    device: Device = "auto"
+
+    def __post_init__(self) -> None:
+        if self.compat is not None:
+            check_compat(self.compat, None, self.pose)
+        if self.device not in ("auto", "cpu", "cuda"):
+            raise InputError(f'device must be "auto", "cpu" or "cuda", not {self.device!r}')
+        _ = self.grid, self.pose, PanoramaView(1, 1, self._fov)
+
+    @property
+    def grid(self) -> BevGrid:
+        """The ground that its BEVs show."""
+        return BevGrid(self.size, self.resolution)
+
+    @property
+    def pose(self) -> Pose:
+        """The pose of a panorama that brings none of its own."""
+        return Pose(self.height, self.heading, self.pitch, self.roll)
+
+    @property
+    def _fov(self) -> tuple[float, float]:
+        top, bottom = self.vertical_fov
+        return (float(top), float(bottom))
+
+    def __call__(
+        self,
+        panorama: ArrayLike,
+        *,
+        height: ArrayLike | None = None,
+        heading: ArrayLike | None = None,
+        pitch: ArrayLike | None = None,
+        roll: ArrayLike | None = None,
+        return_valid: bool = False,
+        out: NDArray[Any] | None = None,
+    ) -> Any:
+        """Project one panorama, or a batch of equal sizes with a pose for each.
+
+        Parameters
+        ----------
+        panorama : (H, W), (H, W, C) or (N, H, W, C), uint8 or float32, C 1 to 4
+        height, heading, pitch, roll : float or (N,)
+            Instead of the projector's own.
+        return_valid
+            Also return what the panorama shows.
+        out : array of the result's shape and dtype, optional
+            C-contiguous; written and returned.
+
+        Returns
+        -------
+        bev : (size, size), (size, size, C) or (N, size, size, C), of the panorama's dtype
+        valid : bool, (size, size) or (N, size, size)
+            Only with ``return_valid``.
+
+        Raises
+        ------
+        InputError
+            If shape, dtype or a pose cannot be used.
+        """
+        images, shape = _as_batch(panorama, self.size)
+        if out is None:
+            out = np.empty(shape, images.dtype)
+        elif out.shape != shape or out.dtype != images.dtype or not out.flags.c_contiguous:
+            raise InputError(
+                f"out must be C-contiguous {images.dtype} of shape {shape},"
+                f" not {out.dtype} of shape {out.shape}"
+            )
+        bevs = out.reshape(len(images), self.size, self.size, images.shape[3])
+        view = PanoramaView(images.shape[1], images.shape[2], self._fov)
+        valids = np.empty(bevs.shape[:3], np.bool_) if return_valid else None
+        for i, pose in enumerate(self._poses(len(images), height, heading, pitch, roll)):
+            _, valid = project_view(
+                images[i],
+                self.grid,
+                view,
+                pose,
+                antialias=self.antialias,
+                compat=self.compat,
+                out=bevs[i],
+            )
+            if valids is not None:
+                valids[i] = valid
+        if valids is None:
+            return out
+        return out, valids if len(shape) == 4 else valids[0]
+
+    def _poses(self, n: int, *own: ArrayLike | None) -> Iterable[Pose]:
+        """One pose per image: its own values where given, else the projector's."""
+        columns = []
+        for name, given in zip(("height", "heading", "pitch", "roll"), own, strict=True):
+            values = np.asarray(getattr(self, name) if given is None else given, np.float64)
+            if values.shape not in ((), (n,)):
+                raise InputError(
+                    f"{name} must be one number or one for each of the {n} panoramas,"
+                    f" not of shape {values.shape}"
+                )
+            columns.append(np.broadcast_to(values, n).tolist())
+        return (Pose(*values) for values in zip(*columns, strict=True))
+
+
+def _as_batch(panorama: ArrayLike, size: int) -> tuple[NDArray[Any], tuple[int, ...]]:
+    """(N, H, W, C) view of the input, contiguous, and the result's shape."""
+    image = np.asarray(panorama)
+    if image.dtype not in (np.uint8, np.float32):
+        raise InputError(f"a panorama must be uint8 or float32, not {image.dtype}")
+    if image.ndim not in (2, 3, 4) or 0 in image.shape:
+        raise InputError(
+            "a panorama must have shape (H, W) or (H, W, C), a batch (N, H, W, C),"
+            f" and pixels, not shape {image.shape}"
+        )
+    if image.ndim > 2 and not 1 <= image.shape[-1] <= 4:
+        hint = " (channels come last)" if 1 <= image.shape[-3] <= 4 else ""
+        raise InputError(
+            f"a panorama must have 1 to 4 channels, not {image.shape[-1]}{hint};"
+            f" its shape is {image.shape}"
+        )
+    image = np.ascontiguousarray(image)
+    if image.ndim == 2:
+        return image[None, :, :, None], (size, size)
+    if image.ndim == 3:
+        return image[None], (size, size, image.shape[2])
+    return image, (len(image), size, size, image.shape[3])
+
+
+def project(
+    panorama: ArrayLike,
+    height: float = 2.0,
+    resolution: float = 0.06,
+    size: int = 512,
+    heading: float = 0.0,
+    pitch: float = 0.0,
+    roll: float = 0.0,
+    vertical_fov: tuple[float, float] = FULL_SPHERE,
+    antialias: bool = True,
+    compat: Compat | None = None,
+    return_valid: bool = False,
+    device: Device = "auto",
+) -> Any:
+    """Turn a panorama into a north-up bird's-eye view of the flat ground around the camera.
+
+    Parameters
+    ----------
+    panorama : (H, W) or (H, W, C) uint8 or float32, C 1 to 4; or a batch (N, H, W, C)
+        Equirectangular; the whole 360 degrees wide.
+    height
+        Metres from the ground to the camera, above 0.
+    resolution
+        Ground sample distance in metres per pixel. Only ``height / resolution`` changes the
+        picture on flat ground.
+    size
+        Pixels on each side.
+    heading, pitch, roll
+        Degrees: compass direction of the centre column, nose up, right side down.
+    vertical_fov
+        Elevations in degrees of the panorama's upper and lower edge.
+    antialias
+        Average where a BEV pixel covers many panorama pixels, as it does near the nadir.
+    compat
+        ``"ep-bev"`` reproduces the pixels of the published script (no anti-aliasing, no angles).
+    return_valid
+        Also return which BEV pixels the panorama shows; the others are 0.
+    device
+        ``"cpu"``, ``"cuda"``, or ``"auto"``: wherever the panorama is.
+
+    Returns
+    -------
+    bev : (size, size), (size, size, C) or (N, size, size, C), of the panorama's dtype
+        Pixel (i, j) shows the ground at x = (j + 0.5 - size / 2) * resolution metres east and
+        y = (size / 2 - i - 0.5) * resolution metres north of the camera.
+    valid : (size, size) bool
+        Only with ``return_valid``; (N, size, size) for a batch.
+
+    Raises
+    ------
+    InputError
+        If an argument is out of range, or shape or dtype of the panorama cannot be used.
+
+    Notes
+    -----
+    The flat-ground projection of "Cross-view image geo-localization with Panorama-BEV
+    Co-Retrieval Network" (ECCV 2024), section 3.2, with pixel centres at half-integers, columns
+    that wrap, and any pose. Whatever stands above the ground is smeared outwards.
+    """
+    projector = Projector(
+        height=height,
+        resolution=resolution,
+        size=size,
+        heading=heading,
+        pitch=pitch,
+        roll=roll,
+        vertical_fov=vertical_fov,
+        antialias=antialias,
+        compat=compat,
+        device=device,
+    )
+    return projector(panorama, return_valid=return_valid)

@@ -1,0 +1,42 @@
+"""The shard files: images, ids and poses in plain HDF5, written by pwrite, read by memory map.
+
+``fileformat <- {reader, writer} <- {merger, verifier}``; no other part of bevgen touches HDF5.
+"""
+
+from bevgen.shards.fileformat import (
+    COLUMNS,
+    Failure,
+    Row,
+    ShardHeader,
+    ShardInputs,
+    ShardSummary,
+    read_header,
+    read_inputs,
+    settings_text,
+    shard_folder,
+)
+from bevgen.shards.merger import merge
+from bevgen.shards.reader import ShardSet
+from bevgen.shards.verifier import VerifyReport, verify
+from bevgen.shards.writer import PartialShard, begin_shard, finish_shard, write_index
+
+__all__ = [
+    "COLUMNS",
+    "Failure",
+    "PartialShard",
+    "Row",
+    "ShardHeader",
+    "ShardInputs",
+    "ShardSet",
+    "ShardSummary",
+    "VerifyReport",
+    "begin_shard",
+    "finish_shard",
+    "merge",
+    "read_header",
+    "read_inputs",
+    "settings_text",
+    "shard_folder",
+    "verify",
+    "write_index",
+]
