@@ -1,0 +1,44 @@
+# Everything runs in .venv, made on first use with Python 3.11 or later.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test faults lint docs check-extern clean
+
+# bevgen alone: no torch, no development tools.
+.venv/demo: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+.venv/dev: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@ .venv/demo
+
+# Converts the real panoramas in tests/data and draws one of them.
+demo: .venv/demo
+	$(BIN)/python -m pipelines.demo
+
+test: .venv/dev
+	$(BIN)/python -m pytest -m "not extern and not faults"
+
+# Thousands of damaged files; also rewrites docs/robustness.md.
+faults: .venv/dev
+	$(BIN)/python -m pytest -m faults
+	$(BIN)/python -m tests.robustness
+
+lint: .venv/dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/basedpyright
+	$(BIN)/lint-imports
+
+docs: .venv/dev
+	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
+
+# Needs h5ls and h5dump (Debian: hdf5-tools).
+check-extern: .venv/dev
+	$(BIN)/python -m pytest -m extern
+
+clean:
+	rm -rf .venv docs/_build demo-out

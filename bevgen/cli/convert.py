@@ -1,0 +1,52 @@
+"""`bevgen convert`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from bevgen.cli import COMMANDS, options
+
+
+@click.command("convert", help=COMMANDS["convert"])
+@options.input_folder("panoramas (JPEG, PNG, WebP, TIFF)")
+@options.output("The HDF5 file to write; large ones get a folder of shards beside it.")
+@options.geometry
+@options.inputs
+@options.running
+def command(
+    root: Path,
+    out: Path,
+    preset: str | None,
+    height: float | None,
+    size: int | None,
+    resolution: float | None,
+    heading: float | None,
+    pitch: float | None,
+    roll: float | None,
+    vertical_fov: tuple[float, float] | None,
+    antialias: bool | None,
+    compat: str | None,
+    **run: Any,
+) -> int:
+    """Turn a folder of panoramas into bird's-eye views."""
+    from bevgen.cli.running import run_command
+    from bevgen.settings import BevSettings
+
+    def settings() -> BevSettings:
+        return BevSettings.from_preset(
+            preset,
+            height=height,
+            size=size,
+            resolution=resolution,
+            heading=heading,
+            pitch=pitch,
+            roll=roll,
+            vertical_fov=vertical_fov,
+            antialias=antialias,
+            compat=compat,
+        )
+
+    return run_command(root, out, settings, **run)

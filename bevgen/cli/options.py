@@ -1,0 +1,117 @@
+"""Options that several commands share: one name, one meaning, one help text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from bevgen.presets import PRESETS
+
+F = TypeVar("F", bound=Callable[..., Any])
+FILE = click.Path(path_type=Path)
+
+
+def all_of(*decorators: Callable[[F], F]) -> Callable[[F], F]:
+    """Apply options so that help lists them in the order given."""
+
+    def decorate(function: F) -> F:
+        for decorator in reversed(decorators):
+            function = decorator(function)
+        return function
+
+    return decorate
+
+
+def input_folder(what: str) -> Callable[[F], F]:
+    """Take ``--in``."""
+    return click.option(
+        "-i", "--in", "root", type=FILE, required=True, metavar="FOLDER",
+        help=f"Folder of {what}; sub-folders too.",
+    )  # fmt: skip
+
+
+def shard_file(function: F) -> F:
+    """Take the file that a command reads."""
+    return click.argument("path", metavar="FILE", type=FILE)(function)
+
+
+def output(what: str, metavar: str = "FILE") -> Callable[[F], F]:
+    """Take ``--out``."""
+    return click.option(
+        "-o", "--out", type=FILE, required=True, metavar=metavar, help=what
+    )  # fmt: skip
+
+
+overwrite = click.option("--overwrite", is_flag=True, help="Replace what the output holds.")
+as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+
+geometry = all_of(
+    click.option(
+        "--preset", type=click.Choice(list(PRESETS)),
+        help="Start from what is known of a dataset; the options below go before it.",
+    ),
+    click.option("--height", type=float, help="Camera above the ground, metres.  [default: 2.0]"),
+    click.option("--size", type=int, help="Pixels on each side of the BEV.  [default: 512]"),
+    click.option("--resolution", type=float, help="Metres per BEV pixel.  [default: 0.06]"),
+    click.option(
+        "--heading", type=float, metavar="DEG",
+        help="Compass direction of the centre column.  [default: from each file, else 0]",
+    ),
+    click.option(
+        "--pitch", type=float, metavar="DEG", help="Nose up.  [default: from each file, else 0]"
+    ),
+    click.option(
+        "--roll", type=float, metavar="DEG",
+        help="Right side down.  [default: from each file, else 0]",
+    ),
+    click.option(
+        "--vertical-fov", type=(float, float), metavar="TOP BOTTOM",
+        help="Elevations of the panoramas' upper and lower edge, degrees."
+        "  [default: from each file, else 90 -90]",
+    ),
+    click.option(
+        "--no-antialias", "antialias", flag_value=False, type=bool, default=None,
+        help="Sample points near the camera instead of averaging.",
+    ),
+    click.option(
+        "--compat", type=click.Choice(["ep-bev"]), help="Reproduce the published script's pixels."
+    ),
+)  # fmt: skip
+
+inputs = all_of(
+    click.option(
+        "--list", "list_file", type=FILE, metavar="FILE",
+        help="Take only these images: one path a line, relative to --in.",
+    ),
+    click.option(
+        "--poses", type=FILE, metavar="CSV",
+        help="Columns file and any of id, heading, pitch, roll, height, latitude, longitude, date;"
+        " goes before every other source.",
+    ),
+)  # fmt: skip
+
+running = all_of(
+    click.option(
+        "--scheduler", default="threads", show_default=True, metavar="WHERE",
+        help="threads, processes, sync, tcp://HOST:PORT or a scheduler file (.json) of Dask.",
+    ),
+    click.option("--workers", type=int, metavar="N", help="How many at once.  [default: cores]"),
+    click.option(
+        "--shard-size", type=int, default=256, show_default=True, metavar="N",
+        help="Images in a shard: what is redone at most after a crash.",
+    ),
+    overwrite,
+    click.option("--extend", is_flag=True, help="Add new images to an existing output."),
+    click.option("--retry-failed", is_flag=True, help="Try again images that were set aside."),
+    click.option(
+        "--max-failures", metavar="N|P%",
+        help="Exit with 3 if more images (or per cent of them) were set aside.",
+    ),
+    click.option("--dry-run", is_flag=True, help="Say what would be done, and stop."),
+    click.option("-q", "--quiet", is_flag=True, help="Print errors only."),
+    click.option("-v", "--verbose", is_flag=True, help="Name each image that is set aside."),
+    as_json,
+)  # fmt: skip

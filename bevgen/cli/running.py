@@ -1,0 +1,217 @@
+"""What convert and pack have in common: show the plan, the progress and the report."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from bevgen.cli import EXIT_FAILED, EXIT_FAILURES, EXIT_INTERRUPTED
+from bevgen.convert import Report, Watcher, convert
+from bevgen.plan import Plan, plan_run
+from bevgen.settings import BevSettings, Settings
+
+INPUTS = ("list_file", "poses", "shard_size", "extend", "overwrite", "retry_failed")
+
+
+def run_command(
+    root: Path,
+    out: Path,
+    make_settings: Callable[[], Settings],
+    *,
+    max_failures: str | None,
+    dry_run: bool,
+    quiet: bool,
+    verbose: bool,
+    as_json: bool,
+    scheduler: str,
+    workers: int | None,
+    **inputs: Any,
+) -> int:
+    """Run, with a live bar on stderr, and return the exit code."""
+    console = Console(stderr=True, quiet=quiet, highlight=False)
+    logging.basicConfig(
+        level=logging.INFO if verbose else logging.WARNING,
+        format="%(message)s",
+        handlers=[RichHandler(console=console, show_time=False, show_path=False)],
+    )
+    limit = _parse_limit(max_failures)
+    settings = make_settings()
+    if dry_run:
+        plan = plan_run(root, out, settings, **inputs)
+        _print_plan(console, plan)
+        if as_json:
+            click.echo(json.dumps(_plan_json(plan), indent=2))
+        return 0
+    with _Bar(console) as bar:
+        try:
+            report = convert(
+                root, out, settings, scheduler=scheduler, workers=workers, watcher=bar, **inputs
+            )
+        except KeyboardInterrupt:
+            bar.stop()
+            console.print("Interrupted. Finished shards are kept; continue with the same command:")
+            console.print(f"  {resume_line()}", soft_wrap=True)
+            return EXIT_INTERRUPTED
+    _print_report(console, report)
+    if as_json:
+        click.echo(json.dumps(report.to_json(), indent=2))
+    if report.images and not report.rows and not report.kept:
+        console.print(f"Error: none of the {report.images} images could be used")
+        return EXIT_FAILED
+    if limit is not None and report.failures > limit(report.images):
+        console.print(f"Error: {report.failures} images were set aside: more than {max_failures}")
+        return EXIT_FAILURES
+    return 0
+
+
+def resume_line() -> str:
+    """Return the command that continues this one."""
+    import shlex
+
+    again = [word for word in sys.argv[1:] if word != "--overwrite"]
+    return shlex.join(["bevgen", *again])
+
+
+def _parse_limit(text: str | None) -> Callable[[int], float] | None:
+    """Take ``12`` or ``1%``: how many of so many images may fail."""
+    if text is None:
+        return None
+    try:
+        value = float(text.removesuffix("%"))
+        if value < 0:
+            raise ValueError
+    except ValueError:
+        raise click.BadParameter(
+            f"{text!r} is neither a number of images nor a percentage such as 1%",
+            param_hint="--max-failures",
+        ) from None
+    return (lambda images: images * value / 100) if text.endswith("%") else (lambda _: value)
+
+
+class _Bar(Watcher):
+    """A progress bar: images, rate, time left, failures."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.failed = 0
+        self.progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[failures]}"),
+            console=console,
+            transient=True,
+        )
+        self.task = self.progress.add_task("", total=None, visible=False, rate="", failures="")
+
+    def __enter__(self) -> _Bar:
+        self.progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Take the bar off the screen."""
+        self.progress.stop()
+
+    def planned(self, plan: Plan) -> None:
+        """Print the plan and show the bar."""
+        _print_plan(self.console, plan)
+        if not plan.complete:
+            self.progress.reset(
+                self.task, total=plan.images_todo, description=plan.out.name, visible=True
+            )
+
+    def advanced(self, done: int, failed: int) -> None:
+        """Move the bar."""
+        self.failed += failed
+        speed = self.progress.tasks[0].speed
+        self.progress.update(
+            self.task,
+            advance=done + failed,
+            rate=f"{speed:.0f}/s" if speed else "",
+            failures=f"{self.failed} set aside" if self.failed else "",
+        )
+
+
+def _print_plan(console: Console, plan: Plan) -> None:
+    if plan.complete:
+        console.print(f"{plan.out} is complete: nothing to do")
+        return
+    height, width, _ = plan.settings.image_shape
+    scale = ""
+    if isinstance(plan.settings, BevSettings):
+        grid = plan.settings.grid
+        scale = f" at {grid.resolution:g} m a pixel, {grid.extent:.1f} m across"
+    kept = plan.images - plan.images_todo
+    shards = len(plan.todo)
+    free = shutil.disk_usage(plan.out.absolute().parent).free
+    console.print(
+        f"{plan.images_todo:,} images from {plan.root}"
+        + (f" ({kept:,} more are done)" if kept else "")
+    )
+    console.print(f"to {plan.out}: {height}x{width} pixels{scale}")
+    console.print(
+        f"{shards:,} shard{'s' if shards != 1 else ''}, {_size(plan.bytes_needed)} of disk needed,"
+        f" {_size(free)} free"
+    )
+
+
+def _plan_json(plan: Plan) -> dict[str, Any]:
+    return {
+        "out": str(plan.out),
+        "images": plan.images_todo,
+        "kept": plan.images - plan.images_todo,
+        "shards": len(plan.todo),
+        "bytes": plan.bytes_needed,
+        "complete": plan.complete,
+        "settings": plan.settings.to_json(),
+    }
+
+
+def _print_report(console: Console, report: Report) -> None:
+    if not report.images:
+        return
+    rate = report.images / report.seconds
+    console.print(
+        f"{report.out}: {report.rows:,} stored, {report.failures:,} set aside"
+        f" in {_duration(report.seconds)} ({rate:.1f} images/s)"
+    )
+    means = (
+        f"{stage} {seconds / report.images * 1e3:.1f} ms"
+        for stage, seconds in report.stage_seconds.items()
+    )
+    console.print(f"an image took: {', '.join(means)}")
+    for reason, (count, examples) in sorted(report.reasons.items(), key=lambda r: -r[1][0])[:10]:
+        console.print(f"  {count:,} x {reason} ({', '.join(examples)})", markup=False)
+    if report.failures:
+        console.print(f"all of them: bevgen info {report.out} --failures")
+
+
+def _size(count: float) -> str:
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} TB"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s"

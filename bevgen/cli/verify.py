@@ -1,0 +1,34 @@
+"""`bevgen verify`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from bevgen.cli import COMMANDS, EXIT_FAILED, options
+
+
+@click.command("verify", help=COMMANDS["verify"])
+@options.shard_file
+@options.as_json
+def command(path: Path, as_json: bool) -> int:
+    """Check every image, checksum and table of a shard file."""
+    from bevgen.cli.progress import progress_bar
+    from bevgen.shards import verify
+
+    with progress_bar("verifying") as on_progress:
+        report = verify(path, on_progress=on_progress)
+    if as_json:
+        result = {"rows": report.rows, "shards": report.shards, "problems": list(report.problems)}
+        click.echo(json.dumps(result, indent=2))
+    elif report.problems:
+        for problem in report.problems:
+            click.echo(problem)
+    else:
+        click.echo(f"{path}: {report.rows:,} images in {report.shards:,} files are sound")
+    if report.problems:
+        click.echo(f"Error: {len(report.problems)} problems in {path}", err=True)
+        return EXIT_FAILED
+    return 0

@@ -1,0 +1,213 @@
+"""What changes an output's pixels: typed, stored in its shards, compared on resume, carried out.
+
+Nothing here depends on workers, device or package version.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bevgen.errors import InputError
+from bevgen.geometry import FULL_SPHERE, BevGrid, PanoramaView, Pose
+from bevgen.metadata import PanoramaInfo
+from bevgen.panorama import panorama_view
+from bevgen.presets import PRESETS
+from bevgen.project import Compat, check_compat, project_view
+
+CHANNELS = 3
+# Goes up when the same settings would give other pixels, so that the two are never mixed.
+PIXEL_RULE = 1
+
+
+class Picture(NamedTuple):
+    """One row to be stored: pixels, what of them is visible (None: all), and its columns."""
+
+    image: NDArray[np.uint8]
+    valid: NDArray[np.bool_] | None
+    columns: dict[str, float]
+    date: str
+
+
+@dataclass(frozen=True, slots=True)
+class BevSettings:
+    """How panoramas become BEVs; see `bevgen.project` for the values' meaning.
+
+    ``heading``, ``pitch`` and ``roll`` of None are taken from each file, 0 where it says nothing;
+    ``vertical_fov`` of None too, a full sphere where the file says nothing. What poses.csv says of
+    a panorama goes before all of them.
+
+    Raises
+    ------
+    InputError
+        If a value is out of range.
+    """
+
+    height: float = 2.0
+    size: int = 512
+    resolution: float = 0.06
+    heading: float | None = None
+    pitch: float | None = None
+    roll: float | None = None
+    vertical_fov: tuple[float, float] | None = None
+    antialias: bool = True
+    compat: Compat | None = None
+
+    kind: ClassVar[str] = "bev"
+
+    def __post_init__(self) -> None:
+        _ = self.grid, PanoramaView(1, 1, self.vertical_fov or FULL_SPHERE)
+        pose = Pose(self.height, self.heading or 0.0, self.pitch or 0.0, self.roll or 0.0)
+        if self.compat is not None:
+            check_compat(self.compat, PanoramaView(1, 1, self.vertical_fov or FULL_SPHERE), pose)
+            object.__setattr__(self, "antialias", False)  # stored as what is done
+
+    @classmethod
+    def from_preset(cls, name: str | None, **options: Any) -> BevSettings:
+        """Take a preset's settings; an option that is not None goes before the preset's value.
+
+        Raises
+        ------
+        InputError
+            If there is no such preset, or a value is out of range.
+        """
+        values: dict[str, Any] = {}
+        if name is not None:
+            if name not in PRESETS:
+                raise InputError(f"no preset {name!r}; there are: {', '.join(PRESETS)}")
+            preset = PRESETS[name]
+            values = {
+                f.name: getattr(preset, f.name) for f in fields(cls) if hasattr(preset, f.name)
+            }
+        values |= {key: value for key, value in options.items() if value is not None}
+        return cls(**values)
+
+    @property
+    def grid(self) -> BevGrid:
+        """The ground that each BEV shows."""
+        return BevGrid(self.size, self.resolution)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of a row."""
+        return (self.size, self.size, CHANNELS)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields as JSON values, for the shards' ``settings``."""
+        return _json_values(self)
+
+    def picture(self, image: NDArray[np.uint8], own: PanoramaInfo, file: PanoramaInfo) -> Picture:
+        """Project one panorama.
+
+        Parameters
+        ----------
+        image : (H, W, 3) uint8
+        own
+            What poses.csv says of it.
+        file
+            What the file and its name say.
+
+        Raises
+        ------
+        PanoramaError
+            If the image is no panorama.
+        """
+        options = PanoramaInfo(
+            heading=self.heading, pitch=self.pitch, roll=self.roll, height=self.height
+        )
+        known = own.fallback(options)
+        if self.compat is None:
+            known = known.fallback(file)
+        view = panorama_view(image.shape[:2], file, self.vertical_fov)
+        pose = Pose(
+            known.height or self.height,
+            known.heading or 0.0,
+            known.pitch or 0.0,
+            known.roll or 0.0,
+        )
+        bev, valid = project_view(
+            image, self.grid, view, pose, antialias=self.antialias, compat=self.compat
+        )
+        known = known.fallback(file)
+        return Picture(bev, None if valid.all() else valid, _columns(known), known.date or "")
+
+
+@dataclass(frozen=True, slots=True)
+class ImageSettings:
+    """How plain images (satellite, map, panorama) become rows of one size.
+
+    Parameters
+    ----------
+    kind
+        ``satellite``, ``map`` or ``panorama``.
+    height, width
+        Pixels of each row.
+
+    Raises
+    ------
+    InputError
+        If a value is out of range.
+    """
+
+    kind: str
+    height: int
+    width: int
+
+    def __post_init__(self) -> None:
+        if self.kind not in IMAGE_KINDS:
+            raise InputError(f"kind must be one of {', '.join(IMAGE_KINDS)}, not {self.kind!r}")
+        if not (1 <= self.height <= 8192 and 1 <= self.width <= 8192):
+            raise InputError(
+                f"size must be 1 to 8192 pixels a side, not {self.height}x{self.width}"
+            )
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of a row."""
+        return (self.height, self.width, CHANNELS)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields as JSON values, for the shards' ``settings``."""
+        return _json_values(self)
+
+    def picture(self, image: NDArray[np.uint8], own: PanoramaInfo, file: PanoramaInfo) -> Picture:
+        """Resize one image by Lanczos filtering; arguments as for BEVs."""
+        from PIL import Image
+
+        if image.shape[:2] != (self.height, self.width):
+            resized = Image.fromarray(image).resize(
+                (self.width, self.height), Image.Resampling.LANCZOS
+            )
+            image = np.asarray(resized)
+        known = own.fallback(file)
+        return Picture(image, None, _columns(known), known.date or "")
+
+
+IMAGE_KINDS = ("satellite", "map", "panorama")
+Settings = BevSettings | ImageSettings
+
+
+def differing_fields(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Name each setting whose stored value is not the one asked for now."""
+    return [
+        f"{key}: {old.get(key, 'not set')} there, {new.get(key, 'not set')} now"
+        for key in sorted({*old, *new})
+        if old.get(key, "not set") != new.get(key, "not set")
+    ]
+
+
+def _json_values(settings: Settings) -> dict[str, Any]:
+    values = {
+        key: list(value) if isinstance(value, tuple) else value
+        for key, value in asdict(settings).items()
+    }
+    return {"kind": settings.kind, "pixel_rule": PIXEL_RULE, **values}
+
+
+def _columns(info: PanoramaInfo) -> dict[str, float]:
+    names = ("heading", "pitch", "roll", "height", "latitude", "longitude")
+    return {name: value for name in names if (value := getattr(info, name)) is not None}
