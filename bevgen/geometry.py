@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bevgen.errors import InputError
 
+MAX_SIZE = 8192
+MAX_RESOLUTION = 1000.0
 FULL_SPHERE = (90.0, -90.0)
 FULL_CIRCLE = (-180.0, 180.0)
 
@@ -28,7 +32,7 @@ class BevGrid:
     size
         Pixels on each side, 1 to 8192.
     resolution
-        Ground sample distance in metres per pixel, above 0.
+        Ground sample distance in metres per pixel, above 0 and at most 1000.
 
     Raises
     ------
@@ -40,10 +44,15 @@ class BevGrid:
     resolution: float = 0.06
 
     def __post_init__(self) -> None:
-        if not 1 <= self.size <= 8192:
-            raise InputError(f"size must be 1 to 8192 pixels, not {self.size}")
-        if not (self.resolution > 0 and math.isfinite(self.resolution)):
-            raise InputError(f"resolution must be above 0 metres per pixel, not {self.resolution}")
+        if not (isinstance(self.size, Integral) and 1 <= self.size <= MAX_SIZE):
+            raise InputError(
+                f"size must be a whole number of 1 to {MAX_SIZE} pixels, not {self.size!r}"
+            )
+        if not (_is_finite(self.resolution) and 0 < self.resolution <= MAX_RESOLUTION):
+            raise InputError(
+                f"resolution must be above 0 and at most {MAX_RESOLUTION:g} metres per pixel,"
+                f" not {self.resolution!r}"
+            )
 
     @property
     def extent(self) -> float:
@@ -83,6 +92,11 @@ class PanoramaView:
     horizontal_fov: tuple[float, float] = FULL_CIRCLE
 
     def __post_init__(self) -> None:
+        for name in ("vertical_fov", "horizontal_fov"):
+            field = getattr(self, name)
+            if not (len(field) == 2 and all(map(_is_finite, field))):
+                raise InputError(f"{name} must be two numbers of degrees, not {field!r}")
+            object.__setattr__(self, name, (float(field[0]), float(field[1])))
         top, bottom = self.vertical_fov
         left, right = self.horizontal_fov
         if self.height < 1 or self.width < 1:
@@ -131,15 +145,15 @@ class Pose:
     roll: float = 0.0
 
     def __post_init__(self) -> None:
-        if not (self.height > 0 and math.isfinite(self.height)):
+        if not (_is_finite(self.height) and self.height > 0):
             raise InputError(
                 f"height must be above 0 metres (the camera stands above the ground),"
-                f" not {self.height}"
+                f" not {self.height!r}"
             )
         for name, limit in (("heading", math.inf), ("pitch", 90.0), ("roll", 180.0)):
             value = getattr(self, name)
-            if not (math.isfinite(value) and abs(value) <= limit):
-                raise InputError(f"{name} must be finite degrees within +-{limit:g}, not {value}")
+            if not (_is_finite(value) and abs(value) <= limit):
+                raise InputError(f"{name} must be finite degrees within +-{limit:g}, not {value!r}")
 
     def world_from_camera(self) -> NDArray[np.float64]:
         """Rotation (3, 3) that takes camera axes to the world: Rz(-heading) Rx(pitch) Ry(roll)."""
@@ -148,6 +162,10 @@ class Pose:
         rx = np.array([[1, 0, 0], [0, math.cos(p), -math.sin(p)], [0, math.sin(p), math.cos(p)]])
         ry = np.array([[math.cos(r), 0, math.sin(r)], [0, 1, 0], [-math.sin(r), 0, math.cos(r)]])
         return rz @ rx @ ry
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, Real) and math.isfinite(value)
 
 
 def panorama_pixels(

@@ -84,7 +84,10 @@ def sample_count(x: float, y: float, resolution: float, camera: Camera, lens: Le
 
 @njit(cache=True, nogil=True)
 def look(x: float, y: float, camera: Camera, lens: Lens) -> tuple[float, float, bool]:
-    """Column and row (pixel centres at integers) of ground point (x, y); True if it is shown."""
+    """Column and row (pixel centres at integers) of ground point (x, y); True if it is shown.
+
+    Columns that do not wrap are clamped, so that the loops need not ask.
+    """
     z = -camera.height
     right = camera.right_x * x + camera.right_y * y + camera.right_z * z
     forward = camera.forward_x * x + camera.forward_y * y + camera.forward_z * z
@@ -98,6 +101,7 @@ def look(x: float, y: float, camera: Camera, lens: Lens) -> tuple[float, float, 
     shown = lens.bottom <= elevation <= lens.top
     if not lens.wraps:
         shown = shown and lens.left <= azimuth <= lens.right
+        column = min(max(column, 0.0), lens.width - 1.0)
     return column, row, shown
 
 
@@ -148,10 +152,9 @@ def build_lookup(
             column, row, shown = look(x, y, camera, lens)
             if not shown:
                 continue
+            columns[n], rows[n] = subpixels(column), subpixels(row)
             count = sample_count(x, y, resolution, camera, lens) if antialias else 1
             if count == 1:
-                columns[n] = subpixels(column)
-                rows[n] = subpixels(row)
                 n += 1
                 continue
             # A rank-1 lattice over the pixel's area, symmetric about its centre and laid along
@@ -168,9 +171,10 @@ def build_lookup(
                     camera,
                     lens,
                 )
-                columns[n] = subpixels(column)
-                rows[n] = subpixels(row)
-                n += 1
+                if shown:
+                    columns[n], rows[n] = subpixels(column), subpixels(row)
+                    n += 1
+            n += n == first[i * size + j]  # of no point shown the centre stays
     first[size * size] = n
     return n
 

@@ -17,7 +17,7 @@ from bevgen.errors import InputError
 from bevgen.geometry import FULL_SPHERE, BevGrid, PanoramaView, Pose, ep_bev_pixels
 
 Compat = Literal["ep-bev"]
-Device = Literal["auto", "cpu", "cuda"]
+Device = Literal["auto", "cpu"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -145,7 +145,7 @@ def _lookup_and_shift(
     return plan_lookup(grid, view, pose, antialias, None), 0
 
 
-def check_compat(compat: str, view: PanoramaView | None, pose: Pose) -> None:
+def check_compat(compat: str, view: PanoramaView, pose: Pose) -> None:
     """Refuse what the published script cannot do.
 
     Raises
@@ -160,7 +160,7 @@ def check_compat(compat: str, view: PanoramaView | None, pose: Pose) -> None:
             "compat ep-bev reproduces a script without heading, pitch and roll: leave them at 0,"
             " or leave compat out"
         )
-    if view is not None and not (view.wraps and view.vertical_fov == FULL_SPHERE):
+    if not (view.wraps and view.vertical_fov == FULL_SPHERE):
         raise InputError(
             "compat ep-bev takes full spheres only (pad the panorama to 2:1 as the published"
             " script does), or leave compat out"
@@ -177,7 +177,7 @@ class Projector:
     Raises
     ------
     InputError
-        If a setting is out of range, or ``device="cuda"`` finds no usable GPU.
+        If a setting is out of range.
     """
 
     height: float = 2.0
@@ -193,10 +193,13 @@ class Projector:
 
     def __post_init__(self) -> None:
         if self.compat is not None:
-            check_compat(self.compat, None, self.pose)
-        if self.device not in ("auto", "cpu", "cuda"):
-            raise InputError(f'device must be "auto", "cpu" or "cuda", not {self.device!r}')
-        _ = self.grid, self.pose, PanoramaView(1, 1, self._fov)
+            check_compat(self.compat, PanoramaView(1, 1, self.vertical_fov), self.pose)
+        if self.device not in ("auto", "cpu"):
+            raise InputError(
+                f'device must be "auto" or "cpu", not {self.device!r}'
+                " (this version has no kernels for GPUs yet)"
+            )
+        _ = self.grid, self.pose, PanoramaView(1, 1, self.vertical_fov)
 
     @property
     def grid(self) -> BevGrid:
@@ -207,11 +210,6 @@ class Projector:
     def pose(self) -> Pose:
         """The pose of a panorama that brings none of its own."""
         return Pose(self.height, self.heading, self.pitch, self.roll)
-
-    @property
-    def _fov(self) -> tuple[float, float]:
-        top, bottom = self.vertical_fov
-        return (float(top), float(bottom))
 
     def __call__(
         self,
@@ -250,13 +248,14 @@ class Projector:
         images, shape = _as_batch(panorama, self.size)
         if out is None:
             out = np.empty(shape, images.dtype)
-        elif out.shape != shape or out.dtype != images.dtype or not out.flags.c_contiguous:
+        elif out.shape != shape or out.dtype != images.dtype:
             raise InputError(
-                f"out must be C-contiguous {images.dtype} of shape {shape},"
-                f" not {out.dtype} of shape {out.shape}"
+                f"out must be {images.dtype} of shape {shape}, not {out.dtype} of shape {out.shape}"
             )
+        elif not (out.flags.c_contiguous and out.flags.writeable):
+            raise InputError("out must be C-contiguous and writeable")
         bevs = out.reshape(len(images), self.size, self.size, images.shape[3])
-        view = PanoramaView(images.shape[1], images.shape[2], self._fov)
+        view = PanoramaView(images.shape[1], images.shape[2], self.vertical_fov)
         valids = np.empty(bevs.shape[:3], np.bool_) if return_valid else None
         for i, pose in enumerate(self._poses(len(images), height, heading, pitch, roll)):
             _, valid = project_view(
@@ -350,7 +349,7 @@ def project(
     return_valid
         Also return which BEV pixels the panorama shows; the others are 0.
     device
-        ``"cpu"``, ``"cuda"``, or ``"auto"``: wherever the panorama is.
+        ``"cpu"`` or ``"auto"``, which is the CPU in this version.
 
     Returns
     -------
