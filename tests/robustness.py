@@ -54,10 +54,11 @@ def odd_folder(folder):
         path.write_bytes(data)
         expected[name] = stored
 
-    for name, (data, *_) in sound().items():
-        add(f"sound, {name}", data, stored=True)
-    for name, (data, *_) in broken().items():
-        add(f"broken, {name}", data, stored=False)
+    for kind, files in (("sound", sound()), ("broken", broken())):
+        for name, (data, *_) in files.items():
+            stem, ending = name.rsplit(".", 1)
+            # Ids are names without their ending, so the ending must tell files apart before it.
+            add(f"{kind}, {stem} ({ending}).{ending}", data, stored=kind == "sound")
     plain = encoded(scene(), "jpeg")
     add("upper-case ending.JPG", plain, stored=True)
     add("nested/deeper/Straße 東京.jpeg", plain, stored=True)

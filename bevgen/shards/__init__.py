@@ -1,6 +1,7 @@
 """The shard files: images, ids and poses in plain HDF5, written by pwrite, read by memory map.
 
-``fileformat <- {reader, writer} <- {merger, verifier}``; no other part of bevgen touches HDF5.
+``fileformat <- opening <- {reader, writer} <- {merger, verifier}``; nothing else in bevgen
+touches HDF5.
 """
 
 from bevgen.shards.fileformat import (
@@ -10,12 +11,11 @@ from bevgen.shards.fileformat import (
     ShardHeader,
     ShardInputs,
     ShardSummary,
-    read_header,
-    read_inputs,
     settings_text,
     shard_folder,
 )
 from bevgen.shards.merger import merge
+from bevgen.shards.opening import read_header, read_inputs
 from bevgen.shards.reader import ShardSet
 from bevgen.shards.verifier import VerifyReport, verify
 from bevgen.shards.writer import PartialShard, begin_shard, finish_shard, write_index

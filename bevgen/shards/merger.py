@@ -1,0 +1,151 @@
+"""Make one portable file of an index and its shards."""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from bevgen.errors import RefusedError, ShardError
+from bevgen.shards.fileformat import LIBVER, REDO, Layout, ShardHeader, Tables, beside
+from bevgen.shards.opening import opened, read_edges, read_header, read_tables, summarize
+from bevgen.shards.reader import shard_layout
+from bevgen.shards.writer import (
+    PART,
+    allocate,
+    copy_bytes,
+    publish,
+    seal,
+    write_mask_per_row,
+    write_shared_mask,
+)
+
+
+def merge(
+    path: Path | str,
+    out: Path | str,
+    *,
+    overwrite: bool = False,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> None:
+    """Copy an output into one file with the same rows, all or nothing.
+
+    Every image is checked on its way; memory stays bounded. A single file is copied as it is.
+
+    Parameters
+    ----------
+    path
+        An index, or a file that holds its images itself.
+    out
+        The file to make.
+    overwrite
+        Replace ``out`` if it exists.
+    on_progress
+        Called with the rows done and their total.
+
+    Raises
+    ------
+    RefusedError
+        If ``out`` exists and must not be overwritten, or is ``path`` itself.
+    ShardError
+        If a shard is missing or damaged.
+    OSError
+        If the disk is full or fails.
+    """
+    path, out = Path(path), Path(out)
+    if out.exists():
+        if path.exists() and out.samefile(path):
+            raise RefusedError(f"{out}: cannot be merged into itself; choose another output")
+        if not overwrite:
+            raise RefusedError(f"{out}: exists; choose another output or overwrite it")
+    summary = read_header(path)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    part = beside(out, PART)
+    try:
+        if summary.files:
+            _merge_into(part, path, on_progress)
+        else:
+            part.write_bytes(b"")
+            copy_bytes(path, 0, part, 0, path.stat().st_size)
+            if on_progress:
+                on_progress(summary.rows, summary.rows)
+        publish(part, out)
+    finally:
+        part.unlink(missing_ok=True)  # renamed by now, unless something failed
+
+
+def _merge_into(part: Path, path: Path, on_progress: Callable[[int, int], None] | None) -> None:
+    with opened(path) as h5:
+        summary = summarize(h5, path)
+        tables = read_tables(h5, summary)
+        edges = read_edges(h5, summary)
+    layouts = [
+        shard_layout(summary, k, tables.crc32[edges[k] : edges[k + 1]])
+        for k in range(len(summary.files))
+    ]
+    offset = allocate(part, summary.rows, summary.image_shape)
+    done = 0
+    for layout in layouts:
+        _copy_images(layout, tables, done, part, offset)
+        done += layout.rows
+        if on_progress:
+            on_progress(done, summary.rows)
+    header = ShardHeader(summary.kind, summary.image_shape, summary.settings, summary.plan)
+    with h5py.File(part, "r+", libver=LIBVER, locking=False) as h5:
+        _write_masks(h5, [layout for layout in layouts if layout.rows], summary.rows)
+        seal(h5, header, tables)
+
+
+def _copy_images(layout: Layout, tables: Tables, first: int, part: Path, offset: int) -> None:
+    """Copy the images of one shard, whose first row is row ``first`` of the output."""
+    size = layout.image_bytes
+    source, target = os.open(layout.path, os.O_RDONLY), os.open(part, os.O_WRONLY)
+    try:
+        for k in range(layout.rows):
+            image = os.pread(source, size, layout.images + k * size)
+            if zlib.crc32(image) != tables.crc32[first + k]:
+                raise ShardError(
+                    f"{layout.path}: damaged: row {k} (id {tables.ids[first + k]!r}) is not what"
+                    f" was written; {REDO}"
+                )
+            at = offset + (first + k) * size
+            while image:
+                done = os.pwrite(target, image, at)
+                image, at = image[done:], at + done
+    finally:
+        os.close(source)
+        os.close(target)
+
+
+def _write_masks(h5: h5py.File, layouts: Sequence[Layout], rows: int) -> None:
+    """Write ``valid`` in the shortest form that holds the masks of all shards."""
+    if all(layout.valid is None for layout in layouts):
+        return
+    shared = [None if layout.valid_each else _mask(layout, 0) for layout in layouts]
+    first = shared[0]
+    if first is not None and all(m is not None and np.array_equal(first, m) for m in shared):
+        write_shared_mask(h5, first)
+    else:
+        write_mask_per_row(h5, rows, _masks(layouts))
+
+
+def _masks(layouts: Sequence[Layout]) -> Iterator[NDArray[np.uint8]]:
+    for layout in layouts:
+        for row in range(layout.rows):
+            yield _mask(layout, row)
+
+
+def _mask(layout: Layout, row: int) -> NDArray[np.uint8]:
+    """Return the mask of one row, uint8 (height, width)."""
+    shape = layout.image_shape[:2]
+    if layout.valid is None:
+        return np.ones(shape, dtype=np.uint8)
+    start = layout.valid + (row * layout.mask_bytes if layout.valid_each else 0)
+    with layout.path.open("rb") as file:
+        content = os.pread(file.fileno(), layout.mask_bytes, start)
+    return np.frombuffer(content, dtype=np.uint8).reshape(shape)
