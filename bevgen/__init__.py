@@ -4,18 +4,52 @@ Imports run one way: errors <- geometry, presets <- kernels <- project, panorama
 <- plan <- convert <- preview <- cli. Nothing heavy is imported before it is needed.
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from bevgen.errors import BevgenError, InputError, PanoramaError, RefusedError, ShardError
 from bevgen.geometry import BevGrid, PanoramaView, Pose
 from bevgen.presets import PRESETS, Preset
 from bevgen.project import Projector, project
+
+if TYPE_CHECKING:
+    from bevgen.conversion import Report, convert
+    from bevgen.settings import BevSettings, ImageSettings
+    from bevgen.shards import ShardSet, merge, verify
 
 __version__ = "0.1.0"
 
 __all__ = [
     "PRESETS",
     "BevGrid",
+    "BevSettings",
+    "BevgenError",
+    "ImageSettings",
+    "InputError",
+    "PanoramaError",
     "PanoramaView",
     "Pose",
     "Preset",
     "Projector",
+    "RefusedError",
+    "Report",
+    "ShardError",
+    "ShardSet",
+    "convert",
+    "merge",
     "project",
+    "verify",
 ]
+
+_LATER = {
+    "bevgen.conversion": ("Report", "convert"),
+    "bevgen.settings": ("BevSettings", "ImageSettings"),
+    "bevgen.shards": ("ShardSet", "merge", "verify"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in _LATER.items():
+        if name in names:
+            return getattr(import_module(module), name)
+    raise AttributeError(f"module 'bevgen' has no attribute {name!r}")

@@ -7,6 +7,7 @@ Exit codes: 0 done; 1 failed; 2 wrong usage; 3 done, with more failures than --m
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
@@ -75,6 +76,9 @@ def main(args: Sequence[str] | None = None) -> None:
         click.echo(f"Error: {error}", err=True)
         code = EXIT_FAILED
     except BrokenPipeError:  # the reader of stdout has seen enough
-        sys.stderr.close()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
+        code = EXIT_FAILED
+    except OSError as error:
+        click.echo(f"Error: {error}", err=True)
         code = EXIT_FAILED
     sys.exit(code)

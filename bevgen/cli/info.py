@@ -27,13 +27,13 @@ def command(path: Path, rows: bool, failures: bool, as_json: bool) -> None:
         elif rows:
             _print_rows(shards)
         elif as_json:
-            click.echo(json.dumps(_summary(shards), indent=2))
+            click.echo(json.dumps(_summary(path, shards), indent=2))
         else:
-            for key, value in _summary(shards).items():
+            for key, value in _summary(path, shards).items():
                 click.echo(f"{key + ':':18} {_text(value)}")
 
 
-def _summary(shards: Any) -> dict[str, Any]:
+def _summary(path: Path, shards: Any) -> dict[str, Any]:
     import numpy as np
 
     from bevgen.shards import COLUMNS, read_header
@@ -41,7 +41,7 @@ def _summary(shards: Any) -> dict[str, Any]:
     header = read_header(shards.path)
     height, width, channels = shards.image_shape
     return {
-        "file": str(shards.path),
+        "file": str(path),
         "kind": shards.kind,
         "images": len(shards),
         "image shape": list(shards.image_shape),

@@ -12,7 +12,8 @@ from rich.progress import Progress
 @contextmanager
 def progress_bar(description: str) -> Iterator[Callable[[int, int], None]]:
     """Show a bar; the function it gives takes how many steps are done, and of how many."""
-    with Progress(console=Console(stderr=True), transient=True) as progress:
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task(description, total=None)
 
         def on_progress(done: int, total: int) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import math
+import shlex
 import shutil
 import sys
 from collections.abc import Callable
@@ -12,12 +14,12 @@ from typing import Any
 
 import click
 from rich.console import Console
-from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from bevgen.cli import EXIT_FAILED, EXIT_FAILURES, EXIT_INTERRUPTED
-from bevgen.convert import Report, Watcher, convert
+from bevgen.conversion import Report, Watcher, convert
 from bevgen.plan import Plan, plan_run
+from bevgen.schedule import worker_count
 from bevgen.settings import BevSettings, Settings
 
 INPUTS = ("list_file", "poses", "shard_size", "extend", "overwrite", "retry_failed")
@@ -38,15 +40,19 @@ def run_command(
     **inputs: Any,
 ) -> int:
     """Run, with a live bar on stderr, and return the exit code."""
-    console = Console(stderr=True, quiet=quiet, highlight=False)
-    logging.basicConfig(
-        level=logging.INFO if verbose else logging.WARNING,
-        format="%(message)s",
-        handlers=[RichHandler(console=console, show_time=False, show_path=False)],
+    # Names of files are printed as they are: no markup, no emoji, no line breaks in paths.
+    console = Console(
+        stderr=True, quiet=quiet, highlight=False, markup=False, emoji=False, soft_wrap=True
     )
+    logging.basicConfig(
+        level=logging.INFO if verbose else logging.WARNING, handlers=[_ConsoleHandler(console)]
+    )
+    # That a cluster was lost is said by our own error, without tracebacks.
+    logging.getLogger("distributed.client").disabled = True
     limit = _parse_limit(max_failures)
     settings = make_settings()
     if dry_run:
+        worker_count(scheduler, workers)
         plan = plan_run(root, out, settings, **inputs)
         _print_plan(console, plan)
         if as_json:
@@ -59,26 +65,30 @@ def run_command(
             )
         except KeyboardInterrupt:
             bar.stop()
-            console.print("Interrupted. Finished shards are kept; continue with the same command:")
-            console.print(f"  {resume_line()}", soft_wrap=True)
+            done = "Finished shards are kept" if bar.plan else "Nothing was changed"
+            click.echo(f"Interrupted. {done}; continue with:", err=True)
+            click.echo(f"  {resume_line(bar.plan)}", err=True)
             return EXIT_INTERRUPTED
     _print_report(console, report)
     if as_json:
         click.echo(json.dumps(report.to_json(), indent=2))
-    if report.images and not report.rows and not report.kept:
-        console.print(f"Error: none of the {report.images} images could be used")
+    images = report.all_rows + report.all_failures
+    if not report.all_rows:
+        click.echo(f"Error: none of the {images:,} images could be used", err=True)
         return EXIT_FAILED
-    if limit is not None and report.failures > limit(report.images):
-        console.print(f"Error: {report.failures} images were set aside: more than {max_failures}")
+    if limit is not None and report.all_failures > limit(images):
+        click.echo(
+            f"Error: {report.all_failures:,} of {images:,} images were set aside: more than"
+            f" --max-failures {max_failures}",
+            err=True,
+        )
         return EXIT_FAILURES
     return 0
 
 
-def resume_line() -> str:
-    """Return the command that continues this one."""
-    import shlex
-
-    again = [word for word in sys.argv[1:] if word != "--overwrite"]
+def resume_line(begun: Plan | None) -> str:
+    """Return the command that continues this one; what was overwritten is gone already."""
+    again = [word for word in sys.argv[1:] if begun is None or word != "--overwrite"]
     return shlex.join(["bevgen", *again])
 
 
@@ -88,7 +98,7 @@ def _parse_limit(text: str | None) -> Callable[[int], float] | None:
         return None
     try:
         value = float(text.removesuffix("%"))
-        if value < 0:
+        if not 0 <= value < math.inf:
             raise ValueError
     except ValueError:
         raise click.BadParameter(
@@ -98,14 +108,27 @@ def _parse_limit(text: str | None) -> Callable[[int], float] | None:
     return (lambda images: images * value / 100) if text.endswith("%") else (lambda _: value)
 
 
+class _ConsoleHandler(logging.Handler):
+    """Prints log records above the progress bar."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self.console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one."""
+        self.console.print(self.format(record))
+
+
 class _Bar(Watcher):
     """A progress bar: images, rate, time left, failures."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
+        self.plan: Plan | None = None
         self.failed = 0
         self.progress = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("{task.fields[rate]}"),
@@ -113,6 +136,7 @@ class _Bar(Watcher):
             TextColumn("{task.fields[failures]}"),
             console=console,
             transient=True,
+            disable=not console.is_terminal,
         )
         self.task = self.progress.add_task("", total=None, visible=False, rate="", failures="")
 
@@ -129,6 +153,7 @@ class _Bar(Watcher):
 
     def planned(self, plan: Plan) -> None:
         """Print the plan and show the bar."""
+        self.plan = plan
         _print_plan(self.console, plan)
         if not plan.complete:
             self.progress.reset(
@@ -196,7 +221,7 @@ def _print_report(console: Console, report: Report) -> None:
     )
     console.print(f"an image took: {', '.join(means)}")
     for reason, (count, examples) in sorted(report.reasons.items(), key=lambda r: -r[1][0])[:10]:
-        console.print(f"  {count:,} x {reason} ({', '.join(examples)})", markup=False)
+        console.print(f"  {count:,} x {reason} ({', '.join(examples)})")
     if report.failures:
         console.print(f"all of them: bevgen info {report.out} --failures")
 

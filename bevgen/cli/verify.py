@@ -27,8 +27,8 @@ def command(path: Path, as_json: bool) -> int:
         for problem in report.problems:
             click.echo(problem)
     else:
-        click.echo(f"{path}: {report.rows:,} images in {report.shards:,} files are sound")
+        click.echo(f"{path}: all {report.rows:,} images are sound (shard files: {report.shards:,})")
     if report.problems:
-        click.echo(f"Error: {len(report.problems)} problems in {path}", err=True)
+        click.echo(f"Error: {path} is damaged (problems: {len(report.problems)})", err=True)
         return EXIT_FAILED
     return 0

@@ -1,0 +1,301 @@
+"""Draw a panorama, its bird's-eye view and the mask on one sheet, to judge settings by eye.
+
+The same lines on the ground (circles around the camera, the edge of the bird's-eye view, the
+direction of the camera's front) are drawn into both pictures, so that one sees what goes where.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from bevgen.geometry import BevGrid, PanoramaView, Pose
+
+Box = tuple[int, int, int, int]
+Points = NDArray[np.float64]
+Colour = tuple[int, int, int]
+
+SHEET = (1912, 932)
+# Where the parts lie on the sheet: left, upper, right, lower. The panorama's box is the whole
+# sphere, 360 by 180 degrees, centred on the front of the camera.
+PANORAMA_BOX: Box = (32, 104, 1056, 616)
+BEV_BOX: Box = (1084, 104, 1880, 900)
+MASK_BOX: Box = (32, 692, 240, 900)
+
+_PAPER, _INK, _FAINT, _RULE = (255, 255, 255), (28, 32, 38), (118, 124, 132), (208, 212, 216)
+_SHOWN, _NOT_SHOWN = (226, 232, 236), (44, 48, 56)
+_WHITE, _NEAR, _FAR, _EDGE = (255, 255, 255), (255, 196, 46), (72, 208, 255), (255, 112, 180)
+_SMOOTH = 3  # lines are drawn this much larger, then shrunk
+
+
+class Caption(NamedTuple):
+    """A line of the legend: ``heading``, ``11.2°``, ``EXIF``. The font is a Latin one."""
+
+    name: str
+    value: str
+    origin: str
+
+
+class _Line(NamedTuple):
+    """A line in the world: metres east, north and up of the camera (n, 3)."""
+
+    name: str
+    points: Points
+    colour: Colour
+
+
+def draw_preview(
+    panorama: NDArray[np.uint8],
+    bev: NDArray[np.uint8],
+    valid: NDArray[np.bool_],
+    *,
+    view: PanoramaView,
+    pose: Pose,
+    grid: BevGrid,
+    title: str,
+    captions: Sequence[Caption],
+) -> Image.Image:
+    """Draw the sheet: panorama, bird's-eye view (BEV), mask, and the settings behind them.
+
+    Parameters
+    ----------
+    panorama : (H, W, 3) uint8
+        sRGB.
+    bev : (size, size, 3) uint8
+        Its BEV.
+    valid : (size, size) bool
+        What of it the panorama shows.
+    view, pose, grid
+        What the panorama shows, how the camera stood, what the BEV shows.
+    title
+        Headline, such as the name of the file.
+    captions
+        Lines of the legend; ten fit.
+
+    Returns
+    -------
+    PIL.Image.Image
+        RGB of `SHEET` pixels. On the BEV lies a white bar of ``round_length(grid.extent / 5)``
+        metres, true to scale.
+    """
+    sheet = Image.new("RGB", SHEET, _PAPER)
+    lines = _ground_lines(pose, grid)
+    _draw_panorama(sheet, panorama, view, pose, lines)
+    _draw_bev(sheet, bev, grid, lines)
+    mask = Image.fromarray(np.where(valid[..., None], _SHOWN, _NOT_SHOWN).astype(np.uint8))
+    sheet.paste(mask.resize(_size(MASK_BOX), Image.Resampling.NEAREST), MASK_BOX[:2])
+    _write_headlines(sheet, title, view, valid, grid)
+    _write_legend(sheet, lines)
+    _write_captions(sheet, captions)
+    return sheet
+
+
+def round_length(metres: float) -> float:
+    """Return the largest of 1, 2 and 5 times a power of ten that is not above ``metres``."""
+    power = math.floor(math.log10(metres))
+    return max(
+        length
+        for k in (power, power + 1)
+        for factor in (1, 2, 5)
+        if (length := float(f"{factor}e{k}")) <= metres * (1 + 1e-12)
+    )
+
+
+def frame_points(directions: Points, pose: Pose) -> Points:
+    """Find where directions of the world lie in `PANORAMA_BOX`.
+
+    Parameters
+    ----------
+    directions : (n, 3) float64
+        East, north and up of the camera, of any length above 0.
+    pose
+        How the camera stands.
+
+    Returns
+    -------
+    (n, 2) float64
+        Pixels to the right of and below the upper left corner of the box.
+    """
+    right, forward, up = (directions @ pose.world_from_camera()).T
+    width, height = _size(PANORAMA_BOX)
+    azimuth = np.arctan2(right, forward)
+    elevation = np.arctan2(up, np.hypot(right, forward))
+    return np.stack(
+        [(azimuth / (2 * np.pi) + 0.5) * width, (0.5 - elevation / np.pi) * height], axis=1
+    )
+
+
+def _ground_lines(pose: Pose, grid: BevGrid) -> list[_Line]:
+    """Two circles around the camera, the edge of the BEV, and a line ahead of the camera."""
+    near = round_length(grid.extent / 5)
+    circle = _compass(np.linspace(0, 360, 1441))
+    ahead = np.linspace(0.01, 1, 200)[:, None] * near * _compass(np.array([pose.heading]))
+    side = np.linspace(-1, 1, 721)
+    one = np.ones_like(side)
+    sides = [(side, one), (one, -side), (-side, -one), (-one, side)]
+    edge = np.concatenate([np.stack(xy, axis=1) for xy in sides]) * grid.extent / 2
+    flat = [
+        ("horizon, and front of the camera", ahead, _WHITE),
+        (f"{near:g} m", near * circle, _NEAR),
+        (f"{2 * near:g} m", 2 * near * circle, _FAR),
+        ("edge of the bird's-eye view", edge, _EDGE),
+    ]
+    return [
+        _Line(name, np.column_stack([xy, np.full(len(xy), -pose.height)]), colour)
+        for name, xy, colour in flat
+    ]
+
+
+def _compass(degrees: Points) -> Points:
+    """East and north (n, 2) of unit length."""
+    angle = np.radians(degrees)
+    return np.stack([np.sin(angle), np.cos(angle)], axis=1)
+
+
+def _draw_panorama(
+    sheet: Image.Image,
+    panorama: NDArray[np.uint8],
+    view: PanoramaView,
+    pose: Pose,
+    lines: Sequence[_Line],
+) -> None:
+    """Place the image where it lies on the sphere; draw the ground's lines, horizon and compass."""
+    width, height = _size(PANORAMA_BOX)
+    (top, bottom), (left, right) = view.vertical_fov, view.horizontal_fov
+    x, y = round((left + 180) / 360 * width), round((90 - top) / 180 * height)
+    shown = (
+        max(round((right + 180) / 360 * width) - x, 1),
+        max(round((90 - bottom) / 180 * height) - y, 1),
+    )
+    frame = Image.new("RGB", (width, height), _NOT_SHOWN)
+    frame.paste(Image.fromarray(panorama).resize(shown, Image.Resampling.LANCZOS), (x, y))
+    horizon = np.column_stack([_compass(np.linspace(0, 360, 1441)), np.zeros(1441)])
+    curves = [(frame_points(horizon, pose), _WHITE)]
+    curves += [(frame_points(line.points, pose), line.colour) for line in lines]
+    _draw_curves(frame, curves)
+    draw = ImageDraw.Draw(frame)
+    marks = np.column_stack([_compass(np.array([0.0, 90.0, 180.0, 270.0])), np.zeros(4)])
+    for letter, (column, row) in zip("NESW", frame_points(marks, pose), strict=True):
+        column = min(max(column, 16), width - 16)  # at the seam, keep the letter whole
+        draw.line([(column, row - 9), (column, row + 9)], _WHITE, 3)
+        _write_on_picture(draw, (column, row - 14), letter, 34, "ms")
+    sheet.paste(frame, PANORAMA_BOX[:2])
+
+
+def _draw_bev(
+    sheet: Image.Image, bev: NDArray[np.uint8], grid: BevGrid, lines: Sequence[_Line]
+) -> None:
+    """Draw the BEV with the ground's lines, a scale bar and an arrow to the north."""
+    width, height = _size(BEV_BOX)
+    picture = Image.fromarray(bev).resize((width, height), Image.Resampling.LANCZOS)
+    scale = np.array([width, -height]) / grid.extent
+    centre = np.array([width, height]) / 2
+    _draw_curves(picture, [(line.points[:, :2] * scale + centre, line.colour) for line in lines])
+    draw = ImageDraw.Draw(picture)
+    length = round_length(grid.extent / 5)
+    bar = round(length * width / grid.extent)
+    x, y = 30, height - 40
+    draw.rectangle((x - 3, y - 3, x + bar + 2, y + 12), (0, 0, 0))
+    draw.rectangle((x, y, x + bar - 1, y + 9), _WHITE)
+    _write_on_picture(draw, (x + bar / 2, y - 12), f"{length:g} m", 38, "ms")
+    x, y = width - 52, 66
+    arrow = [(x, y - 40), (x + 22, y + 26), (x, y + 11), (x - 22, y + 26)]
+    draw.polygon(arrow, _WHITE, (0, 0, 0), 3)
+    _write_on_picture(draw, (x, y + 36), "N", 38, "ma")
+    sheet.paste(picture, BEV_BOX[:2])
+
+
+def _draw_curves(picture: Image.Image, curves: Sequence[tuple[Points, Colour]]) -> None:
+    """Draw thin smooth lines with a dark rim; one that leaves at a side goes on at the other."""
+    large = (picture.width * _SMOOTH, picture.height * _SMOOTH)
+    layer = Image.new("RGBA", large, (0, 0, 0, 0))
+    draw = ImageDraw.Draw(layer)
+    for rim in (True, False):
+        for points, colour in curves:
+            jumps = np.abs(np.diff(points[:, 0])) > picture.width / 2
+            for piece in np.split(points * _SMOOTH, np.flatnonzero(jumps) + 1):
+                path = [(float(x), float(y)) for x, y in piece]
+                if rim:
+                    draw.line(path, (0, 0, 0, 120), 5 * _SMOOTH, joint="curve")
+                else:
+                    draw.line(path, (*colour, 255), 3 * _SMOOTH, joint="curve")
+    small = layer.resize(picture.size, Image.Resampling.BOX)
+    picture.paste(small, (0, 0), small)
+
+
+def _write_headlines(
+    sheet: Image.Image,
+    title: str,
+    view: PanoramaView,
+    valid: NDArray[np.bool_],
+    grid: BevGrid,
+) -> None:
+    draw = ImageDraw.Draw(sheet)
+    left = PANORAMA_BOX[0]
+    draw.text((left, 44), _fitted(title, 34, 1400), _INK, _font(34), "lm", stroke_width=0.5)
+    parts = [
+        (PANORAMA_BOX, "Panorama", f"{view.width} x {view.height} pixels, on the whole sphere"),
+        (BEV_BOX, "Bird's-eye view", f"{grid.extent:.4g} x {grid.extent:.4g} m, north up"),
+        (MASK_BOX, "Mask", f"{100 * valid.mean():.4g} % seen"),
+    ]
+    draw.line([(left, 68), (BEV_BOX[2], 68)], _RULE, 1)
+    for (x, y, _, _), name, value in parts:
+        draw.text((x, y - 10), name, _INK, _font(23), "ls", stroke_width=0.4)
+        after = x + _font(23).getlength(name) + 14
+        draw.text((after, y - 10), value, _FAINT, _font(20), "ls")
+
+
+def _write_legend(sheet: Image.Image, lines: Sequence[_Line]) -> None:
+    """Name the lines, beneath the panorama."""
+    draw = ImageDraw.Draw(sheet)
+    x, y = PANORAMA_BOX[0], PANORAMA_BOX[3] + 22
+    for line in lines:
+        draw.rectangle((x, y - 3, x + 27, y + 3), line.colour, _FAINT)
+        draw.text((x + 36, y), line.name, _FAINT, _font(20), "lm")
+        x += 36 + _font(20).getlength(line.name) + 30
+
+
+def _write_captions(sheet: Image.Image, captions: Sequence[Caption]) -> None:
+    """Write name, value and origin in three columns, beside the mask."""
+    draw = ImageDraw.Draw(sheet)
+    left, top = MASK_BOX[2] + 40, MASK_BOX[1] + 6
+    for k, caption in enumerate(captions):
+        y = top + 24 * k
+        draw.text((left, y), caption.name, _FAINT, _font(20), "lm")
+        draw.text((left + 190, y), _fitted(caption.value, 20, 310), _INK, _font(20), "lm")
+        draw.text((left + 520, y), _fitted(caption.origin, 20, 250), _FAINT, _font(20), "lm")
+
+
+def _write_on_picture(
+    draw: ImageDraw.ImageDraw, at: tuple[float, float], text: str, height: int, anchor: str
+) -> None:
+    draw.text(at, text, _WHITE, _font(height), anchor, stroke_width=2, stroke_fill=(0, 0, 0))
+
+
+def _fitted(text: str, height: int, width: int) -> str:
+    """Text that the font has, shortened in the middle to so many pixels."""
+    text = "".join(c if (c.isascii() and c.isprintable()) or c == "°" else "?" for c in text)
+    font, keep = _font(height), len(text)
+    short = text
+    while font.getlength(short) > width:
+        keep -= 1
+        short = f"{text[: keep // 2]}...{text[len(text) - keep // 2 :]}"
+    return short
+
+
+@lru_cache
+def _font(height: int) -> ImageFont.FreeTypeFont:
+    """Font that comes with Pillow."""
+    font = ImageFont.load_default(height)
+    assert isinstance(font, ImageFont.FreeTypeFont)  # always so where a size is given
+    return font
+
+
+def _size(box: Box) -> tuple[int, int]:
+    return box[2] - box[0], box[3] - box[1]
