@@ -1,0 +1,91 @@
+"""`georetrieval evaluate`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from georetrieval.cli import COMMANDS, options
+
+
+@click.command("evaluate", help=COMMANDS["evaluate"])
+@options.run
+@click.option(
+    "--data",
+    "root",
+    type=options.PATH,
+    metavar="FOLDER",
+    help="Other shards than the run was trained on, laid out alike.",
+)
+@click.option("--split", default="test", show_default=True, help="Split of pairs.csv.")
+@click.option(
+    "--reference", type=options.PATH, metavar="FILE", help="Other references, such as map.h5."
+)
+@click.option(
+    "--heading",
+    type=click.Choice(["known", "unknown"]),
+    help="Unknown turns each query by a random angle.  [default: as in training]",
+)
+@click.option("--name", metavar="NAME", help="Name of the result.  [default: the split]")
+@options.device
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+def command(
+    run: Path,
+    root: Path | None,
+    split: str,
+    reference: Path | None,
+    heading: str | None,
+    name: str | None,
+    device: str,
+    as_json: bool,
+) -> None:
+    """Search a split with each branch and with both; print and keep the figures."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from georetrieval.evaluation import as_table, evaluate
+    from georetrieval.training import join_processes
+
+    settings = options.run_settings(run)
+    changes = {"reference": reference, "heading": heading}
+    data = settings.data.model_copy(update={k: v for k, v in changes.items() if v is not None})
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        tasks = {}
+
+        def on_progress(title: str, done: int, total: int) -> None:
+            if title not in tasks:
+                tasks[title] = progress.add_task(f"embedding {title}", total=total)
+            progress.update(tasks[title], completed=done)
+
+        result = evaluate(
+            run,
+            root or data.root or Path(),
+            data,
+            split,
+            seed=settings.seed,
+            device=join_processes(device).device,
+            on_progress=on_progress,
+        )
+    result.save(run / f"evaluation-{name or split}.json")
+    if as_json:
+        click.echo(json.dumps(as_table(result), indent=2))
+        return
+    _print_table(result, as_table(result))
+
+
+def _print_table(result, rows) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(
+        title=f"{len(result.queries):,} queries of split {result.split} among"
+        f" {result.gallery:,} references, heading {result.heading}",
+        caption="per cent, rank and metres, with 95 % intervals (bootstrap over queries)",
+    )
+    for key in rows[0]:
+        table.add_column(key)
+    for row in rows:
+        table.add_row(*(f"{v:g}" if isinstance(v, float) else v for v in row.values()))
+    Console().print(table)

@@ -1,0 +1,55 @@
+"""Options that several commands share, and how a run is found."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from georetrieval.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from georetrieval.config import Settings
+
+PATH = click.Path(path_type=Path)
+SETTINGS_FILE = "georetrieval.toml"
+
+run = click.option(
+    "--run",
+    type=PATH,
+    default=Path("run"),
+    show_default=True,
+    metavar="FOLDER",
+    help="Folder of checkpoints, figures and report.",
+)
+device = click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
+    help="Where to compute.",
+)
+
+
+def run_settings(folder: Path) -> Settings:
+    """Read the settings that a run was trained with.
+
+    Raises
+    ------
+    CheckpointError
+        If the folder holds no run.
+    """
+    from pydantic import ValidationError
+
+    from georetrieval.config import Settings
+
+    path = folder / "settings.json"
+    try:
+        return Settings.model_validate_json(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(
+            f"{folder} holds no run: train first, or name the run's folder with --run"
+        ) from None
+    except ValidationError as error:
+        raise CheckpointError(f"{path} is damaged: {error}") from error

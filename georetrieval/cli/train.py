@@ -1,0 +1,133 @@
+"""`georetrieval train`."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from georetrieval.cli import COMMANDS, EXIT_INTERRUPTED, options
+from georetrieval.errors import CheckpointError, SettingsError
+
+if TYPE_CHECKING:
+    from georetrieval.config import Settings
+
+
+@click.command("train", help=COMMANDS["train"])
+@click.option(
+    "--data",
+    "root",
+    type=options.PATH,
+    default=Path(),
+    metavar="FOLDER",
+    help="Folder of the shards.  [default: here]",
+)
+@click.option(
+    "--recipe",
+    metavar="NAME|FILE",
+    help=f"A recipe of the package, or a TOML file.  [default: {options.SETTINGS_FILE} in --data]",
+)
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Replace one setting, such as bev.optim.epochs=10; may be repeated.",
+)
+@click.option(
+    "--branch",
+    "branches",
+    multiple=True,
+    type=click.Choice(["panorama", "bev"]),
+    help="Train this branch only.",
+)
+@options.run
+@options.device
+@click.option("--resume", is_flag=True, help="Continue the run where it stopped.")
+@click.option("--tensorboard", is_flag=True, help="Also write figures for TensorBoard.")
+@click.option("--wandb", is_flag=True, help="Also send figures to Weights & Biases.")
+def command(
+    root: Path,
+    recipe: str | None,
+    overrides: tuple[str, ...],
+    branches: tuple[str, ...],
+    run: Path,
+    device: str,
+    resume: bool,
+    tensorboard: bool,
+    wandb: bool,
+) -> int:
+    """Train the branches of a recipe on a folder of shards."""
+    from rich.console import Console
+    from rich.logging import RichHandler
+
+    from georetrieval.cli.training_view import TrainingView
+    from georetrieval.config import load_settings, settings_json
+    from georetrieval.training import join_processes, train
+
+    console = Console(stderr=True, highlight=False)
+    handler = RichHandler(console=console, show_time=False, show_path=False)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler])
+    settings = load_settings(_find_recipe(root, recipe), overrides)
+    folder = settings.data.root or root
+    processes = join_processes(device)
+    if processes.first:
+        _check_run(run, resume)
+        run.mkdir(parents=True, exist_ok=True)
+        (run / "settings.json").write_text(settings_json(_rooted(settings, folder)), "utf-8")
+    try:
+        with TrainingView(console, shown=processes.first) as view:
+            train(
+                settings,
+                folder,
+                run,
+                branches=list(branches) or None,
+                resume=resume,
+                processes=processes,
+                tensorboard=tensorboard,
+                wandb=wandb,
+                watcher=view,
+            )
+    except KeyboardInterrupt:
+        console.print("Interrupted; the state is saved. Continue with the same command and:")
+        console.print("  --resume")
+        return EXIT_INTERRUPTED
+    if processes.first:
+        click.echo(f"{run}: trained. Next: georetrieval evaluate --run {run}")
+    return 0
+
+
+def _find_recipe(root: Path, recipe: str | None) -> Path:
+    from georetrieval.config import recipes
+
+    if recipe is None:
+        path = root / options.SETTINGS_FILE
+        if not path.exists():
+            raise SettingsError(
+                f"there is no {path}. Prepare a folder of shards with one of the pipelines"
+                " (make demo shows the whole way), name it with --data, or choose a recipe with"
+                f" --recipe: {', '.join(recipes())}, or a TOML file"
+            )
+        return path
+    if recipe in recipes():
+        return recipes()[recipe]
+    if not Path(recipe).exists():
+        raise SettingsError(
+            f"no recipe {recipe!r}; there are {', '.join(recipes())}, or give a TOML file"
+        )
+    return Path(recipe)
+
+
+def _check_run(run: Path, resume: bool) -> None:
+    old = list(run.glob("*.state")) if run.is_dir() else []
+    if old and not resume:
+        raise CheckpointError(f"{run} holds a run: add --resume, or name a new folder with --run")
+    if resume and not old:
+        raise CheckpointError(f"{run} holds nothing to resume: leave out --resume")
+
+
+def _rooted(settings: Settings, folder: Path) -> Settings:
+    data = settings.data.model_copy(update={"root": folder.absolute()})
+    return settings.model_copy(update={"data": data})

@@ -1,0 +1,168 @@
+"""The report as a browser shows it (Debian: chromium): from a file, without a network."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from html import unescape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from georetrieval.report import write_report
+from tests.georetrieval.reports import Reported, make_run
+
+CHROMIUM = shutil.which("chromium")
+pytestmark = [
+    pytest.mark.extern,
+    pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed"),
+]
+
+FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--hide-scrollbars",
+    "--enable-logging=stderr",
+    "--virtual-time-budget=5000",
+)
+# Runs in the page once all its pictures have come or failed.
+PROBE = """
+<script>
+addEventListener("load", () => {
+  const pictures = [...document.images];
+  const sound = (p) => p.complete && p.naturalWidth === Number(p.getAttribute("width"));
+  const visible = (node) => node.getClientRects().length > 0;
+  const shown = () => [...document.querySelectorAll(".plan .layer")].map(visible);
+  const before = shown();
+  document.querySelector(".switch button").click();
+  const after = shown();
+  const picture = document.querySelector(".card img");
+  const narrow = picture.getBoundingClientRect().width;
+  picture.click();
+  const wide = picture.getBoundingClientRect().width;
+  const root = document.documentElement;
+  const cut = [...document.querySelectorAll("svg text")].filter((text) => {
+    const box = text.getBoundingClientRect();
+    const frame = text.ownerSVGElement.getBoundingClientRect();
+    return visible(text) && (box.left < frame.left - 1 || box.right > frame.right + 1);
+  });
+  parent.postMessage({
+    pictures: pictures.length,
+    broken: pictures.filter((p) => !sound(p)).map((p) => p.alt),
+    before, after, narrow, wide,
+    width: innerWidth, content: root.scrollWidth,
+    cut: cut.map((text) => text.textContent),
+    green: getComputedStyle(document.querySelector(".right img")).outlineColor,
+    loaded: performance.getEntriesByType("resource").map((r) => r.name.slice(0, 40))
+      .filter((name) => !name.startsWith("data:")),
+  }, "*");
+});
+</script>
+"""
+# A browser's window has a least width; a frame in it may be as narrow as a phone.
+FRAME = """<!doctype html>
+<script>
+addEventListener("message", (event) => {
+  const found = document.createElement("template");
+  found.id = "probe";
+  found.dataset.found = JSON.stringify(event.data);
+  document.documentElement.append(found);
+});
+</script>
+<iframe src="%s" style="border: 0; width: %dpx; height: 900px"></iframe>
+"""
+
+
+@pytest.fixture(scope="module")
+def reported(tmp_path_factory: pytest.TempPathFactory) -> Reported:
+    reported = make_run(tmp_path_factory.mktemp("in chromium"), name="run é #1")
+    out = reported.run / "report.html"
+    write_report(reported.run, reported.root, reported.data, [reported.evaluation], out)
+    page = out.read_text("utf-8")
+    (reported.run / "probed.html").write_text(page.replace("</body>", PROBE + "</body>"), "utf-8")
+    return reported
+
+
+def chromium(page: Path, profile: Path, *flags: str) -> tuple[str, list[str]]:
+    """Open a page; return what is printed, and what the page's console says."""
+    assert CHROMIUM is not None
+    done = subprocess.run(
+        [CHROMIUM, *FLAGS, f"--user-data-dir={profile}", *flags, page.as_uri()],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+
+
+def probe(reported: Reported, folder: Path, width: int) -> dict[str, Any]:
+    frame = folder / "frame.html"
+    frame.write_text(FRAME % ((reported.run / "probed.html").as_uri(), width), "utf-8")
+    text, console = chromium(frame, folder / "profile", "--dump-dom", "--window-size=1700,1000")
+    assert console == []
+    found = re.search(r'<template id="probe" data-found="([^"]*)"', text)
+    assert found, "the page's scripts did not run to the end"
+    return json.loads(unescape(found[1]))
+
+
+def test_pictures_are_decoded_nothing_is_loaded_and_clicks_work(reported: Reported, tmp_path: Path):
+    found = probe(reported, tmp_path, 1200)
+    # 8 queries and 5 failures with two views and five matches, 6 right ones that stand apart.
+    assert found["pictures"] == 13 * 7 + 6
+    assert found["broken"] == []
+    assert found["loaded"] == []
+    assert found["green"] == "rgb(18, 138, 75)"
+    assert found["before"] == [False, False, False, True]
+    assert found["after"] == [True, False, False, False]
+    assert found["wide"] > 1.5 * found["narrow"]
+
+
+@pytest.mark.parametrize("width", [360, 500, 800, 1600])
+def test_nothing_is_cut_at_any_width(reported: Reported, tmp_path: Path, width: int):
+    found = probe(reported, tmp_path, width)
+    assert found["width"] == width
+    assert found["content"] <= width
+    assert found["cut"] == []
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_the_page_is_drawn_light_and_dark(reported: Reported, tmp_path: Path, dark: bool):
+    picture = tmp_path / "page.png"
+    flags = ["--blink-settings=preferredColorScheme=0"] if dark else []
+    _, console = chromium(
+        reported.run / "report.html",
+        tmp_path / "profile",
+        "--window-size=1100,2600",
+        f"--screenshot={picture}",
+        *flags,
+    )
+    assert console == []
+    pixels = np.asarray(Image.open(picture).convert("RGB")).astype(int)
+    assert pixels.shape == (2600, 1100, 3)
+    paper = (20, 23, 28) if dark else (246, 245, 241)
+    assert (pixels == paper).all(axis=-1).mean() > 0.3
+    curve = (116, 165, 245) if dark else (42, 103, 201)  # the panorama branch's
+    assert (np.abs(pixels - curve).max(axis=-1) < 12).sum() > 500
+    ink = (230, 232, 236) if dark else (29, 33, 41)
+    assert (np.abs(pixels - ink).max(axis=-1) < 12).sum() > 2000
+
+
+def test_the_page_prints(reported: Reported, tmp_path: Path):
+    paper = tmp_path / "page.pdf"
+    page = reported.run / "report.html"
+    _, console = chromium(page, tmp_path / "profile", f"--print-to-pdf={paper}")
+    assert console == []
+    pages = len(re.findall(rb"/Type\s*/Page\b", paper.read_bytes()))
+    assert 3 <= pages <= 12
