@@ -4,10 +4,9 @@ BIN := .venv/bin
 
 .PHONY: demo test faults lint docs check-extern clean
 
-# bevgen alone: no torch, no development tools.
 .venv/demo: pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[demo]'
 	@touch $@
 
 .venv/dev: pyproject.toml
@@ -15,7 +14,7 @@ BIN := .venv/bin
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@ .venv/demo
 
-# Converts the real panoramas in tests/data and draws one of them.
+# Converts real panoramas; then draws a city, trains on it and looks for places never seen.
 demo: .venv/demo
 	$(BIN)/python -m pipelines.demo
 
@@ -36,7 +35,7 @@ lint: .venv/dev
 docs: .venv/dev
 	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
 
-# Needs h5ls and h5dump (Debian: hdf5-tools).
+# Needs h5ls, h5dump and Chromium (Debian: hdf5-tools, chromium).
 check-extern: .venv/dev
 	$(BIN)/python -m pytest -m extern
 

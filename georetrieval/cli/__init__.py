@@ -66,7 +66,7 @@ def main(args: Sequence[str] | None = None) -> None:
     except SettingsError as error:
         click.echo(f"Error: {error}", err=True)
         code = EXIT_USAGE
-    except (GeoretrievalError, BevgenError) as error:
+    except (GeoretrievalError, BevgenError, OSError) as error:
         click.echo(f"Error: {error}", err=True)
         code = EXIT_FAILED
     sys.exit(code)

@@ -1,0 +1,5 @@
+"""Run the command as ``python -m georetrieval``."""
+
+from georetrieval.cli import main
+
+main()

@@ -1,0 +1,238 @@
+"""Settings of a training run: typed, frozen, read from TOML, with unknown keys refused.
+
+A recipe is a TOML file of these settings. The run stores the whole of them beside its checkpoints.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import tomllib
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from georetrieval.errors import SettingsError
+
+Pixels = Annotated[int, Field(ge=1)]
+Size = tuple[Pixels, Pixels]
+Share = float
+
+
+def _false_is_none(value: Any) -> Any:
+    return None if value is False else value  # TOML has no null
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class DataSettings(_Settings):
+    """Where the shards lie."""
+
+    root: Path | None = None
+    """Folder that the other paths are relative to; none is the folder given with --data."""
+    panorama: Path = Path("panorama.h5")
+    bev: Path = Path("bev.h5")
+    reference: Path = Path("satellite.h5")
+    pairs: Path | None = Path("pairs.csv")
+    """Joins queries to references and names splits; false pairs equal ids, without splits."""
+    train_split: str = "train"
+    validation_split: str = "val"
+    heading: Literal["known", "unknown"] = "known"
+    """Unknown: each query is turned by a random angle, in training and evaluation."""
+
+    _off = field_validator("pairs", mode="before")(_false_is_none)
+
+
+class EncoderSettings(_Settings):
+    """One encoder, shared by a branch's two views."""
+
+    name: str = "convnext_base.fb_in22k_ft_in1k_384"
+    """A model of timm, or ``open_clip:NAME`` for the image tower of a CLIP model."""
+    pretrained: bool | str = True
+    """True: published weights; false: random; a path, or ``package:NAME`` for a Python package."""
+    query_size: Size | None = None
+    """Height, width in pixels; none takes the shards' own."""
+    reference_size: Size | None = None
+    gradient_checkpointing: bool = False
+    channels_last: bool = True
+    compile: bool = False
+
+
+class SamplingSettings(_Settings):
+    """Which pairs share a batch."""
+
+    batch_size: int = Field(default=128, ge=2)
+    """Pairs over all processes."""
+    geographic: bool = True
+    """Until the first mining, batches hold places that lie near each other."""
+    mine_every: int = Field(default=4, ge=0)
+    """Epochs between minings of similar pairs by the current embeddings; 0 never."""
+    pool: int = Field(default=128, ge=2)
+    """Neighbours that are looked at."""
+    take: int = Field(default=64, ge=1)
+    """Neighbours that join the batch: the nearest half of them, the others drawn from the pool."""
+
+
+class AugmentSettings(_Settings):
+    """Random changes of whole batches; probabilities are per pair."""
+
+    flip: Share = Field(default=0.5, ge=0, le=1)
+    """Both views mirrored together."""
+    turn: Share = Field(default=0.75, ge=0, le=1)
+    """Both views turned together by a multiple of 90 degrees."""
+    free_turn: bool = False
+    """Turn by any angle instead; corners of the turned squares are black."""
+    photometric: Share = Field(default=0.5, ge=0, le=1)
+    """Brightness, contrast, saturation and hue of each view on its own."""
+    jitter: float = Field(default=0.15, ge=0, le=1)
+    gamma: float = Field(default=0.2, ge=0, lt=1)
+    blur_or_sharpen: Share = Field(default=0.3, ge=0, le=1)
+    dropout: Share = Field(default=0.3, ge=0, le=1)
+    """A grid of small holes, or a few large ones."""
+
+
+class OptimSettings(_Settings):
+    """How the weights change."""
+
+    epochs: int = Field(default=40, ge=1)
+    learning_rate: float = Field(default=1e-3, gt=0)
+    weight_decay: float = Field(default=0.01, ge=0)
+    warmup_epochs: float = Field(default=1.0, ge=0)
+    label_smoothing: float = Field(default=0.1, ge=0, lt=1)
+    clip_value: float = Field(default=100.0, gt=0)
+    """Each gradient's magnitude is cut here."""
+    accumulate: int = Field(default=1, ge=1)
+    """Batches whose gradients are summed for one step; each has its own negatives."""
+    precision: Literal["float32", "bfloat16", "float16"] = "bfloat16"
+
+
+class BranchSettings(_Settings):
+    """A branch: one encoder for a query view and the reference."""
+
+    encoder: EncoderSettings = EncoderSettings()
+    sampling: SamplingSettings = SamplingSettings()
+    augment: AugmentSettings = AugmentSettings()
+    optim: OptimSettings = OptimSettings()
+
+
+class Settings(_Settings):
+    """Everything that a run depends on."""
+
+    about: str = ""
+    """What the recipe is, and the published result it aims at."""
+    data: DataSettings = DataSettings()
+    panorama: BranchSettings | None = BranchSettings()
+    """False switches a branch off."""
+    bev: BranchSettings | None = BranchSettings()
+    seed: int = 0
+    evaluate_every: int = Field(default=4, ge=1)
+    """Epochs between evaluations on the validation split."""
+    loader_threads: int = Field(default=2, ge=1)
+
+    _off = field_validator("panorama", "bev", mode="before")(_false_is_none)
+
+    @model_validator(mode="after")
+    def _some_branch(self) -> Self:
+        if not self.branches():
+            raise ValueError("both branches are switched off: there is nothing to train")
+        return self
+
+    def branches(self) -> dict[str, BranchSettings]:
+        """Return the branches that are switched on, by the name of their query view."""
+        both = {"panorama": self.panorama, "bev": self.bev}
+        return {name: branch for name, branch in both.items() if branch is not None}
+
+
+def load_settings(path: Path, overrides: Sequence[str] = ()) -> Settings:
+    """Read a TOML file, with single values replaced.
+
+    Parameters
+    ----------
+    path
+        The file.
+    overrides
+        ``section.key=value`` each, the value as in TOML; a bare word is taken as text.
+
+    Raises
+    ------
+    SettingsError
+        If the file is no TOML, a key is unknown (the nearest is named) or a value cannot be used.
+    """
+    try:
+        values = tomllib.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise SettingsError(f"{path} does not exist") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise SettingsError(f"{path}: {error}") from error
+    for override in overrides:
+        _override(values, override)
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        raise SettingsError(f"{path}: {_explain(error)}") from error
+
+
+def recipes() -> dict[str, Path]:
+    """Return the recipes that come with the package, by name."""
+    folder = resources.files("georetrieval") / "recipes"
+    paths = (Path(str(entry)) for entry in folder.iterdir())
+    return {path.stem: path for path in sorted(paths) if path.suffix == ".toml"}
+
+
+def settings_json(settings: Settings) -> str:
+    """Return settings as JSON text, for a run's folder and checkpoints."""
+    return json.dumps(settings.model_dump(mode="json"), indent=2)
+
+
+def _override(values: dict[str, Any], override: str) -> None:
+    key, sign, text = override.partition("=")
+    if not sign or not key:
+        raise SettingsError(f"--set takes KEY=VALUE, such as bev.optim.epochs=10, not {override!r}")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    *sections, last = key.strip().split(".")
+    for section in sections:
+        values = values.setdefault(section, {})
+        if not isinstance(values, dict):
+            raise SettingsError(f"--set {override}: {section} is a value, not a section")
+    values[last] = value
+
+
+def _explain(error: ValidationError) -> str:
+    """Say what is wrong with each value, and name the nearest key for an unknown one."""
+    texts = []
+    for problem in error.errors():
+        where = ".".join(map(str, problem["loc"]))
+        if not where:
+            texts.append(problem["msg"])
+            continue
+        if problem["type"] != "extra_forbidden":
+            texts.append(f"{where}: {problem['msg']}, not {problem['input']!r}")
+            continue
+        known = _keys(problem["loc"][:-1])
+        near = difflib.get_close_matches(str(problem["loc"][-1]), known, 1)
+        hint = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(known)}"
+        texts.append(f"unknown setting {where}{hint}")
+    return "; ".join(texts)
+
+
+def _keys(location: tuple[int | str, ...]) -> list[str]:
+    model: type[BaseModel] = Settings
+    for name in location:
+        default = model.model_fields[str(name)].default
+        model = type(default)
+    return list(model.model_fields)

@@ -1,0 +1,255 @@
+"""Shards joined into pairs of a query and its reference, and read in batches.
+
+Queries (panoramas or BEVs) and references (satellite or map tiles) meet by id, or as `pairs.csv`
+says. Nothing here knows of models; tensors leave as uint8, as they lie in the shards.
+"""
+
+from __future__ import annotations
+
+import csv
+import logging
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from bevgen import ShardSet
+from georetrieval.errors import DataError, SplitError
+
+log = logging.getLogger(__name__)
+
+Part = TypeVar("Part")
+Loaded = TypeVar("Loaded")
+ROLES = ("positive", "semi")
+COLUMNS = ("query", "reference", "role", "d_row", "d_col", "split")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pairs:
+    """Queries of one split, each with its reference.
+
+    Attributes
+    ----------
+    ids : list of str
+        Of the queries.
+    queries : (P,) int64
+        Rows in the query shards.
+    references : (P,) int64
+        Rows in the reference shards; two pairs with one reference never share a batch.
+    semi : list of (S_i,) int64
+        Rows of the references that show the place too, but not as their centre.
+    gallery : (R,) int64, ascending
+        Rows of the references that the split is searched in.
+    positions : (P, 2) float64
+        Latitude and longitude in degrees, NaN where unknown.
+    """
+
+    ids: list[str]
+    queries: NDArray[np.int64]
+    references: NDArray[np.int64]
+    semi: list[NDArray[np.int64]]
+    gallery: NDArray[np.int64]
+    positions: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.queries)
+
+    def only(self, ids: Sequence[str]) -> Pairs:
+        """Return the pairs of some queries, in that order; the gallery stays."""
+        place = {name: k for k, name in enumerate(self.ids)}
+        keep = [place[name] for name in ids]
+        return replace(
+            self,
+            ids=list(ids),
+            queries=self.queries[keep],
+            references=self.references[keep],
+            semi=[self.semi[k] for k in keep],
+            positions=self.positions[keep],
+        )
+
+
+def join(queries: ShardSet, references: ShardSet, pairs: Path | None, split: str | None) -> Pairs:
+    """Join queries to references.
+
+    Parameters
+    ----------
+    queries, references
+        The shards.
+    pairs
+        ``pairs.csv``: columns query, reference (ids) and any of role (positive or semi), d_row,
+        d_col, split; None pairs equal ids.
+    split
+        Which rows of ``pairs`` count; None for all. The gallery holds all references but those
+        that only other splits name.
+
+    Raises
+    ------
+    SplitError
+        If the file has no pairs of the split.
+    DataError
+        If the file cannot be used or nothing is joined.
+    """
+    query_rows = {name: row for row, name in enumerate(queries.ids)}
+    reference_rows = {name: row for row, name in enumerate(references.ids)}
+    if pairs is None:
+        positive = {name: name for name in query_rows if name in reference_rows}
+        semi: dict[str, list[str]] = {}
+        gallery = np.arange(len(references))
+    else:
+        positive, semi, hidden = _read_pairs(pairs, split)
+        keep = [row for name, row in reference_rows.items() if name not in hidden]
+        gallery = np.array(sorted(keep), np.int64)
+        # What the shards lack was set aside when they were made.
+        named = len(positive)
+        positive = {q: r for q, r in positive.items() if q in query_rows and r in reference_rows}
+        if len(positive) < named:
+            log.warning(
+                "%d of %d pairs of %s are left out: %s or %s has no such row",
+                named - len(positive),
+                named,
+                pairs,
+                queries.path,
+                references.path,
+            )
+    if not positive:
+        where = f"{pairs}, split {split}" if pairs is not None else "ids"
+        raise DataError(
+            f"nothing joins {queries.path} to {references.path} by {where}:"
+            f" their ids are like {_example(queries)} and {_example(references)}"
+        )
+    names = list(positive)
+    rows = np.array([query_rows[name] for name in names], np.int64)
+    targets = np.array([reference_rows[name] for name in positive.values()], np.int64)
+    latitude, longitude = (queries.columns[name][rows] for name in ("latitude", "longitude"))
+    return Pairs(
+        ids=names,
+        queries=rows,
+        references=targets,
+        semi=[
+            np.array(
+                [reference_rows[r] for r in semi.get(name, ()) if r in reference_rows], np.int64
+            )
+            for name in names
+        ],
+        gallery=gallery,
+        positions=np.stack([latitude, longitude], axis=1),
+    )
+
+
+def _example(shards: ShardSet) -> str:
+    return repr(shards.ids[0]) if len(shards) else "(none)"
+
+
+def _read_pairs(
+    path: Path, split: str | None
+) -> tuple[dict[str, str], dict[str, list[str]], set[str]]:
+    """Return positives, semi-positives, and the references that only other splits name."""
+    positive: dict[str, str] = {}
+    semi: dict[str, list[str]] = {}
+    named: set[str] = set()
+    others: set[str] = set()
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file)
+            header = reader.fieldnames or []
+            if not {"query", "reference"} <= set(header) or not set(header) <= set(COLUMNS):
+                raise DataError(
+                    f"{path}: columns must be query, reference and any of"
+                    f" {', '.join(COLUMNS[2:])}, not {', '.join(header)}"
+                )
+            for row in reader:
+                query, reference = row["query"], row["reference"]
+                if not query or not reference or None in row or None in row.values():
+                    raise DataError(
+                        f"{path}, line {reader.line_num}: expected {len(header)} values"
+                        " with a query and a reference among them"
+                    )
+                if split is not None and "split" in header and row["split"] != split:
+                    others.add(reference)
+                    continue
+                named.add(reference)
+                role = row.get("role") or "positive"
+                if role not in ROLES:
+                    raise DataError(
+                        f"{path}, line {reader.line_num}: role must be positive or semi,"
+                        f" not {role!r}"
+                    )
+                if role == "semi":
+                    semi.setdefault(query, []).append(reference)
+                elif positive.setdefault(query, reference) != reference:
+                    raise DataError(
+                        f"{path}, line {reader.line_num}: {query} has two positive references"
+                    )
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path} cannot be read: {error}") from error
+    if split is not None and not positive:
+        raise SplitError(f"{path} has no pairs of split {split!r}")
+    return positive, semi, others - named
+
+
+class Batch(NamedTuple):
+    """Some pairs: which, and their pixels as uint8 (n, H, W, 3)."""
+
+    pairs: NDArray[np.int64]
+    query: torch.Tensor
+    reference: torch.Tensor
+
+
+class PairReader:
+    """Reads batches of pairs ahead of their use, in threads, in the order asked for."""
+
+    def __init__(
+        self, queries: ShardSet, references: ShardSet, pairs: Pairs, *, threads: int = 2
+    ) -> None:
+        self.queries, self.references, self.pairs = queries, references, pairs
+        self.threads = threads
+
+    def read(self, batches: Sequence[NDArray[np.int64]]) -> Iterator[Batch]:
+        """Yield the pairs of each array of indices."""
+
+        def load(indices: NDArray[np.int64]) -> Batch:
+            return Batch(
+                indices,
+                read_rows(self.queries, self.pairs.queries[indices]),
+                read_rows(self.references, self.pairs.references[indices]),
+            )
+
+        yield from _ahead(load, batches, self.threads)
+
+
+def read_rows(shards: ShardSet, rows: NDArray[np.int64]) -> torch.Tensor:
+    """Read rows as (n, H, W, C) uint8, straight into pinned memory where there is a GPU."""
+    images = torch.empty(
+        (len(rows), *shards.image_shape), dtype=torch.uint8, pin_memory=torch.cuda.is_available()
+    )
+    shards.read(rows, out=images.numpy())
+    return images
+
+
+def read_chunks(
+    shards: ShardSet, rows: NDArray[np.int64], size: int, *, threads: int = 2
+) -> Iterator[torch.Tensor]:
+    """Yield rows in order, ``size`` at a time, read ahead."""
+    chunks = [rows[start : start + size] for start in range(0, len(rows), size)]
+    yield from _ahead(lambda chunk: read_rows(shards, chunk), chunks, threads)
+
+
+def _ahead(load: Callable[[Part], Loaded], parts: Sequence[Part], threads: int) -> Iterator[Loaded]:
+    with ThreadPoolExecutor(threads, "loader") as pool:
+        waiting: deque[Future[Loaded]] = deque()
+        try:
+            for part in parts:
+                waiting.append(pool.submit(load, part))
+                if len(waiting) > threads:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()

@@ -1,0 +1,182 @@
+"""Where the right reference ranks, and what follows from it. Ties count against the model.
+
+Memory is bounded: scores are compared a chunk of queries at a time and never kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from georetrieval.errors import DataError
+
+EARTH_RADIUS = 6371008.8  # metres, mean
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ranking:
+    """Result of a search for every query.
+
+    Attributes
+    ----------
+    rank : (Q,) int64
+        References that score at least as high as the right one, itself left out: 0 is a hit.
+    rank_hit : (Q,) int64
+        The same with semi-positives left out (VIGOR's hit rate).
+    top : (Q, K) int64
+        Gallery indices of the best, best first.
+    scores : (Q, K) float32
+        Their scores.
+    gallery
+        References searched.
+    """
+
+    rank: NDArray[np.int64]
+    rank_hit: NDArray[np.int64]
+    top: NDArray[np.int64]
+    scores: NDArray[np.float32]
+    gallery: int
+
+
+def rank_references(
+    queries: Tensor,
+    gallery: Tensor,
+    positive: NDArray[np.int64],
+    semi: Sequence[NDArray[np.int64]] | None = None,
+    *,
+    top: int = 5,
+    chunk: int = 1024,
+) -> Ranking:
+    """Search each query in a gallery.
+
+    Parameters
+    ----------
+    queries : (Q, D) float
+    gallery : (R, D) float
+        On the same device; scores are dot products.
+    positive : (Q,) int64
+        Gallery index of the right reference.
+    semi : Q arrays of int64, optional
+        Gallery indices of semi-positives.
+    top
+        How many of the best to keep, at most R.
+    chunk
+        Queries at once: memory is chunk x R scores.
+
+    Returns
+    -------
+    Ranking
+
+    Raises
+    ------
+    DataError
+        If a score is not finite.
+    """
+    ranks, hits, best, best_scores = [], [], [], []
+    top = min(top, len(gallery))
+    for start in range(0, len(queries), chunk):
+        scores = queries[start : start + chunk] @ gallery.T
+        if not torch.isfinite(scores).all():
+            raise DataError(
+                "scores are not finite: the embeddings hold NaN or infinity, so the model has"
+                " diverged; lower the learning rate or use precision float32"
+            )
+        rows = torch.arange(len(scores), device=scores.device)
+        target = torch.as_tensor(positive[start : start + chunk], device=scores.device)
+        above = scores >= scores[rows, target][:, None]
+        above[rows, target] = False
+        rank = above.sum(1)
+        ranks.append(rank.cpu())
+        if semi is not None:
+            near = semi[start : start + chunk]
+            lengths = torch.tensor([len(s) for s in near])
+            row = torch.repeat_interleave(torch.arange(len(near)), lengths).to(scores.device)
+            column = torch.as_tensor(
+                np.concatenate([np.asarray(s, np.int64) for s in near]), device=scores.device
+            )
+            above[row, column] = False
+            rank = above.sum(1)
+        hits.append(rank.cpu())
+        value, index = scores.topk(top, dim=1)
+        best.append(index.cpu())
+        best_scores.append(value.float().cpu())
+    return Ranking(
+        rank=torch.cat(ranks).numpy(),
+        rank_hit=torch.cat(hits).numpy(),
+        top=torch.cat(best).numpy(),
+        scores=torch.cat(best_scores).numpy(),
+        gallery=len(gallery),
+    )
+
+
+def distances(positions: NDArray[np.float64], found: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Great-circle metres between (n, 2) latitudes and longitudes in degrees; NaN stays NaN."""
+    (lat1, lon1), (lat2, lon2) = np.deg2rad(positions).T, np.deg2rad(found).T
+    half = (
+        np.sin((lat2 - lat1) / 2) ** 2
+        + np.cos(lat1) * np.cos(lat2) * np.sin((lon2 - lon1) / 2) ** 2
+    )
+    return 2 * EARTH_RADIUS * np.arcsin(np.sqrt(np.clip(half, 0, 1)))
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A figure with its 95 % confidence interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.1f} ({self.low:.1f} to {self.high:.1f})"
+
+
+def summarize(
+    ranking: Ranking, metres: NDArray[np.float64], *, seed: int = 0, resamples: int = 2000
+) -> dict[str, Estimate]:
+    """Turn ranks into the field's figures.
+
+    Parameters
+    ----------
+    ranking
+        Of all queries.
+    metres : (Q,) float64
+        From each query to its best match; NaN where a position is unknown.
+    seed, resamples
+        Of the bootstrap over queries.
+
+    Returns
+    -------
+    dict
+        ``R@1``, ``R@5``, ``R@10``, ``R@1%`` and ``hit rate`` in per cent; ``median rank`` (1 is
+        best) and ``median metres``. R@1% takes the first gallery // 100, but at least one.
+    """
+    rank = ranking.rank
+    within = {"R@1": 1, "R@5": 5, "R@10": 10, "R@1%": max(ranking.gallery // 100, 1)}
+    shares = {name: 100.0 * (rank < k) for name, k in within.items()}
+    shares["hit rate"] = 100.0 * (ranking.rank_hit < 1)
+    random = np.random.default_rng(seed)
+    # The bootstrap in closed form: a share drawn again is binomial, and the median of n draws is
+    # the value at the median of n uniform numbers, which is beta-distributed.
+    n = len(rank)
+    result = {
+        name: _estimate(share.mean(), 100 / n * random.binomial(n, share.mean() / 100, resamples))
+        for name, share in shares.items()
+    }
+    for name, values in (("median rank", rank + 1.0), ("median metres", metres)):
+        known = np.sort(values[~np.isnan(values)])
+        if len(known):
+            half = (len(known) + 1) / 2
+            drawn = known[(random.beta(half, half, resamples) * len(known)).astype(int)]
+            result[name] = _estimate(np.median(known), drawn)
+    return result
+
+
+def _estimate(value: np.floating, drawn: NDArray[np.floating]) -> Estimate:
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    return Estimate(float(value), float(low), float(high))

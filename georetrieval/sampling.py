@@ -1,0 +1,175 @@
+"""Which pairs share a batch: neighbours on the map or in the embedding, never two of one class.
+
+A batch's other pairs are its negatives, so a batch of lookalikes teaches more than a random one
+(Sample4Geo, ICCV 2023: geographic neighbours first, then dynamic similarity sampling).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numba import njit
+from numpy.typing import NDArray
+
+
+def geographic_neighbours(positions: NDArray[np.float64], count: int) -> NDArray[np.int32]:
+    """Find the nearest places of each, the place itself left out.
+
+    Parameters
+    ----------
+    positions : (P, 2) float64
+        Latitude and longitude in degrees, all known.
+    count
+        Neighbours wanted; at most P - 1 are returned.
+
+    Returns
+    -------
+    (P, min(count, P - 1)) int32, nearest first by great-circle distance
+
+    Notes
+    -----
+    On unit vectors the chord grows with the great circle, so a k-d tree finds them exactly.
+    """
+    from scipy.spatial import KDTree
+
+    latitude, longitude = np.deg2rad(positions).T
+    vectors = np.stack(
+        [
+            np.cos(latitude) * np.cos(longitude),
+            np.cos(latitude) * np.sin(longitude),
+            np.sin(latitude),
+        ],
+        axis=1,
+    )
+    count = min(count, len(positions) - 1)
+    _, found = KDTree(vectors).query(vectors, k=count + 1, workers=-1)
+    return _without_self(np.asarray(found).reshape(len(positions), -1))
+
+
+def similarity_neighbours(
+    queries: torch.Tensor, references: torch.Tensor, count: int, *, chunk: int = 1024
+) -> NDArray[np.int32]:
+    """Find the pairs whose references look most like each query, the pair itself left out.
+
+    Parameters
+    ----------
+    queries, references : (P, D) float, row i of one belongs to row i of the other
+        Unit vectors, on any device.
+    count
+        Neighbours wanted; at most P - 1 are returned.
+    chunk
+        Queries compared at once: memory is chunk x P scores.
+
+    Returns
+    -------
+    (P, min(count, P - 1)) int32, most similar first
+    """
+    count = min(count, len(queries) - 1)
+    found = [
+        (part @ references.T).topk(count + 1, dim=1).indices.cpu() for part in queries.split(chunk)
+    ]
+    return _without_self(torch.cat(found).numpy())
+
+
+def _without_self(found: NDArray[np.integer]) -> NDArray[np.int32]:
+    """Drop each row's own number, or its last entry where that is missing."""
+    rows = np.arange(len(found))[:, None]
+    own = found == rows
+    own[~own.any(axis=1), -1] = True
+    return found[~own].reshape(len(found), -1).astype(np.int32)
+
+
+def plan_batches(
+    classes: NDArray[np.int64],
+    neighbours: NDArray[np.int32] | None,
+    *,
+    batch_size: int,
+    take: int,
+    seed: int,
+    multiple: int = 1,
+) -> list[NDArray[np.int64]]:
+    """Cut an epoch into batches of one size.
+
+    Parameters
+    ----------
+    classes : (P,) int64
+        Pairs of one class never share a batch.
+    neighbours : (P, K) int32, optional
+        Nearest first; None draws at random.
+    batch_size
+        Pairs in a batch; where there are fewer classes, as many as they allow.
+    take
+        Neighbours that follow a drawn pair into its batch: the nearest half of them, the other
+        half drawn from the rest.
+    seed
+        Decides everything; use another for each epoch.
+    multiple
+        Batch sizes are multiples of it (the number of processes).
+
+    Returns
+    -------
+    list of (n,) int64
+        All of one length, at least 2. Every pair is in one of them; the last batches, for which
+        too few pairs or classes are left, are filled up with pairs that were used already. Empty
+        where the classes are too few for any batch.
+    """
+    random = np.random.default_rng(seed)
+    order = random.permutation(len(classes))
+    if neighbours is None or neighbours.shape[1] == 0:
+        near = np.empty((len(classes), 0), np.int32)
+    else:
+        nearest = neighbours[:, : take // 2]
+        others = neighbours[:, take // 2 :]
+        drawn = random.permuted(others, axis=1)[:, : take - nearest.shape[1]]
+        near = np.concatenate([nearest, drawn], axis=1)
+    different, dense = np.unique(classes, return_inverse=True)
+    size = min(batch_size, len(different)) // multiple * multiple
+    return _fill(order, near, dense.astype(np.int64), size) if size >= 2 else []
+
+
+@njit(cache=True)
+def _fill(order, near, classes, size):
+    """Put pairs into batches one after another: a drawn pair, its neighbours, the next drawn pair.
+
+    A pair whose class is in the batch already waits for a later one.
+    """
+    count = len(order)
+    used = np.zeros(count, np.bool_)
+    last_batch = np.full(classes.max() + 1, -1, np.int64)
+    batches = []
+    head = 0  # all of order[:head] are used
+    again = 0  # where in order the next used pair is drawn
+    while head < count:
+        batch = len(batches)
+        members = np.empty(size, np.int64)
+        filled = 0
+        cursor = head
+        while filled < size and cursor < count:
+            pair = order[cursor]
+            cursor += 1
+            if used[pair] or last_batch[classes[pair]] == batch:
+                continue
+            used[pair] = True
+            last_batch[classes[pair]] = batch
+            members[filled] = pair
+            filled += 1
+            for k in range(near.shape[1]):
+                if filled == size:
+                    break
+                other = near[pair, k]
+                if not used[other] and last_batch[classes[other]] != batch:
+                    used[other] = True
+                    last_batch[classes[other]] = batch
+                    members[filled] = other
+                    filled += 1
+        while filled < size:
+            pair = order[again]
+            again = (again + 1) % count
+            if last_batch[classes[pair]] != batch:
+                last_batch[classes[pair]] = batch
+                members[filled] = pair
+                filled += 1
+        batches.append(members)
+        while head < count and used[order[head]]:
+            head += 1
+    return batches

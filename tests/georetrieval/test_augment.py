@@ -1,0 +1,219 @@
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import bevgen
+from georetrieval.augment import _rotate, augment_pairs, mirror, to_network, turn
+from georetrieval.config import AugmentSettings
+
+NOTHING = {"flip": 0, "turn": 0, "photometric": 0, "blur_or_sharpen": 0, "dropout": 0}
+SIZE = 96  # of BEVs and references, pixels
+CPU = torch.device("cpu")
+
+
+def only(**values: float) -> AugmentSettings:
+    return AugmentSettings.model_validate(NOTHING | values)
+
+
+def noise(*shape: int, seed: int = 0) -> Tensor:
+    return torch.rand(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def panorama(width: int = 256) -> np.ndarray:
+    """A smooth picture without any symmetry, uint8 (width / 2, width, 3)."""
+    azimuth = np.linspace(0, 2 * np.pi, width, endpoint=False)[None, :, None]
+    row = np.linspace(0, 1, width // 2)[:, None, None]
+    phase = np.array([0.3, 1.7, 4.1])
+    values = np.sin(azimuth + phase) + 0.5 * np.sin(3 * azimuth + 9 * row + 2 * phase)
+    return (127 + 80 * values * (0.4 + 0.6 * row)).clip(0, 255).astype(np.uint8)
+
+
+def seen_from_above(pictures: Tensor) -> Tensor:
+    """Project float panoramas (n, 3, H, W) by bevgen's public function."""
+    bevs = [
+        bevgen.project(
+            np.ascontiguousarray(picture.permute(1, 2, 0).numpy()),
+            height=2.0,
+            resolution=0.1,
+            size=SIZE,
+            antialias=False,  # its samples are not placed symmetrically
+        )
+        for picture in pictures
+    ]
+    return to_nchw(np.stack(bevs))
+
+
+def to_nchw(images: np.ndarray) -> Tensor:
+    return torch.from_numpy(images).permute(0, 3, 1, 2)
+
+
+def ring(inner: float, outer: float) -> Tensor:
+    """Pixels of a BEV that lie that far from its centre; at the camera's feet, views blur."""
+    offset = torch.arange(SIZE) - SIZE / 2 + 0.5
+    radius = torch.hypot(offset[:, None], offset)
+    return (radius > inner) & (radius < outer)
+
+
+@pytest.fixture(scope="module")
+def views() -> tuple[Tensor, Tensor]:
+    """One panorama as float (1, 3, 128, 256), and its BEV."""
+    query = to_nchw(panorama()[None].astype(np.float32) / 255)
+    return query, seen_from_above(query)
+
+
+@pytest.mark.parametrize("quarter", [1, 2, 3])
+def test_rolled_panorama_and_turned_squares_show_one_world(views, quarter):
+    query, bev = views
+    degrees = torch.tensor([90.0 * quarter])
+    rolled = turn(query, degrees, "panorama")
+    torch.testing.assert_close(
+        seen_from_above(rolled), turn(bev, degrees, "bev"), atol=1e-4, rtol=0
+    )
+    assert (bev - turn(bev, degrees, "bev")).abs().mean() > 0.05  # it did turn
+
+
+def test_free_turns_agree_with_the_panorama_too(views):
+    query, bev = views
+    for columns in (10, 101, 200):
+        degrees = torch.tensor([360 * columns / query.shape[3]])
+        expected = seen_from_above(turn(query, degrees, "panorama"))
+        found = turn(bev, degrees, "bev")
+        difference = (found - expected).abs()[..., ring(8, 45)]
+        assert difference.mean() < 0.01
+        wrong = turn(bev, -degrees, "bev")
+        assert (wrong - expected).abs()[..., ring(8, 45)].mean() > 0.05
+
+
+def test_east_comes_to_north_at_90_degrees():
+    square = torch.zeros(1, 3, 8, 8)
+    square[..., 4, 7] = 1  # east: right of the centre
+    turned = turn(square, torch.tensor([90.0]), "bev")
+    assert turned[0, 0].nonzero().tolist() == [[0, 4]]
+    strip = torch.zeros(1, 3, 4, 16)
+    strip[..., 12] = 1  # east: a quarter right of the centre
+    assert turn(strip, torch.tensor([90.0]), "panorama")[0, 0, 0].argmax() == 8
+
+
+def test_free_turn_goes_the_way_of_quarter_turns():
+    images = noise(3, 3, 33, 33)
+    for degrees in (0.0, 90.0, 180.0, 270.0, 360.0):
+        angles = torch.full((3,), degrees)
+        torch.testing.assert_close(
+            _rotate(images, angles), turn(images, angles, "bev"), atol=1e-4, rtol=0
+        )
+
+
+def test_each_picture_is_turned_by_its_own_angle():
+    images = noise(4, 3, 16, 16)
+    turned = turn(images, torch.tensor([0.0, 90.0, -90.0, 45.0]), "bev")
+    assert torch.equal(turned[0], images[0])
+    assert torch.equal(turned[1], torch.rot90(images[1], 1, (1, 2)))
+    assert torch.equal(turned[2], torch.rot90(images[2], 3, (1, 2)))
+    assert (turned[3][:, 0, 0] == 0).all()  # a corner from outside
+
+
+def test_mirrored_panorama_shows_the_mirrored_ground(views):
+    query, bev = views
+    which = torch.tensor([True])
+    found, expected = seen_from_above(mirror(query, which)), mirror(bev, which)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+    assert (bev - expected).abs().mean() > 0.05
+    assert torch.equal(mirror(query, ~which), query)
+
+
+@pytest.mark.parametrize("kind", ["panorama", "bev"])
+@pytest.mark.parametrize("settings", [only(turn=1), only(turn=1, free_turn=True), only(flip=1)])
+def test_both_views_change_together(views, kind, settings):
+    panoramas, bevs = (view.expand(6, -1, -1, -1) for view in views)
+    query = panoramas if kind == "panorama" else bevs
+    generator = torch.Generator().manual_seed(2)
+    changed, reference = augment_pairs(query, bevs, kind, settings, generator)
+    if kind == "panorama":
+        changed = seen_from_above(changed)
+    middle = slice(SIZE // 2 - 30, SIZE // 2 + 30)  # free turns leave the corners black
+    difference = (changed - reference)[..., middle, middle].abs()
+    assert difference.mean() < 0.012
+    assert (reference - bevs).abs().mean() > 0.05
+
+
+def test_probabilities_of_zero_change_no_bit():
+    query, reference = noise(5, 3, 12, 24), noise(5, 3, 20, 20, seed=1)
+    query[0] = 0.0
+    for kind in ("panorama", "bev"):
+        result = augment_pairs(query, reference, kind, only(), torch.Generator().manual_seed(0))
+        assert torch.equal(result[0], query)
+        assert torch.equal(result[1], reference)
+
+
+@pytest.mark.parametrize(
+    "change", ["flip", "turn", "photometric", "blur_or_sharpen", "dropout", "everything"]
+)
+def test_one_seed_gives_one_result_within_range(change):
+    settings = only(**{change: 1}) if change != "everything" else AugmentSettings(turn=1)
+    query, reference = noise(16, 3, 32, 64), noise(16, 3, 32, 32, seed=1)
+    query[3], query[4] = 0.0, 1.0
+    before = query.clone(), reference.clone()
+
+    def run(seed: int) -> tuple[Tensor, Tensor]:
+        generator = torch.Generator().manual_seed(seed)
+        return augment_pairs(query, reference, "panorama", settings, generator)
+
+    first, second, other = run(5), run(5), run(6)
+    for view in (0, 1):
+        assert torch.equal(first[view], second[view])
+        assert first[view].shape == before[view].shape
+        assert 0 <= first[view].min() <= first[view].max() <= 1
+        assert not torch.equal(first[view], before[view])
+        if change != "flip":
+            assert not torch.equal(first[view], other[view])
+    assert torch.equal(query, before[0])  # what came in is as it was
+    assert torch.equal(reference, before[1])
+
+
+def test_probabilities_are_per_pair():
+    query, reference = noise(2000, 3, 4, 4), noise(2000, 3, 4, 4, seed=1)
+    settings = only(flip=0.3)
+    found, _ = augment_pairs(query, reference, "bev", settings, torch.Generator().manual_seed(0))
+    changed = (found != query).flatten(1).any(1)
+    assert 0.26 < changed.float().mean() < 0.34
+
+
+def test_colour_changes_do_what_they_are_called():
+    grey = torch.full((64, 3, 8, 8), 0.5)
+    settings = only(photometric=1, jitter=0.15, gamma=0)
+    found, _ = augment_pairs(grey, grey, "bev", settings, torch.Generator().manual_seed(0))
+    # Grey stays grey under hue and saturation, and brightness moves it by at most 15 %.
+    assert (found.amax(1) - found.amin(1)).max() < 2e-3
+    assert 0.42 < found.min() < 0.48
+    assert 0.52 < found.max() < 0.58
+    settings = only(photometric=1, jitter=0, gamma=0.2)
+    found, _ = augment_pairs(grey, grey, "bev", settings, torch.Generator().manual_seed(0))
+    assert 0.5**1.2 - 1e-3 <= found.min() < 0.5 < found.max() <= 0.5**0.8 + 1e-3
+
+
+def test_dropout_blackens_a_share_in_both_ways():
+    white = torch.ones(400, 3, 96, 192)
+    found, _ = augment_pairs(
+        white, white[..., :96], "panorama", only(dropout=1), torch.Generator().manual_seed(0)
+    )
+    assert (found.amax(1) == found.amin(1)).all()  # all channels of a pixel
+    share = 1 - found[:, 0].mean((1, 2))
+    assert share.min() > 0.005
+    assert share.max() < 0.3
+    many = (found[:, 0, :, 1:] < found[:, 0, :, :-1]).any(1).sum(1)  # columns where a hole begins
+    assert (many > 8).any()
+    assert (many <= 8).any()
+
+
+def test_network_input_is_resized_and_scaled():
+    images = torch.randint(0, 256, (2, 8, 16, 3), dtype=torch.uint8)
+    same = to_network(images, (8, 16), CPU)
+    assert torch.equal(same, images.permute(0, 3, 1, 2).float() / 255)
+    assert torch.equal(to_network(images, None, CPU), same)
+    half = to_network(images, (4, 8), CPU)
+    assert half.shape == (2, 3, 4, 8)
+    # A triangle filter twice as wide: weights 1, 3, 3, 1 over eight.
+    weights = torch.tensor([1, 3, 3, 1]) / 8
+    expected = torch.einsum("i,j,cij->c", weights, weights, same[0, :, 1:5, 3:7])
+    torch.testing.assert_close(half[0, :, 1, 2], expected)
