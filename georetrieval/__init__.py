@@ -1,7 +1,7 @@
 """Cross-view geo-localization: train, evaluate and co-retrieve from bevgen's shards.
 
 Imports run one way: errors <- config <- data, augment, model <- embedding, sampling, loss, optim,
-metrics, checkpoints, tracking, interrupts <- training <- evaluation <- report <- cli. Of bevgen
+metrics, checkpoints, tracking, processes <- training <- evaluation <- report <- cli. Of bevgen
 only its public names are used.
 """
 

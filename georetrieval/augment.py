@@ -9,8 +9,10 @@ from __future__ import annotations
 import math
 from typing import Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from georetrieval.config import AugmentSettings
@@ -196,3 +198,8 @@ def _drop(images: Tensor, settings: AugmentSettings, generator: torch.Generator)
     )
     holes = torch.einsum("nkh,nkw->nhw", rows, columns) > 0
     return images.masked_fill(holes[:, None], 0.0)
+
+
+def unknown_headings(count: int, seed: int) -> NDArray[np.float64]:
+    """Return the angles by which evaluation with unknown heading turns the queries."""
+    return np.random.default_rng([seed, 360]).uniform(0, 360, count)

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bevgen import ShardSet
+from georetrieval.augment import unknown_headings
 from georetrieval.checkpoints import checkpoint_hash, digest, load_branch
 from georetrieval.config import DataSettings, EncoderSettings
 from georetrieval.data import Pairs, join
@@ -27,7 +28,6 @@ from georetrieval.embedding import Embeddings, embed_rows
 from georetrieval.errors import CheckpointError, DataError, SplitError
 from georetrieval.metrics import Estimate, Ranking, distances, rank_references, summarize
 from georetrieval.model import Branch
-from georetrieval.training import unknown_headings
 
 log = logging.getLogger(__name__)
 
@@ -72,8 +72,8 @@ class Evaluation:
 
     Attributes
     ----------
-    data, split, heading
-        What was searched, and whether orientation was known.
+    data, reference, split, heading
+        What was searched: folder, shards of the references, split; whether orientation was known.
     gallery
         References searched.
     queries, references : list of str
@@ -87,6 +87,7 @@ class Evaluation:
     """
 
     data: str
+    reference: str
     split: str
     heading: str
     gallery: int
@@ -212,6 +213,7 @@ def evaluate(
     rows = {name: test.references.row(name) for name in named | set(right)}
     return Evaluation(
         data=str(root),
+        reference=str(data.reference),
         split=split,
         heading=data.heading,
         gallery=len(test.pairs.gallery),

@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import time
 from dataclasses import dataclass, field
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -23,66 +21,23 @@ from numpy.typing import NDArray
 from torch import nn
 
 from bevgen import ShardSet
-from georetrieval.augment import QueryKind, augment_pairs, to_network, turn
+from georetrieval.augment import QueryKind, augment_pairs, to_network, turn, unknown_headings
 from georetrieval.checkpoints import digest, load_state, save_branch, save_state
 from georetrieval.config import BranchSettings, Settings
 from georetrieval.data import Batch, PairReader, Pairs, join
 from georetrieval.embedding import embed_rows
 from georetrieval.errors import CheckpointError, DataError, SettingsError
-from georetrieval.interrupts import StopRequest
 from georetrieval.loss import InfoNCE
 from georetrieval.metrics import rank_references
 from georetrieval.model import Branch, Encoder
 from georetrieval.optim import learning_rate, make_optimizer
+from georetrieval.processes import Processes, StopRequest
 from georetrieval.sampling import geographic_neighbours, plan_batches, similarity_neighbours
 from georetrieval.tracking import Tracker
 
 log = logging.getLogger(__name__)
 
 SAVE_SECONDS = 600.0  # what a crash within a long epoch costs at most
-
-
-@dataclass(frozen=True, slots=True)
-class Processes:
-    """One process among all that train together, as torchrun starts them."""
-
-    rank: int = 0
-    count: int = 1
-    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-
-    @property
-    def first(self) -> bool:
-        """Whether this process speaks and writes for all."""
-        return self.rank == 0
-
-
-def join_processes(device: str) -> Processes:
-    """Join the other processes, if torchrun started this one.
-
-    Parameters
-    ----------
-    device
-        ``auto``, ``cpu`` or ``cuda``.
-
-    Raises
-    ------
-    SettingsError
-        If there is no such device.
-    """
-    if device not in ("auto", "cpu", "cuda"):
-        raise SettingsError(f"device must be auto, cpu or cuda, not {device!r}")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise SettingsError("there is no GPU that torch can use: train with --device cpu")
-    cuda = device != "cpu" and torch.cuda.is_available()
-    local = int(os.environ.get("LOCAL_RANK", "0"))
-    here = torch.device("cuda", local) if cuda else torch.device("cpu")
-    if cuda:
-        torch.cuda.set_device(here)
-    if "WORLD_SIZE" not in os.environ:
-        return Processes(device=here)
-    if not dist.is_initialized():
-        dist.init_process_group("nccl" if cuda else "gloo", timeout=timedelta(hours=2))
-    return Processes(dist.get_rank(), dist.get_world_size(), here)
 
 
 @dataclass(slots=True)
@@ -495,11 +450,6 @@ class BranchTraining:
             neighbours=None if near is None else near.numpy(),
             best=state["best"],
         )
-
-
-def unknown_headings(count: int, seed: int) -> NDArray[np.float64]:
-    """Return the angles by which evaluation with unknown heading turns the queries."""
-    return np.random.default_rng([seed, 360]).uniform(0, 360, count)
 
 
 def _seed(*parts: int) -> int:

@@ -27,7 +27,7 @@ def command(shards: Path, checkpoint: Path, out: Path, device: str) -> None:
     from bevgen import ShardSet
     from georetrieval.checkpoints import checkpoint_hash, load_branch
     from georetrieval.embedding import Embeddings, embed_rows
-    from georetrieval.training import join_processes
+    from georetrieval.processes import join_processes
 
     branch, settings, kind = load_branch(checkpoint)
     where = join_processes(device).device

@@ -46,7 +46,7 @@ def command(
     from rich.progress import Progress
 
     from georetrieval.evaluation import as_table, evaluate
-    from georetrieval.training import join_processes
+    from georetrieval.processes import join_processes
 
     settings = options.run_settings(run)
     changes = {"reference": reference, "heading": heading}

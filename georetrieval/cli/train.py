@@ -65,7 +65,8 @@ def command(
 
     from georetrieval.cli.training_view import TrainingView
     from georetrieval.config import load_settings, settings_json
-    from georetrieval.training import join_processes, train
+    from georetrieval.processes import join_processes
+    from georetrieval.training import train
 
     console = Console(stderr=True, highlight=False)
     handler = RichHandler(console=console, show_time=False, show_path=False)

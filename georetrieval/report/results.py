@@ -174,8 +174,8 @@ def details(
     alerts = "".join(f'<p class="alert">{text}</p>' for text in warnings)
     rows = max(1, min(12, GALLERY_ROWS // count))
     # An evaluation may have searched other references than the training's, such as map tiles.
-    reference = getattr(evaluation, "reference", data.reference)
-    pictures = Pictures(folder, data.model_copy(update={"reference": Path(reference)}))
+    searched = data.model_copy(update={"reference": Path(evaluation.reference)})
+    pictures = Pictures(folder, searched)
     return (
         f'<section id="{one.anchor}" class="evaluation"><p class="kind">Evaluation</p>'
         f"<h2>{escape(one.name)}</h2>{alerts}{_explanation(evaluation, folder)}"

@@ -110,6 +110,7 @@ def make_run(folder: Path, name: str = "run") -> Reported:
     ]
     evaluation = Evaluation(
         data=str(root),
+        reference="satellite.h5",
         split="test",
         heading="known",
         gallery=GALLERY,

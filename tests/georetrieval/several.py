@@ -10,7 +10,8 @@ import torch.distributed as dist
 
 from georetrieval.config import Settings
 from georetrieval.data import PairReader
-from georetrieval.training import BranchTraining, Processes, Watcher, train
+from georetrieval.processes import Processes
+from georetrieval.training import BranchTraining, Watcher, train
 
 
 def first_gradients(

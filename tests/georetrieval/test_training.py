@@ -21,8 +21,9 @@ from georetrieval.config import BranchSettings, OptimSettings, Settings
 from georetrieval.errors import CheckpointError, DataError, SettingsError
 from georetrieval.evaluation import evaluate
 from georetrieval.optim import learning_rate, make_optimizer
+from georetrieval.processes import Processes, join_processes
 from georetrieval.tracking import Tracker, read_metrics
-from georetrieval.training import Processes, Watcher, join_processes, train
+from georetrieval.training import Watcher, train
 from tests.georetrieval.several import first_gradients, work
 from tests.georetrieval.world import make_world, tiny_settings, write_shards
 

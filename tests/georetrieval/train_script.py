@@ -13,7 +13,8 @@ from pathlib import Path
 import torch
 
 from georetrieval.config import Settings
-from georetrieval.training import Watcher, join_processes, train
+from georetrieval.processes import join_processes
+from georetrieval.training import Watcher, train
 
 torch.set_num_threads(1)
 
