@@ -44,7 +44,8 @@ class BevGrid:
     resolution: float = 0.06
 
     def __post_init__(self) -> None:
-        if not (isinstance(self.size, Integral) and 1 <= self.size <= MAX_SIZE):
+        whole = isinstance(self.size, Integral) and not isinstance(self.size, bool)
+        if not (whole and 1 <= self.size <= MAX_SIZE):
             raise InputError(
                 f"size must be a whole number of 1 to {MAX_SIZE} pixels, not {self.size!r}"
             )
@@ -94,7 +95,7 @@ class PanoramaView:
     def __post_init__(self) -> None:
         for name in ("vertical_fov", "horizontal_fov"):
             field = getattr(self, name)
-            if not (len(field) == 2 and all(map(_is_finite, field))):
+            if not (hasattr(field, "__len__") and len(field) == 2 and all(map(_is_finite, field))):
                 raise InputError(f"{name} must be two numbers of degrees, not {field!r}")
             object.__setattr__(self, name, (float(field[0]), float(field[1])))
         top, bottom = self.vertical_fov
@@ -153,7 +154,8 @@ class Pose:
         for name, limit in (("heading", math.inf), ("pitch", 90.0), ("roll", 180.0)):
             value = getattr(self, name)
             if not (_is_finite(value) and abs(value) <= limit):
-                raise InputError(f"{name} must be finite degrees within +-{limit:g}, not {value!r}")
+                within = f" within +-{limit:g}" if math.isfinite(limit) else ""
+                raise InputError(f"{name} must be finite degrees{within}, not {value!r}")
 
     def world_from_camera(self) -> NDArray[np.float64]:
         """Rotation (3, 3) that takes camera axes to the world: Rz(-heading) Rx(pitch) Ry(roll)."""

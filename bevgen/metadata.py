@@ -365,9 +365,9 @@ def read_poses(path: Path) -> dict[str, PoseRow]:
                     f" quote values that have a comma in them"
                 )
             said = dict(zip(columns, cells, strict=True))
-            if not said["file"]:
+            if not said["file"].strip():
                 raise InputError(f"{where}: no file; name the panorama, relative to the folder")
-            file = str(PurePosixPath(said["file"]))
+            file = str(PurePosixPath(said["file"].strip()))
             if file in rows:
                 raise InputError(
                     f"{where}: {file} has a row on line {lines[file]} already; keep one of them"
@@ -443,5 +443,8 @@ def _pose_row(said: dict[str, str], where: str) -> PoseRow:
         numbers[name] = number
     if ("latitude" in numbers) != ("longitude" in numbers):
         raise InputError(f"{where}: latitude and longitude go together; give both or neither")
-    info = PanoramaInfo(date=said.get("date", "").strip() or None, **numbers)
-    return PoseRow(id=said.get("id") or None, info=info)
+    texts = {name: said.get(name, "").strip() for name in ("id", "date")}
+    for name, text in texts.items():
+        if not text.isprintable():
+            raise InputError(f"{where}: {name} {text!r} has characters that cannot be printed")
+    return PoseRow(texts["id"] or None, PanoramaInfo(date=texts["date"] or None, **numbers))

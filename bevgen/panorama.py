@@ -113,10 +113,9 @@ def _walk(root: Path) -> Iterator[tuple[str, int]]:
             with os.scandir(folder) as scan:  # pathlib would stat every file once more
                 entries = list(scan)
         except OSError as error:
-            if not prefix:
-                raise InputError(f"{root} cannot be read: {error.strerror}") from error
-            logger.warning("%s cannot be read and is left out: %s", folder, error.strerror)
-            continue
+            raise InputError(
+                f"{folder} cannot be read: {error.strerror}; its images would be missing"
+            ) from error
         for entry in entries:
             if entry.name.startswith("."):
                 continue
@@ -129,8 +128,8 @@ def _walk(root: Path) -> Iterator[tuple[str, int]]:
                     if stat.S_ISREG(status.st_mode):
                         relative.encode()
                         yield relative, status.st_size
-            except OSError as error:  # such as a link to nowhere
-                logger.warning("%s is left out: %s", entry.path, error.strerror)
+            except OSError:  # such as a link to nowhere: reading it will say what is wrong
+                yield relative, 0
             except UnicodeEncodeError:
                 logger.warning("%r is left out: rename it, its name is not UTF-8", entry.path)
 
@@ -254,8 +253,21 @@ def panorama_view(
                 f" sphere they show: say it with --vertical-fov TOP BOTTOM or --preset"
             )
         vertical = FULL_SPHERE
-    return PanoramaView(height, width, vertical, horizontal)
+    view = PanoramaView(height, width, vertical, horizontal)
+    if vertical_fov is not None:
+        degrees = vertical_fov[0] - vertical_fov[1]
+        squash = degrees / height * width / (horizontal[1] - horizontal[0])
+        if not 1 / MAX_SQUASH < squash < MAX_SQUASH:
+            raise PanoramaError(
+                f"of {width} x {height} pixels, {degrees:g} degrees from top to"
+                f" bottom would make each {squash:.2g} times as high as wide: is it the right"
+                " --vertical-fov or --preset?"
+            )
+    return view
 
+
+# Panoramas resized for a network are squashed somewhat; more is a mistake.
+MAX_SQUASH = 2.0
 
 _READERS: tuple[tuple[bytes, type[ImageFile]], ...] = (
     (b"\xff\xd8\xff", JpegImageFile),

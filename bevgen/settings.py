@@ -6,14 +6,15 @@ Nothing here depends on workers, device or package version.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
+from numbers import Real
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bevgen.errors import InputError
-from bevgen.geometry import FULL_SPHERE, BevGrid, PanoramaView, Pose
+from bevgen.errors import InputError, PanoramaError
+from bevgen.geometry import FULL_SPHERE, MAX_SIZE, BevGrid, PanoramaView, Pose
 from bevgen.metadata import PanoramaInfo
 from bevgen.panorama import panorama_view
 from bevgen.presets import PRESETS
@@ -61,6 +62,14 @@ class BevSettings:
 
     def __post_init__(self) -> None:
         _ = self.grid, PanoramaView(1, 1, self.vertical_fov or FULL_SPHERE)
+        # One spelling of each value: what is stored is what is compared.
+        object.__setattr__(self, "size", int(self.size))
+        for name in ("height", "resolution", "heading", "pitch", "roll"):
+            if (value := getattr(self, name)) is not None and isinstance(value, Real):
+                object.__setattr__(self, name, float(value))
+        if self.vertical_fov is not None:
+            top, bottom = self.vertical_fov
+            object.__setattr__(self, "vertical_fov", (float(top), float(bottom)))
         pose = Pose(self.height, self.heading or 0.0, self.pitch or 0.0, self.roll or 0.0)
         if self.compat is not None:
             check_compat(self.compat, PanoramaView(1, 1, self.vertical_fov or FULL_SPHERE), pose)
@@ -100,6 +109,20 @@ class BevSettings:
         """Return the fields as JSON values, for the shards' ``settings``."""
         return _json_values(self)
 
+    def check(self, own: PanoramaInfo) -> None:
+        """Refuse what poses.csv says of a panorama if these settings cannot follow it.
+
+        Raises
+        ------
+        InputError
+            If it has angles, and ``compat`` draws without.
+        """
+        if self.compat is not None and (own.heading or own.pitch or own.roll):
+            raise InputError(
+                f"--compat {self.compat} draws without heading, pitch and roll: leave it out, or"
+                " take these columns out of the poses file"
+            )
+
     def picture(self, image: NDArray[np.uint8], own: PanoramaInfo, file: PanoramaInfo) -> Picture:
         """Project one panorama.
 
@@ -114,14 +137,14 @@ class BevSettings:
         Raises
         ------
         PanoramaError
-            If the image is no panorama.
+            If the image is no panorama, or shows none of the ground.
         """
         options = PanoramaInfo(
             heading=self.heading, pitch=self.pitch, roll=self.roll, height=self.height
         )
-        known = own.fallback(options)
-        if self.compat is None:
-            known = known.fallback(file)
+        if self.compat is not None:  # it draws all at 0
+            options = replace(options, heading=0.0, pitch=0.0, roll=0.0)
+        known = own.fallback(options).fallback(file)
         view = panorama_view(image.shape[:2], file, self.vertical_fov)
         pose = Pose(
             known.height or self.height,
@@ -132,7 +155,8 @@ class BevSettings:
         bev, valid = project_view(
             image, self.grid, view, pose, antialias=self.antialias, compat=self.compat
         )
-        known = known.fallback(file)
+        if not valid.any():
+            raise PanoramaError("shows none of the ground: are field of view and pose right?")
         return Picture(bev, None if valid.all() else valid, _columns(known), known.date or "")
 
 
@@ -160,10 +184,12 @@ class ImageSettings:
     def __post_init__(self) -> None:
         if self.kind not in IMAGE_KINDS:
             raise InputError(f"kind must be one of {', '.join(IMAGE_KINDS)}, not {self.kind!r}")
-        if not (1 <= self.height <= 8192 and 1 <= self.width <= 8192):
+        if not (1 <= self.height <= MAX_SIZE and 1 <= self.width <= MAX_SIZE):
             raise InputError(
-                f"size must be 1 to 8192 pixels a side, not {self.height}x{self.width}"
+                f"size must be 1 to {MAX_SIZE} pixels a side, not {self.height}x{self.width}"
             )
+        object.__setattr__(self, "height", int(self.height))
+        object.__setattr__(self, "width", int(self.width))
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -173,6 +199,9 @@ class ImageSettings:
     def to_json(self) -> dict[str, Any]:
         """Return the fields as JSON values, for the shards' ``settings``."""
         return _json_values(self)
+
+    def check(self, own: PanoramaInfo) -> None:
+        """Accept whatever poses.csv says: it does not change these pixels."""
 
     def picture(self, image: NDArray[np.uint8], own: PanoramaInfo, file: PanoramaInfo) -> Picture:
         """Resize one image by Lanczos filtering; arguments as for BEVs."""

@@ -160,7 +160,7 @@ def test_the_camera_stands_above_the_ground(height: float) -> None:
     ],
 )
 def test_angles_out_of_range_are_refused(angle: str, value: float) -> None:
-    with pytest.raises(InputError, match=f"{angle} must be finite degrees .*not {value}"):
+    with pytest.raises(InputError, match=f"{angle} must be finite degrees.*not {value}"):
         Pose(**{angle: value})
 
 

@@ -95,15 +95,16 @@ def test_find_through_a_linked_root_and_a_folder_named_like_an_image(tmp_path):
     assert names(find_images(tmp_path / "link")) == ["a.jpg/b.png"]
 
 
-def test_find_leaves_out_links_to_nowhere_and_pipes(tmp_path, caplog):
+def test_find_leaves_out_pipes_and_keeps_links_to_nowhere_to_be_reported(tmp_path):
     touch(tmp_path, "a.jpg")
     (tmp_path / "gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
     (tmp_path / "self.jpg").symlink_to(tmp_path / "self.jpg")
     os.mkfifo(tmp_path / "pipe.jpg")
-    with caplog.at_level(logging.WARNING, "bevgen"):
-        assert names(find_images(tmp_path)) == ["a.jpg"]
-    assert "gone.jpg is left out: No such file" in caplog.text
-    assert "self.jpg is left out" in caplog.text
+    assert names(find_images(tmp_path)) == ["a.jpg", "gone.jpg", "self.jpg"]
+    with pytest.raises(PanoramaError, match="cannot be read: No such file"):
+        read_image(tmp_path / "gone.jpg")
+    with pytest.raises(PanoramaError, match="cannot be read: Too many levels"):
+        read_image(tmp_path / "self.jpg")
 
 
 def test_find_leaves_out_names_that_are_not_utf8(tmp_path, caplog):
@@ -126,23 +127,21 @@ def folder_of_nobody():
     shutil.rmtree(folder)
 
 
-def test_find_leaves_out_a_folder_that_cannot_be_read(folder_of_nobody, caplog):
+def test_find_refuses_a_folder_that_cannot_be_read(folder_of_nobody):
     touch(folder_of_nobody, "a/1.jpg", "b/2.jpg", "c/3.jpg")
     (folder_of_nobody / "b").chmod(0)
     user = os.geteuid()
     try:
         if user == 0:
             os.seteuid(65534)
-        with caplog.at_level(logging.WARNING, "bevgen"):
-            found = find_images(folder_of_nobody)
+        with pytest.raises(InputError, match="b cannot be read: Permission denied; its images"):
+            find_images(folder_of_nobody)
         with pytest.raises(InputError, match="cannot be read: Permission denied"):
             find_images(folder_of_nobody / "b")
     finally:
         if user == 0:
             os.seteuid(0)
         (folder_of_nobody / "b").chmod(0o755)
-    assert names(found) == ["a/1.jpg", "c/3.jpg"]
-    assert "b cannot be read and is left out: Permission denied" in caplog.text
 
 
 def test_find_says_what_to_do(tmp_path):
@@ -518,6 +517,12 @@ def test_option_wins_over_the_crop():
 def test_option_that_is_no_field_of_view():
     with pytest.raises(InputError, match="vertical field of view"):
         panorama_view((224, 1232), PanoramaInfo(), (-26.9, 38.6))
+
+
+def test_option_that_is_of_another_dataset():
+    with pytest.raises(PanoramaError, match="right --vertical-fov or --preset"):
+        panorama_view((832, 1664), PanoramaInfo(), (38.6, -26.9))
+    assert panorama_view((128, 512), PanoramaInfo(), (38.6, -26.9)).vertical_fov == (38.6, -26.9)
 
 
 # --- any damage ---
