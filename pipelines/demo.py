@@ -46,16 +46,16 @@ def city() -> None:
     resolution = METRES / 256
     run(
         f"bevgen convert --in {CITY}/panorama --out {CITY}/bev.h5 --poses {CITY}/poses.csv"
-        f" --size 256 --resolution {resolution:.5f} -q",
+        f" --size 256 --resolution {resolution:.5f}",
         why="Turn its panoramas into bird's-eye views, and store the other views beside them.",
     )
     run(
         f"bevgen pack --in {CITY}/panorama --out {CITY}/panorama.h5 --kind panorama"
-        f" --size 128x256 --poses {CITY}/poses.csv -q"
+        f" --size 128x256 --poses {CITY}/poses.csv"
     )
     run(
         f"bevgen pack --in {CITY}/satellite --out {CITY}/satellite.h5 --kind satellite"
-        f" --size 256 --poses {CITY}/satellite.csv -q"
+        f" --size 256 --poses {CITY}/satellite.csv"
     )
 
 

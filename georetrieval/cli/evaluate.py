@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from georetrieval.cli import COMMANDS, options
+
+if TYPE_CHECKING:
+    from georetrieval.evaluation import Evaluation
 
 
 @click.command("evaluate", help=COMMANDS["evaluate"])
@@ -72,20 +76,30 @@ def command(
     if as_json:
         click.echo(json.dumps(as_table(result), indent=2))
         return
-    _print_table(result, as_table(result))
+    _print_table(result)
 
 
-def _print_table(result, rows) -> None:
+def _print_table(result: Evaluation) -> None:
     from rich.console import Console
     from rich.table import Table
 
     table = Table(
         title=f"{len(result.queries):,} queries of split {result.split} among"
         f" {result.gallery:,} references, heading {result.heading}",
-        caption="per cent, rank and metres, with 95 % intervals (bootstrap over queries)",
+        caption="per cent, rank and metres; below, 95 % intervals (bootstrap over queries)",
     )
-    for key in rows[0]:
-        table.add_column(key)
-    for row in rows:
-        table.add_row(*(f"{v:g}" if isinstance(v, float) else v for v in row.values()))
+    table.add_column("method")
+    # With a small gallery or without semi-positives these two only repeat R@1.
+    same = {"R@1%"} if result.gallery < 200 else set()
+    if all(m.figures["hit rate"] == m.figures["R@1"] for m in result.methods):
+        same.add("hit rate")
+    shown = [name for name in result.methods[0].figures if name not in same]
+    for name in shown:
+        table.add_column(name, justify="right")
+    for method in result.methods:
+        weight = f"\npanorama {method.weight:g}" if method.name.startswith("both") else ""
+        cells = (method.figures[name] for name in shown)
+        table.add_row(
+            method.name + weight, *(f"{c.value:.1f}\n{c.low:.1f}-{c.high:.1f}" for c in cells)
+        )
     Console().print(table)
