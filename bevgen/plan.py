@@ -10,17 +10,16 @@ import hashlib
 import json
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
-from typing import Any
 
-from bevgen.errors import InputError, RefusedError, ShardError
+from bevgen.errors import InputError, RefusedError
+from bevgen.existing import PLAN_FILE, Existing, read_content, read_existing, shard_number
 from bevgen.metadata import PanoramaInfo, PoseRow, read_poses
 from bevgen.panorama import default_id, find_images
 from bevgen.settings import Settings, differing_fields
-from bevgen.shards import ShardHeader, read_header, read_inputs, shard_folder
-
-PLAN_FILE = "plan.json"
+from bevgen.shards import ShardHeader, check_place, shard_folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,20 +124,6 @@ class Plan:
         part.replace(folder / PLAN_FILE)
 
 
-@dataclass(frozen=True, slots=True)
-class _Existing:
-    """What lies at the output: settings, all inputs (source -> fingerprint), the failed ones.
-
-    ``unfinished`` holds each shard's name and inputs as the plan file has them, None where the
-    output is complete.
-    """
-
-    settings: Mapping[str, Any]
-    inputs: Mapping[str, int]
-    failed: Collection[str]
-    unfinished: tuple[tuple[str, Mapping[str, int]], ...] | None
-
-
 def plan_run(
     root: Path,
     out: Path,
@@ -183,18 +168,16 @@ def plan_run(
         raise InputError(f"shard size must be at least 1 image, not {shard_size}")
     if overwrite and (extend or retry_failed):
         raise InputError("--overwrite starts anew: leave out --extend and --retry-failed")
+    check_place(out)
     items = {item.source: item for item in list_items(root, list_file, poses)}
-    if out.is_dir():
-        raise RefusedError(f"{out} is a folder: name a file, such as {out / 'bev.h5'}")
-    existing = None if overwrite else _read_existing(out)
+    existing = None if overwrite else read_existing(out)
     if existing is None:
-        shards = tuple(_new_shards(list(items.values()), out, shard_size))
-        if not overwrite:
-            shards = _keep_finished(out, shards, settings)
-        return Plan(root, out, settings, shards, overwrite=overwrite)
+        shards = _new_shards(list(items.values()), out, shard_size)
+        return Plan(root, out, settings, tuple(shards), overwrite=overwrite)
     _refuse_mixing(out, existing, settings)
-    added = _compare_inputs(out, existing, items, extend, retry_failed)
-    return _continue(root, out, settings, existing, items, added, shard_size, retry_failed)
+    _refuse_changes(out, existing, items, extend, retry_failed)
+    _refuse_equal_ids(out, existing, items)
+    return _continue(root, out, settings, existing, items, shard_size, retry_failed)
 
 
 def list_items(root: Path, list_file: Path | None, poses: Path | None) -> Iterable[Item]:
@@ -248,63 +231,21 @@ def _shard_of(path: Path, items: Sequence[Item]) -> PlannedShard:
 
 
 def _new_shards(
-    items: list[Item], out: Path, shard_size: int, taken: Collection[str] = ()
+    items: list[Item], out: Path, shard_size: int, taken: Collection[Path] = ()
 ) -> list[PlannedShard]:
     """Cut items into shards: the output itself where one holds them all and none exist yet."""
     if len(items) <= shard_size and not taken:
         return [_shard_of(out, items)]
     folder = shard_folder(out)
-    first = 1 + max((int(Path(name).stem) for name in taken), default=-1)
+    paths = (path for k in count() if (path := folder / f"{k:05d}.h5") not in taken)
     starts = range(0, len(items), shard_size)
     return [
-        _shard_of(folder / f"{first + k:05d}.h5", items[start : start + shard_size])
-        for k, start in enumerate(starts)
+        _shard_of(path, items[start : start + shard_size])
+        for start, path in zip(starts, paths, strict=False)
     ]
 
 
-def _read_existing(out: Path) -> _Existing | None:
-    """Look at the output; None where there is nothing.
-
-    The plan file, where there is one, is the authority: its run has not finished.
-    """
-    plan_file = shard_folder(out) / PLAN_FILE
-    if plan_file.exists():
-        content = json.loads(plan_file.read_text("utf-8"))
-        shards = tuple((s["name"], s["inputs"]) for s in content["shards"])
-        inputs = {source: value for _, part in shards for source, value in part.items()}
-        return _Existing(content["settings"], inputs, (), shards)
-    if not out.exists():
-        return None
-    try:
-        settings, inputs = read_header(out).settings, read_inputs(out)
-    except ShardError as error:
-        raise RefusedError(
-            f"{out} exists and is not a finished output of bevgen ({error}):"
-            " name another output, or move the file away"
-        ) from error
-    failed = {failure.source for failure in inputs.failures}
-    return _Existing(settings, _all_inputs(out), failed, None)
-
-
-def _all_inputs(path: Path) -> dict[str, int]:
-    """Source -> fingerprint of a file's rows and failures, in the order of the paths."""
-    inputs = read_inputs(path)
-    rows = dict(zip(inputs.sources, inputs.fingerprints.tolist(), strict=True))
-    rows |= {failure.source: failure.fingerprint for failure in inputs.failures}
-    return dict(sorted(rows.items()))
-
-
-def _existing_shards(out: Path, existing: _Existing) -> list[tuple[Path, Mapping[str, int]]]:
-    """Each shard's path and inputs."""
-    if existing.unfinished is not None:
-        return [(shard_folder(out) / name, inputs) for name, inputs in existing.unfinished]
-    files = read_header(out).files
-    if not files:
-        return [(out, existing.inputs)]
-    return [(path := out.parent / name, _all_inputs(path)) for name in files]
-
-
-def _refuse_mixing(out: Path, existing: _Existing, settings: Settings) -> None:
+def _refuse_mixing(out: Path, existing: Existing, settings: Settings) -> None:
     different = differing_fields(existing.settings, settings.to_json())
     if different:
         raise RefusedError(
@@ -313,45 +254,56 @@ def _refuse_mixing(out: Path, existing: _Existing, settings: Settings) -> None:
         )
 
 
-def _compare_inputs(
+def _refuse_changes(
     out: Path,
-    existing: _Existing,
+    existing: Existing,
     items: Mapping[str, Item],
     extend: bool,
     retry_failed: bool,
-) -> list[Item]:
-    """Return the new inputs, and refuse any other difference.
+) -> None:
+    """Refuse inputs that were removed, changed or added, unless an option says what to do.
 
-    Of failed inputs, removed ones are no loss, and mended ones wait for ``retry_failed``.
+    Of failed inputs, removed ones are no loss, and mended ones wait for ``retry_failed``. What
+    changed before it was made does not matter.
     """
     old, failed = existing.inputs, existing.failed
-    unfinished = existing.unfinished is not None
     changed = [s for s, item in items.items() if s in old and old[s] != item.fingerprint]
     mended = [s for s in changed if s in failed]
-    changed = [s for s in changed if s not in failed]
+    changed = [s for s in changed if s in existing.ids]
     removed = [s for s in old if s not in items and s not in failed]
-    added = [item for source, item in items.items() if source not in old]
-    if removed and (unfinished or not extend):
+    added = [s for s in items if s not in old]
+    if removed and not extend:
         raise RefusedError(
-            f"{_some(removed)} of {out} are no longer among the inputs: put them back,"
-            + (
-                " or replace the output with --overwrite"
-                if unfinished
-                else " keep their rows with --extend, or replace the output with --overwrite"
-            )
+            f"{_some(removed)} of {out} {_are(removed)} no longer among the inputs: put"
+            f" {_them(removed)} back, keep finished rows and go on with --extend, or replace the"
+            " output with --overwrite"
         )
     if changed:
         raise RefusedError(
-            f"{_some(changed)} changed since {out} was made: replace it with --overwrite"
+            f"{_some(changed)} changed since {out} was made: replace it with --overwrite, or name"
+            " another output"
         )
-    if added and not extend:
+    if added and not (extend or existing.open_ended):
         raise RefusedError(
-            f"{_some([item.source for item in added])} are new since {out} was planned:"
-            " add them with --extend, or replace the output with --overwrite"
+            f"{_some(added)} {_are(added)} new since {out} was planned: add {_them(added)} with"
+            " --extend, or replace the output with --overwrite"
         )
     if mended and not retry_failed:
-        raise RefusedError(f"{_some(mended)} failed in {out} and changed since: add --retry-failed")
-    return added
+        raise RefusedError(
+            f"{_some(mended)} could not be used for {out} and changed since: add --retry-failed"
+        )
+
+
+def _refuse_equal_ids(out: Path, existing: Existing, items: Mapping[str, Item]) -> None:
+    """Refuse inputs with the id of a row that stays without its input."""
+    kept = {name: source for source, name in existing.ids.items() if source not in items}
+    for item in items.values() if kept else ():
+        if item.id in kept:
+            raise InputError(
+                f"{item.source} has the id {item.id!r} of {kept[item.id]}, which is no longer"
+                f" among the inputs but has a row in {out}: give it another id in a poses file"
+                " (columns file, id)"
+            )
 
 
 def _some(names: Sequence[str]) -> str:
@@ -360,67 +312,58 @@ def _some(names: Sequence[str]) -> str:
     return f"{len(names)} input{'s' if len(names) > 1 else ''} ({shown}{more})"
 
 
+def _are(names: Sequence[str]) -> str:
+    return "are" if len(names) > 1 else "is"
+
+
+def _them(names: Sequence[str]) -> str:
+    return "them" if len(names) > 1 else "it"
+
+
 def _continue(
     root: Path,
     out: Path,
     settings: Settings,
-    existing: _Existing,
+    existing: Existing,
     items: Mapping[str, Item],
-    added: list[Item],
     shard_size: int,
     retry_failed: bool,
 ) -> Plan:
     """Plan over what exists: finished shards are kept, the others and the new ones made."""
-    unfinished = existing.unfinished is not None
-    retry = retry_failed and bool(existing.failed)
-    if not (unfinished or added or retry):
+    retry = {s for s in existing.failed if s in items} if retry_failed else set[str]()
+    added = items.keys() - existing.inputs.keys()
+    if out.exists() and not (added or retry) and all(s in existing.made for s in existing.shards):
         return Plan(root, out, settings, (), complete=True)
     shards: list[PlannedShard] = []
-    for path, inputs in _existing_shards(out, existing):
+    for path, inputs in existing.shards.items():
+        made = path in existing.made
+        if inputs is None and made:
+            inputs = read_content(path).inputs
         if path == out and added:  # the single output becomes the first shard
             path = shard_folder(out) / "00000.h5"
-        kept = _planned(path, inputs, None)
-        if unfinished:
-            redo = not any(_holds(p, kept.digest) for p in (path, out))
-        else:
-            redo = retry and not inputs.keys().isdisjoint(existing.failed)
-        if redo:
-            kept = _shard_of(path, [items[source] for source in inputs if source in items])
-        shards.append(kept)
-    if added:
-        shards += _new_shards(added, out, shard_size, taken=[s.path.name for s in shards])
+        if inputs is None:  # lost
+            continue
+        if made and retry.isdisjoint(inputs):
+            shards.append(_planned(path, inputs, None))
+            continue
+        if made:
+            _refuse_loss(inputs, items, existing)
+        if present := [items[source] for source in inputs if source in items]:
+            shards.append(_shard_of(path, present))
+    held = {source for shard in shards for source in shard.inputs}
+    rest = [item for source, item in items.items() if source not in held]
+    if rest:
+        shards += _new_shards(rest, out, shard_size, taken={shard.path for shard in shards})
+        shards.sort(key=lambda shard: shard_number(shard.path) if shard.path != out else 0)
     return Plan(root, out, settings, tuple(shards))
 
 
-def _keep_finished(
-    out: Path, shards: tuple[PlannedShard, ...], settings: Settings
-) -> tuple[PlannedShard, ...]:
-    """Keep shards whose index was removed, to have a damaged one made again, say."""
-    folder = shard_folder(out)
-    strays = set(folder.glob("*.h5")) - {shard.path for shard in shards}
-    kept = []
-    for shard in shards:
-        if shard.path.exists():
-            try:
-                header = read_header(shard.path)
-            except ShardError:
-                pass  # damaged: make it again
-            else:
-                if (header.settings, header.plan) != (settings.to_json(), shard.digest):
-                    strays.add(shard.path)
-                shard = replace(shard, items=None)
-        kept.append(shard)
-    if strays:
+def _refuse_loss(inputs: Collection[str], items: Mapping[str, Item], existing: Existing) -> None:
+    """Refuse to make a shard again without all that its rows were made from."""
+    gone = [s for s in inputs if s not in items and s not in existing.failed]
+    if gone:
         raise RefusedError(
-            f"{folder} holds shards of another run, such as {min(strays).name}:"
-            " name another output, or replace them with --overwrite"
+            f"{_some(gone)} {_are(gone)} no longer among the inputs, and {_them(gone)} would be"
+            " lost from a shard that is to be made again: put back what is missing, or leave out"
+            " --retry-failed"
         )
-    return tuple(kept)
-
-
-def _holds(path: Path, digest: str) -> bool:
-    """Whether a finished shard lies there with just these inputs."""
-    try:
-        return read_header(path).plan == digest
-    except ShardError:
-        return False

@@ -7,17 +7,27 @@ writes its file.
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import signal
+import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import (
+    BrokenExecutor,
+    CancelledError,
+    Executor,
+    ProcessPoolExecutor,
+    ThreadPoolExecutor,
+)
 from contextlib import contextmanager
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
-from bevgen.errors import InputError
+from bevgen.errors import BevgenError, InputError
 
 LOCAL = ("threads", "processes", "sync")
 
@@ -67,6 +77,7 @@ def run(
     *,
     scheduler: str = "threads",
     workers: int | None = None,
+    on_start: Callable[[], None] = lambda: None,
     on_early_end: Callable[[], None] = lambda: None,
     shared_folders: Sequence[Path] = (),
 ) -> None:
@@ -82,6 +93,8 @@ def run(
         ``threads``, ``processes``, ``sync``, an address of a Dask scheduler, or a scheduler file.
     workers
         Threads or processes; None for one per core of this machine.
+    on_start
+        Called before the first job, when the scheduler has been found fit.
     on_early_end
         Called when an error or an interrupt ends the run, before it waits for steps under way.
     shared_folders
@@ -92,11 +105,14 @@ def run(
     InputError
         If the scheduler cannot be used, does not answer, or a worker of the cluster does not see
         the folders or runs another version.
+    BevgenError
+        If workers or the cluster are lost.
     """
     count = worker_count(scheduler, workers)
     if count is None:
-        _run_on_cluster(jobs, on_done, scheduler, shared_folders)
+        _run_on_cluster(jobs, on_done, scheduler, on_start, shared_folders)
     else:
+        on_start()
         _run_here(jobs, on_done, scheduler, count, on_early_end)
 
 
@@ -107,15 +123,22 @@ def _run_here(
     workers: int,
     on_early_end: Callable[[], None],
 ) -> None:
+    from dask import local, threaded
+    from dask import multiprocessing as processes
     from dask.base import compute
     from dask.callbacks import Callback
     from dask.delayed import delayed
 
+    # Given by its name, Dask would import distributed to look for a cluster.
+    get = {"threads": threaded.get, "processes": processes.get, "sync": local.get_sync}[scheduler]
     finals = []
-    for job in jobs:
-        begun = delayed(job.begin, pure=False)()
-        filled = [delayed(job.fill, pure=False)(begun, piece) for piece in job.pieces()]
-        finals.append(delayed(job.finish, pure=False)(begun, filled))
+    for k, job in enumerate(jobs):  # by these names Dask takes neighbours one after the other
+        begun = delayed(job.begin)(dask_key_name=f"{k:08d}-begin")
+        filled = [
+            delayed(job.fill)(begun, piece, dask_key_name=f"{k:08d}-fill-{n:08d}")
+            for n, piece in enumerate(job.pieces())
+        ]
+        finals.append(delayed(job.finish)(begun, filled, dask_key_name=f"{k:08d}-finish"))
     keys = {final.key for final in finals}
 
     def posttask(key: Any, value: Any, *_: Any) -> None:
@@ -124,7 +147,7 @@ def _run_here(
 
     with Callback(posttask=posttask), _pool(scheduler, workers) as pool:
         try:
-            compute(*finals, scheduler=scheduler, pool=pool, optimize_graph=False)
+            compute(*finals, scheduler=get, pool=pool, chunksize=1, optimize_graph=False)
         except BaseException:
             on_early_end()
             raise
@@ -136,24 +159,48 @@ def _pool(scheduler: str, workers: int) -> Iterator[Executor | None]:
     if scheduler == "sync":
         yield None
         return
+    others = set(multiprocessing.active_children())
     pool = (
         ThreadPoolExecutor(workers, "bevgen")
         if scheduler == "threads"
-        else ProcessPoolExecutor(
-            workers, multiprocessing.get_context("spawn"), _leave_interrupts_to_the_parent
-        )
+        else ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _follow_parent)
     )
     try:
         yield pool
+    except BaseException as error:
+        for process in set(multiprocessing.active_children()) - others:
+            process.terminate()
+        if isinstance(error, BrokenExecutor):
+            raise BevgenError(
+                "a worker process was killed, for lack of memory perhaps: finished shards are kept;"
+                " run the same command again, with fewer --workers"
+            ) from error
+        raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _leave_interrupts_to_the_parent() -> None:
+def _follow_parent() -> None:
+    """Leave interrupts to the parent, and end with it even if it is killed.
+
+    Otherwise a worker could still write to a file that the next run is making.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+
+    def follow() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
 
 
-def _whole(job: Job) -> Any:
+def _whole(job: Job, version: str) -> Any:
+    import bevgen
+
+    if bevgen.__version__ != version:  # a worker that joined later
+        raise InputError(_one_version("a worker", bevgen.__version__, version))
     begun = job.begin()
     return job.finish(begun, [job.fill(begun, piece) for piece in job.pieces()])
 
@@ -162,34 +209,53 @@ def _run_on_cluster(
     jobs: Iterable[Job],
     on_done: Callable[[Any], None],
     scheduler: str,
+    on_start: Callable[[], None],
     shared_folders: Sequence[Path],
 ) -> None:
     try:
         from distributed import Client, as_completed
+        from distributed.comm.core import CommClosedError
+        from distributed.scheduler import KilledWorker
     except ImportError:
         raise InputError(
             "a Dask cluster needs the package distributed: pip install 'bevgen[cluster]'"
         ) from None
-    file = scheduler if scheduler.endswith(".json") else None
+    address = _read_address(Path(scheduler)) if scheduler.endswith(".json") else scheduler
     try:
-        client: Any = Client(None if file else scheduler, scheduler_file=file, timeout="10s")
+        client: Any = Client(address, timeout="10s")
     except (OSError, ValueError) as error:
         raise InputError(f"no Dask scheduler answers at {scheduler}: {error}") from error
+    import bevgen
+
     with client:
         _check_workers(client, scheduler, shared_folders)
+        on_start()
+        submit = partial(client.submit, _whole, version=bevgen.__version__, pure=False)
         waiting = iter(jobs)
-        running = as_completed()
         # A few jobs ahead of the workers: memory stays flat, and an interrupt has little to undo.
         ahead = 2 * sum(client.nthreads().values())
-        for job in waiting:
-            running.add(client.submit(_whole, job, pure=False))
-            ahead -= 1
-            if ahead == 0:
-                break
-        for future in running:
-            on_done(future.result())
-            if (job := next(waiting, None)) is not None:
-                running.add(client.submit(_whole, job, pure=False))
+        running = as_completed([submit(job) for job in islice(waiting, ahead)])
+        try:
+            for future in running:
+                on_done(future.result())
+                for job in islice(waiting, 1):
+                    running.add(submit(job))
+        except (CancelledError, CommClosedError, ImportError, KilledWorker) as error:
+            why = " ".join(str(error).split())
+            raise BevgenError(
+                f"the Dask cluster at {scheduler} was lost ({why}). Finished shards are kept:"
+                " run the same command again when it is back"
+            ) from error
+
+
+def _read_address(file: Path) -> str:
+    try:
+        return json.loads(file.read_text("utf-8"))["address"]
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise InputError(
+            f"{file} is not the file of a Dask scheduler ({error}): start one with"
+            f" `dask scheduler --scheduler-file {file}`"
+        ) from error
 
 
 def _check_workers(client: Any, scheduler: str, folders: Sequence[Path]) -> None:
@@ -199,17 +265,20 @@ def _check_workers(client: Any, scheduler: str, folders: Sequence[Path]) -> None
     token = folders[-1] / f".bevgen-{uuid.uuid4().hex}"
     token.touch()
     try:
-        found = client.run(_look_around, [*folders, token])
+        found = client.run(_look_around, [*folders, token], on_error="return")
     finally:
         token.unlink(missing_ok=True)
     if not found:
         raise InputError(f"the Dask scheduler at {scheduler} has no workers")
-    for worker, (version, missing) in found.items():
-        if version != bevgen.__version__:
+    for worker, answer in found.items():
+        if isinstance(answer, Exception):
             raise InputError(
-                f"worker {worker} runs bevgen {version or '(none)'}, this is"
-                f" {bevgen.__version__}: install one version everywhere"
+                f"worker {worker} cannot run bevgen ({answer}): install bevgen"
+                f" {bevgen.__version__} there"
             )
+        version, missing = answer
+        if version != bevgen.__version__:
+            raise InputError(_one_version(f"worker {worker}", version, bevgen.__version__))
         if missing:
             raise InputError(
                 f"worker {worker} does not see {missing[0]} as this machine does: use folders"
@@ -217,7 +286,11 @@ def _check_workers(client: Any, scheduler: str, folders: Sequence[Path]) -> None
             )
 
 
-def _look_around(paths: Sequence[Path]) -> tuple[str | None, list[Path]]:
+def _look_around(paths: Sequence[Path]) -> tuple[str, list[Path]]:
     import bevgen
 
     return bevgen.__version__, [path for path in paths if not path.exists()]
+
+
+def _one_version(who: str, theirs: str, ours: str) -> str:
+    return f"{who} runs bevgen {theirs}, this is {ours}: install one version everywhere"

@@ -23,7 +23,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bevgen.errors import RefusedError, ShardError
+from bevgen.errors import InputError, RefusedError, ShardError
 from bevgen.shards import (
     COLUMNS,
     Failure,
@@ -797,6 +797,7 @@ EYE, NOT_EYE = np.eye(4, 6, dtype=bool), ~np.eye(4, 6, dtype=bool)
 )
 def test_merge_makes_an_equal_file(tmp_path: Path, masks, stored) -> None:
     path, out = tmp_path / "bev.h5", tmp_path / "portable" / "one.h5"
+    out.parent.mkdir()
     images = pictures(6)
     files = [shard_folder(path) / f"{k:05d}.h5" for k in range(4)]
     for k, file in enumerate(files[:3]):
@@ -838,13 +839,69 @@ def test_merge_overwrites_only_when_asked(tmp_path: Path) -> None:
     images = write_output(tmp_path / "bev.h5", [2, 2])
     out = tmp_path / "one.h5"
     out.write_text("precious")
-    with pytest.raises(RefusedError, match=r"one\.h5: exists"):
+    with pytest.raises(
+        RefusedError, match=r"one\.h5 exists: name another file, or add --overwrite"
+    ):
         merge(tmp_path / "bev.h5", out)
     assert out.read_text() == "precious"
     merge(tmp_path / "bev.h5", out, overwrite=True)
     assert np.array_equal(ShardSet(out).read(range(4)), images)
     with pytest.raises(RefusedError, match="into itself"):
         merge(tmp_path / "bev.h5", tmp_path / "bev.h5", overwrite=True)
+
+
+def test_merge_leaves_other_outputs_alone(tmp_path: Path) -> None:
+    path, other = tmp_path / "bev.h5", tmp_path / "other.h5"
+    write_output(path, [2, 2])
+    write_output(other, [2])
+    (tmp_path / "begun.shards").mkdir()
+    (tmp_path / "begun.shards" / "plan.json").write_text("{}")
+    (tmp_path / "link").symlink_to(shard_folder(path), target_is_directory=True)
+    before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+    for name, message in [
+        ("other.h5", "has a folder of shards, other.shards"),
+        ("begun.h5", "has a folder of shards, begun.shards"),
+        ("bev.shards/00000.h5", "lies in a folder of shards"),
+        ("bev.shards/00007.h5", "lies in a folder of shards"),
+        ("link/00000.h5", "lies in a folder of shards"),
+        ("other.shards/00000.h5", "lies in a folder of shards"),
+        ("missing/one.h5", "does not exist: create it first"),
+        ("begun.shards", "is a folder"),
+    ]:
+        with pytest.raises(RefusedError, match=message):
+            merge(path, tmp_path / name, overwrite=True)
+    with pytest.raises(InputError, match=r"must end in \.h5"):
+        merge(path, tmp_path / "one.hdf5")
+    assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
+
+
+def test_merge_asks_for_room_before_it_copies(tmp_path: Path) -> None:
+    """The input is a sparse file of more bytes than the disk has left."""
+    write_shard(tmp_path / "bev.h5", list(pictures(2)))
+    free = shutil.disk_usage(tmp_path).free
+    try:
+        os.truncate(tmp_path / "bev.h5", free + (1 << 32))
+    except OSError:
+        pytest.skip("this file system has no files of that size")
+    with pytest.raises(RefusedError, match=r"one\.h5 needs .* GB and the disk has .* GB free"):
+        merge(tmp_path / "bev.h5", tmp_path / "one.h5")
+    assert names(tmp_path) == ["bev.h5"]
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_merge_notices_damaged_masks(tmp_path: Path, shared: bool) -> None:
+    path = tmp_path / "bev.h5"
+    files = [shard_folder(path) / f"{k:05d}.h5" for k in range(2)]
+    for k, file in enumerate(files):
+        write_shard(file, list(pictures(2)), [EYE, EYE if shared else NOT_EYE], first=2 * k)
+    write_index(path, files, SETTINGS, "ff00")
+    flip(files[1], offset_of(files[1], "valid"))
+    (problem,) = verify(path).problems
+    with pytest.raises(ShardError) as caught:
+        merge(path, tmp_path / "one.h5")
+    assert str(caught.value) == problem
+    assert problem.startswith(f"{files[1]}: damaged: 'valid'")
+    assert names(tmp_path) == ["bev.h5", "bev.shards"]
 
 
 def test_importing_shards_is_light() -> None:

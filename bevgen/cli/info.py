@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from bevgen.cli import COMMANDS, options
+
+if TYPE_CHECKING:
+    from bevgen.shards import ShardSet
+
+LABELS = {"image_shape": "image shape", "shard_files": "shard files", "failures": "set aside"}
+# One line a row, one cell a value, whatever file names hold; terminals are sent no commands.
+ESCAPES = {code: f"\\x{code:02x}" for code in (*range(32), 127)} | {
+    ord(character): escape
+    for character, escape in (("\\", "\\\\"), ("\t", "\\t"), ("\n", "\\n"), ("\r", "\\r"))
+}
 
 
 @click.command("info", help=COMMANDS["info"])
@@ -18,22 +28,30 @@ from bevgen.cli import COMMANDS, options
 @options.as_json
 def command(path: Path, rows: bool, failures: bool, as_json: bool) -> None:
     """Show what a shard file holds."""
-    from bevgen.shards import ShardSet
+    from bevgen.shards import COLUMNS, ShardSet
 
+    if rows and failures:
+        raise click.UsageError("--rows and --failures are two lists: ask for one at a time")
     with ShardSet(path) as shards:
-        if failures:
-            for failure in shards.failures:
-                click.echo(f"{failure.source}\t{failure.reason}")
-        elif rows:
-            _print_rows(shards)
-        elif as_json:
-            click.echo(json.dumps(_summary(path, shards), indent=2))
+        if rows:
+            found = _rows(shards)
+        elif failures:
+            found = [{"source": f.source, "reason": f.reason} for f in shards.failures]
         else:
-            for key, value in _summary(path, shards).items():
-                click.echo(f"{key + ':':18} {_text(value)}")
+            found = _summary(path, shards)
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+    elif isinstance(found, dict):
+        for key, value in found.items():
+            click.echo(f"{LABELS.get(key, key) + ':':18} {_text(value)}")
+    else:
+        if rows:
+            click.echo("\t".join(("id", "source", *COLUMNS, "date")))
+        for row in found:
+            click.echo("\t".join(map(_cell, row.values())))
 
 
-def _summary(path: Path, shards: Any) -> dict[str, Any]:
+def _summary(path: Path, shards: ShardSet) -> dict[str, Any]:
     import numpy as np
 
     from bevgen.shards import COLUMNS, read_header
@@ -44,14 +62,28 @@ def _summary(path: Path, shards: Any) -> dict[str, Any]:
         "file": str(path),
         "kind": shards.kind,
         "images": len(shards),
-        "image shape": list(shards.image_shape),
+        "image_shape": list(shards.image_shape),
         "bytes": len(shards) * height * width * channels,
-        "shard files": len(header.files) or 1,
-        "set aside": len(shards.failures),
+        "shard_files": len(header.files) or 1,
+        "failures": len(shards.failures),
         "known": {name: int(np.count_nonzero(~np.isnan(shards.columns[name]))) for name in COLUMNS},
         "settings": dict(shards.settings),
         "plan": header.plan,
     }
+
+
+def _rows(shards: ShardSet) -> list[dict[str, str | float | None]]:
+    """Return a dict per row; what nobody said is None."""
+    from bevgen.shards import COLUMNS
+
+    columns: dict[str, list[Any]] = {"id": shards.ids, "source": shards.sources}
+    stored = shards.columns
+    for name in COLUMNS:
+        columns[name] = [None if value != value else value for value in stored[name].tolist()]
+    columns["date"] = [date or None for date in stored["date"].tolist()]
+    return [
+        dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)
+    ]
 
 
 def _text(value: Any) -> str:
@@ -62,11 +94,9 @@ def _text(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def _print_rows(shards: Any) -> None:
-    from bevgen.shards import COLUMNS
-
-    click.echo("\t".join(("id", "source", *COLUMNS, "date")))
-    for i, (name, source) in enumerate(zip(shards.ids, shards.sources, strict=True)):
-        values = (shards.columns[column][i] for column in COLUMNS)
-        cells = ["" if value != value else f"{value:.10g}" for value in values]
-        click.echo("\t".join((name, source, *cells, shards.columns["date"][i])))
+def _cell(value: str | float | None) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, str):  # a byte of a file name that is not utf-8 is escaped too
+        return value.translate(ESCAPES).encode("utf-8", "backslashreplace").decode()
+    return f"{value:.10g}"

@@ -23,12 +23,15 @@ def command(path: Path, as_json: bool) -> int:
     if as_json:
         result = {"rows": report.rows, "shards": report.shards, "problems": list(report.problems)}
         click.echo(json.dumps(result, indent=2))
-    elif report.problems:
+    elif report.shards:
         for problem in report.problems:
             click.echo(problem)
-    else:
-        click.echo(f"{path}: all {report.rows:,} images are sound (shard files: {report.shards:,})")
+    if not report.shards:  # there is no such file, or none that could be looked into
+        click.echo(f"Error: {report.problems[0]}", err=True)
+        return EXIT_FAILED
     if report.problems:
         click.echo(f"Error: {path} is damaged (problems: {len(report.problems)})", err=True)
         return EXIT_FAILED
+    if not as_json:
+        click.echo(f"{path}: all {report.rows:,} images are sound (shard files: {report.shards:,})")
     return 0

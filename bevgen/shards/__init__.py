@@ -11,6 +11,7 @@ from bevgen.shards.fileformat import (
     ShardHeader,
     ShardInputs,
     ShardSummary,
+    check_place,
     settings_text,
     shard_folder,
 )
@@ -18,10 +19,11 @@ from bevgen.shards.merger import merge
 from bevgen.shards.opening import read_header, read_inputs
 from bevgen.shards.reader import ShardSet
 from bevgen.shards.verifier import VerifyReport, verify
-from bevgen.shards.writer import PartialShard, begin_shard, finish_shard, write_index
+from bevgen.shards.writer import PARTS, PartialShard, begin_shard, finish_shard, write_index
 
 __all__ = [
     "COLUMNS",
+    "PARTS",
     "Failure",
     "PartialShard",
     "Row",
@@ -31,6 +33,7 @@ __all__ = [
     "ShardSummary",
     "VerifyReport",
     "begin_shard",
+    "check_place",
     "finish_shard",
     "merge",
     "read_header",

@@ -17,6 +17,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from bevgen.errors import InputError, RefusedError
+
 FORMAT = "bevgen-shards"
 VERSION = 1
 COLUMNS = ("heading", "pitch", "roll", "height", "latitude", "longitude")
@@ -47,6 +49,11 @@ class ShardHeader:
     image_shape: tuple[int, int, int]
     settings: Mapping[str, Any]
     plan: str
+
+    @property
+    def mask_bytes(self) -> int:
+        """Bytes of one mask."""
+        return self.image_shape[0] * self.image_shape[1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +192,24 @@ def settings_text(settings: Mapping[str, Any]) -> str:
 def shard_folder(path: Path | str) -> Path:
     """Return the folder of the shards that the index ``path`` refers to: bev.h5 -> bev.shards."""
     return Path(path).with_suffix(".shards")
+
+
+def check_place(out: Path) -> None:
+    """Refuse a name that cannot be an output's.
+
+    Raises
+    ------
+    InputError
+        If it does not end in .h5.
+    RefusedError
+        If it is a folder, or lies in none.
+    """
+    if out.is_dir():
+        raise RefusedError(f"{out} is a folder: name a file, such as {out / 'bev.h5'}")
+    if out.suffix != ".h5":  # so that no two outputs share a folder of shards
+        raise InputError(f"{out}: the output's name must end in .h5, such as {out}.h5")
+    if not out.absolute().parent.is_dir():
+        raise RefusedError(f"the folder of {out} does not exist: create it first")
 
 
 def beside(path: Path, suffix: str) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -12,14 +13,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bevgen.errors import RefusedError, ShardError
-from bevgen.shards.fileformat import LIBVER, REDO, Layout, ShardHeader, Tables, beside
-from bevgen.shards.opening import opened, read_edges, read_header, read_tables, summarize
+from bevgen.shards.fileformat import (
+    REDO,
+    Layout,
+    ShardHeader,
+    ShardSummary,
+    Tables,
+    beside,
+    check_place,
+    shard_folder,
+)
+from bevgen.shards.opening import (
+    opened,
+    read_edges,
+    read_header,
+    read_tables,
+    summarize,
+    wrong_masks,
+)
 from bevgen.shards.reader import shard_layout
 from bevgen.shards.writer import (
     PART,
     allocate,
     copy_bytes,
     publish,
+    room_for,
     seal,
     write_mask_per_row,
     write_shared_mask,
@@ -35,41 +53,42 @@ def merge(
 ) -> None:
     """Copy an output into one file with the same rows, all or nothing.
 
-    Every image is checked on its way; memory stays bounded. A single file is copied as it is.
+    Every image and mask is checked on its way; memory stays bounded. A single file is copied as
+    it is.
 
     Parameters
     ----------
     path
         An index, or a file that holds its images itself.
     out
-        The file to make.
+        The file to make; its name ends in .h5, and its folder exists.
     overwrite
-        Replace ``out`` if it exists.
+        Replace ``out`` if it exists. An index, or a shard of one, is never replaced.
     on_progress
         Called with the rows done and their total.
 
     Raises
     ------
+    InputError
+        If ``out`` does not end in .h5.
     RefusedError
-        If ``out`` exists and must not be overwritten, or is ``path`` itself.
+        If ``out`` exists and must not be overwritten, if it would disturb an index or its
+        shards, or if the disk has no room for it.
     ShardError
         If a shard is missing or damaged.
     OSError
         If the disk is full or fails.
     """
     path, out = Path(path), Path(out)
-    if out.exists():
-        if path.exists() and out.samefile(path):
-            raise RefusedError(f"{out}: cannot be merged into itself; choose another output")
-        if not overwrite:
-            raise RefusedError(f"{out}: exists; choose another output or overwrite it")
+    check_place(out)
     summary = read_header(path)
-    out.parent.mkdir(parents=True, exist_ok=True)
+    _check_output(summary, out, overwrite)
     part = beside(out, PART)
     try:
         if summary.files:
-            _merge_into(part, path, on_progress)
+            _merge_into(part, path, out, on_progress)
         else:
+            _check_disk(out, path.stat().st_size)
             part.write_bytes(b"")
             copy_bytes(path, 0, part, 0, path.stat().st_size)
             if on_progress:
@@ -79,7 +98,41 @@ def merge(
         part.unlink(missing_ok=True)  # renamed by now, unless something failed
 
 
-def _merge_into(part: Path, path: Path, on_progress: Callable[[int, int], None] | None) -> None:
+def _check_output(summary: ShardSummary, out: Path, overwrite: bool) -> None:
+    """Refuse to destroy the input, or to part an index from its shards."""
+    path = summary.path
+    if out.exists() and out.samefile(path):
+        raise RefusedError(f"{out} cannot be merged into itself: name another file")
+    folder = out.absolute().parent
+    own = {(path.parent / name).parent.resolve() for name in summary.files}
+    if folder.suffix == ".shards" or folder.resolve() in own:
+        raise RefusedError(f"{out} lies in a folder of shards: name a file elsewhere")
+    shards = shard_folder(out)
+    if _is_index(out) or (shards.is_dir() and any(shards.iterdir())):
+        raise RefusedError(f"{out} has a folder of shards, {shards.name}: name another file")
+    if out.exists() and not overwrite:
+        raise RefusedError(f"{out} exists: name another file, or add --overwrite")
+
+
+def _is_index(out: Path) -> bool:
+    try:
+        return bool(read_header(out).files)
+    except ShardError:  # not there, or nothing of ours
+        return False
+
+
+def _check_disk(out: Path, needed: int) -> None:
+    free = shutil.disk_usage(out.absolute().parent).free
+    if needed > free:
+        raise RefusedError(
+            f"{out} needs {needed / 1e9:.3g} GB and the disk has {free / 1e9:.3g} GB free: free"
+            " some, or name a file on another disk"
+        )
+
+
+def _merge_into(
+    part: Path, path: Path, out: Path, on_progress: Callable[[int, int], None] | None
+) -> None:
     with opened(path) as h5:
         summary = summarize(h5, path)
         tables = read_tables(h5, summary)
@@ -88,6 +141,12 @@ def _merge_into(part: Path, path: Path, on_progress: Callable[[int, int], None] 
         shard_layout(summary, k, tables.crc32[edges[k] : edges[k + 1]])
         for k in range(len(summary.files))
     ]
+    header = ShardHeader(summary.kind, summary.image_shape, summary.settings, summary.plan)
+    masks = summary.rows if any(layout.valid is not None for layout in layouts) else 0
+    images = sum(layout.rows * layout.image_bytes for layout in layouts)
+    _check_disk(out, images + masks * header.mask_bytes + 512 * summary.rows)
+    for layout in layouts:
+        _check_masks(layout)
     offset = allocate(part, summary.rows, summary.image_shape)
     done = 0
     for layout in layouts:
@@ -95,10 +154,16 @@ def _merge_into(part: Path, path: Path, on_progress: Callable[[int, int], None] 
         done += layout.rows
         if on_progress:
             on_progress(done, summary.rows)
-    header = ShardHeader(summary.kind, summary.image_shape, summary.settings, summary.plan)
-    with h5py.File(part, "r+", libver=LIBVER, locking=False) as h5:
+    with room_for(part, tables, masks * header.mask_bytes) as h5:
         _write_masks(h5, [layout for layout in layouts if layout.rows], summary.rows)
         seal(h5, header, tables)
+
+
+def _check_masks(layout: Layout) -> None:
+    if layout.valid is not None:
+        with opened(layout.path) as h5:
+            if problem := wrong_masks(h5, layout):
+                raise ShardError(problem)
 
 
 def _copy_images(layout: Layout, tables: Tables, first: int, part: Path, offset: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,6 +31,7 @@ from bevgen.shards.fileformat import (
 )
 
 _Number = TypeVar("_Number", bound=np.generic)
+_BLOCK = 8 << 20  # bytes held in memory while summing
 
 
 def read_header(path: Path | str) -> ShardSummary:
@@ -67,8 +69,10 @@ def opened(path: Path | str) -> Iterator[h5py.File]:
             yield h5
     except FileNotFoundError as error:
         raise ShardError(f"{path}: there is no such file") from error
-    except (PermissionError, IsADirectoryError) as error:
-        raise ShardError(f"{path}: cannot be opened: {error.strerror or error}") from error
+    except IsADirectoryError as error:
+        raise ShardError(f"{path}: cannot be opened: it is a folder") from error
+    except PermissionError as error:
+        raise ShardError(f"{path}: cannot be opened: permission denied") from error
     except (OSError, RuntimeError, LookupError, TypeError, ValueError, OverflowError) as error:
         raise ShardError(
             f"{path}: not HDF5, truncated or damaged ({error}). If it was made by bevgen, {REDO}"
@@ -226,6 +230,22 @@ def read_layout(h5: h5py.File, summary: ShardSummary) -> Layout:
         valid_each=valid_shape is not None and len(valid_shape) == 3,
         stamp=stamp(summary.path.stat()),
     )
+
+
+def wrong_masks(h5: h5py.File, layout: Layout) -> str | None:
+    """Read all masks, and say so if they are not what was written."""
+    if layout.valid is None:
+        return None
+    offset = layout.valid
+    count = layout.mask_bytes * (layout.rows if layout.valid_each else 1)
+    crc = 0
+    with layout.path.open("rb") as file:
+        while count and (block := os.pread(file.fileno(), min(count, _BLOCK), offset)):
+            crc = zlib.crc32(block, crc)
+            offset, count = offset + len(block), count - len(block)
+    if crc == number_attribute(dataset(h5, "valid"), "crc32"):
+        return None
+    return f"{layout.path}: damaged: 'valid' is not what was written; {REDO}"
 
 
 def stamp(found: os.stat_result) -> tuple[int, int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import zlib
 from collections import Counter
@@ -17,22 +18,19 @@ from bevgen.shards.fileformat import (
     Layout,
     ShardSummary,
     Tables,
-    beside,
     shard_folder,
 )
 from bevgen.shards.opening import (
-    dataset,
-    number_attribute,
     opened,
     read_edges,
     read_layout,
     read_tables,
     summarize,
+    wrong_masks,
 )
 from bevgen.shards.reader import contradiction
 from bevgen.shards.writer import PARTS
 
-_BLOCK = 8 << 20  # bytes held in memory while summing
 _RIGHT_ONE = f"put the right one back, or {REDO}"
 
 
@@ -99,12 +97,8 @@ def _read(h5: h5py.File, path: Path) -> _Content:
     summary = summarize(h5, path)
     tables = read_tables(h5, summary)
     problems: list[str] = []
-    if "valid" in h5:
-        layout = read_layout(h5, summary)
-        masks = layout.rows if layout.valid_each else 1
-        crc = _crc_of(path, layout.valid or 0, masks * layout.mask_bytes)
-        if crc != number_attribute(dataset(h5, "valid"), "crc32"):
-            problems.append(f"{path}: damaged: 'valid' is not what was written; {REDO}")
+    if "valid" in h5 and (problem := wrong_masks(h5, read_layout(h5, summary))):
+        problems.append(problem)
     return _Content(summary, tables, tuple(problems))
 
 
@@ -181,15 +175,6 @@ def _wrong_pixels(
         yield f"{layout.path}: the disk cannot read it ({error})"
 
 
-def _crc_of(path: Path, offset: int, count: int) -> int:
-    crc = 0
-    with path.open("rb") as file:
-        while count and (block := os.pread(file.fileno(), min(count, _BLOCK), offset)):
-            crc = zlib.crc32(block, crc)
-            offset, count = offset + len(block), count - len(block)
-    return crc
-
-
 def _repeated_ids(path: Path, tables: Tables) -> Iterator[str]:
     for name, count in Counter(tables.ids).items():
         if count > 1:
@@ -200,7 +185,8 @@ def _repeated_ids(path: Path, tables: Tables) -> Iterator[str]:
 def _strays(path: Path, summary: ShardSummary) -> Iterator[str]:
     """Name the files that look as if they belonged to the output, but do not."""
     used = {path.parent / name for name in summary.files}
-    found = [beside(path, suffix) for suffix in PARTS]
+    beside = sorted(path.parent.glob(f"{glob.escape(path.name)}.*"))
+    found = [file for file in beside if file.name.endswith(PARTS)]
     for folder in sorted({file.parent for file in used} or {shard_folder(path)}):
         try:
             found += sorted(folder.iterdir()) if folder.is_dir() else []

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, pairwise
 from pathlib import Path
@@ -33,8 +35,10 @@ from bevgen.shards.fileformat import (
 )
 from bevgen.shards.opening import opened, read_tables, summarize
 
-PART, PART_VALID, PART_EXACT = PARTS = (".part", ".part.valid", ".part.exact")
+PART, VALID, EXACT = ".part", ".valid", ".exact"
+PARTS = (PART, PART + VALID, PART + EXACT)
 _BLOCK = 8 << 20  # bytes held in memory while copying
+_METADATA = 1 << 16  # bytes that HDF5 needs at most besides the content of tables
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,16 +48,19 @@ class PartialShard:
     Parameters
     ----------
     path
-        The file that `finish_shard` makes; until then its content is in ``path + ".part"``.
+        The file that `finish_shard` makes.
+    part
+        The file that is filled until then; masks lie beside it.
     slots
         Number of images planned.
     header
         What all rows have in common.
     images_offset
-        Byte offset of slot 0 in the ``.part`` file.
+        Byte offset of slot 0 in ``part``.
     """
 
     path: Path
+    part: Path
     slots: int
     header: ShardHeader
     images_offset: int
@@ -98,20 +105,31 @@ class PartialShard:
                 f" {valid.shape}"
             )
         pixels = np.ascontiguousarray(image)
-        _write_at(
-            beside(self.path, PART), pixels, self.images_offset + slot * pixels.nbytes, create=False
-        )
+        _write_at(self.part, pixels, self.images_offset + slot * pixels.nbytes, create=False)
         if valid is None or valid.all():
             return zlib.crc32(pixels.data), None
         mask = np.ascontiguousarray(valid).view(np.uint8)
-        _write_at(beside(self.path, PART_VALID), mask, slot * mask.nbytes, create=True)
+        _write_at(beside(self.part, VALID), mask, slot * mask.nbytes, create=True)
         return zlib.crc32(pixels.data), zlib.crc32(mask.data)
 
 
-def begin_shard(path: Path, slots: int, header: ShardHeader) -> PartialShard:
-    """Create ``path + ".part"`` with room for the planned images, in place of any stale one.
+def begin_shard(path: Path, slots: int, header: ShardHeader, *, attempt: str = "") -> PartialShard:
+    """Create a file with room for the planned images, in place of any stale one.
 
     The folder is made if need be. Blocks of the disk are taken as slots are written.
+
+    Parameters
+    ----------
+    path
+        The file that `finish_shard` makes.
+    slots
+        Number of images planned.
+    header
+        What all rows have in common.
+    attempt
+        What tells this attempt from others that may still be writing the same shard, such as a
+        worker of a cluster that was given up. The file that is filled is ``path + ".part"``, or
+        ``path + ".attempt.part"``.
 
     Raises
     ------
@@ -125,9 +143,9 @@ def begin_shard(path: Path, slots: int, header: ShardHeader) -> PartialShard:
         raise ValueError(f"{path}: a shard needs at least one slot, not {slots}")
     settings_text(header.settings)  # better refused now than after hours of work
     path.parent.mkdir(parents=True, exist_ok=True)
-    _remove_sides(path)
-    offset = allocate(beside(path, PART), slots, header.image_shape)
-    return PartialShard(path, slots, header, offset)
+    part = beside(path, f".{attempt}{PART}" if attempt else PART)
+    _remove_sides(part)
+    return PartialShard(path, part, slots, header, allocate(part, slots, header.image_shape))
 
 
 def finish_shard(partial: PartialShard, rows: Sequence[Row], failures: Sequence[Failure]) -> None:
@@ -154,14 +172,15 @@ def finish_shard(partial: PartialShard, rows: Sequence[Row], failures: Sequence[
     if any(a >= b for a, b in pairwise([-1, *slots, partial.slots])):
         raise ValueError(f"{partial.path}: rows must be in slot order, below {partial.slots}")
     tables = _tables(rows, failures)
-    part = beside(partial.path, PART)
+    part = partial.part
     if len(rows) < partial.slots:
         part = _exact_copy(partial, slots)
-    with h5py.File(part, "r+", libver=LIBVER, locking=False) as h5:
+    masks = len(rows) if any(row.mask_crc32 is not None for row in rows) else 0
+    with room_for(part, tables, masks * partial.header.mask_bytes) as h5:
         _write_masks(h5, partial, rows)
         seal(h5, partial.header, tables)
     publish(part, partial.path)
-    _remove_sides(partial.path)
+    _remove_sides(partial.part)
 
 
 def write_index(path: Path, files: Sequence[Path], settings: Mapping[str, Any], plan: str) -> None:
@@ -207,11 +226,13 @@ def write_index(path: Path, files: Sequence[Path], settings: Mapping[str, Any], 
             )
     part = beside(path, PART)
     part.unlink(missing_ok=True)
-    with h5py.File(part, "w", libver=LIBVER, locking=False) as h5:
-        names = [f"{file.parent.name}/{file.name}" for file in files]
+    h5py.File(part, "w", libver=LIBVER, locking=False).close()
+    names = [f"{file.parent.name}/{file.name}" for file in files]
+    whole = _joined(parts)
+    with room_for(part, whole, len(files) * (4 * len(encode(names[0])) + 256)) as h5:
         _write_links(h5, names, [len(tables.ids) for tables in parts])
         h5.attrs["image_shape"] = np.array(headers[0].image_shape, dtype="<i8")
-        seal(h5, headers[0], _joined(parts))
+        seal(h5, headers[0], whole)
     publish(part, path)
 
 
@@ -226,6 +247,34 @@ def allocate(path: Path, count: int, image_shape: tuple[int, int, int]) -> int:
         space = h5py.h5s.create_simple((count, *image_shape))
         images = h5py.h5d.create(h5.id, b"images", h5py.h5t.STD_U8LE, space, plist)
         return images.get_offset() or 0
+
+
+@contextmanager
+def room_for(part: Path, tables: Tables, more: int) -> Iterator[h5py.File]:
+    """Open a file to add tables and ``more`` bytes, on disk space that is taken before.
+
+    HDF5 may end the process where a disk is full. What it does not need it cuts off on closing.
+
+    Raises
+    ------
+    OSError
+        If the disk is full or fails.
+    """
+    sources, reasons = ([getattr(f, n) for f in tables.failures] for n in ("source", "reason"))
+    room = _METADATA + more + 64 * len(tables.ids) + 8 * len(reasons)
+    for texts in (tables.ids, tables.sources, tables.dates, sources, reasons):
+        room += len(texts) * (1 + max((len(encode(text)) for text in texts), default=0))
+    file = os.open(part, os.O_WRONLY)
+    try:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file, os.fstat(file).st_size, room)
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # not every file system can
+            raise
+    finally:
+        os.close(file)
+    with h5py.File(part, "r+", libver=LIBVER, locking=False) as h5:
+        yield h5
 
 
 def seal(h5: h5py.File, header: ShardHeader, tables: Tables) -> None:
@@ -302,10 +351,10 @@ def _write_at(path: Path, data: NDArray[np.uint8], offset: int, *, create: bool)
 
 
 def _exact_copy(partial: PartialShard, slots: Sequence[int]) -> Path:
-    target = beside(partial.path, PART_EXACT)
+    target = beside(partial.part, EXACT)
     offset = allocate(target, len(slots), partial.header.image_shape)
     size = int(np.prod(partial.header.image_shape))
-    source = beside(partial.path, PART)
+    source = partial.part
     for row, slot in enumerate(slots):
         copy_bytes(source, partial.images_offset + slot * size, target, offset + row * size, size)
     return target
@@ -317,7 +366,7 @@ def _write_masks(h5: h5py.File, partial: PartialShard, rows: Sequence[Row]) -> N
         return
     shape = partial.header.image_shape[:2]
     size = shape[0] * shape[1]
-    with beside(partial.path, PART_VALID).open("rb") as file:
+    with beside(partial.part, VALID).open("rb") as file:
 
         def mask(row: Row) -> NDArray[np.uint8]:
             if row.mask_crc32 is None:
@@ -360,8 +409,11 @@ def _write_links(h5: h5py.File, names: Sequence[str], counts: Sequence[int]) -> 
     h5["first_row"] = first_row
     files = _write_text(h5, "files", names)
     files.attrs["crc32"] = np.uint32(files_checksum(names, first_row))
+    plist = h5py.h5p.create(h5py.h5p.GROUP_CREATE)
+    plist.set_obj_track_times(False)
+    shards = h5py.Group(h5py.h5g.create(h5.id, b"shards", gcpl=plist))
     for k, name in enumerate(names):
-        h5[f"shards/{k:05d}"] = h5py.ExternalLink(name, "/")
+        shards[f"{k:05d}"] = h5py.ExternalLink(name, "/")
 
 
 def _joined(parts: Sequence[Tables]) -> Tables:
@@ -413,9 +465,9 @@ def _write_failures(h5: h5py.File, failures: Sequence[Failure]) -> None:
     h5.create_dataset("failures", data=np.array(raw, dtype=kind.dtype), dtype=kind)
 
 
-def _remove_sides(path: Path) -> None:
-    for suffix in PARTS:
-        beside(path, suffix).unlink(missing_ok=True)
+def _remove_sides(part: Path) -> None:
+    for suffix in ("", VALID, EXACT):
+        beside(part, suffix).unlink(missing_ok=True)
 
 
 def _sync(path: Path) -> None:

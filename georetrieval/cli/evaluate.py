@@ -91,15 +91,15 @@ def _print_table(result: Evaluation) -> None:
     table.add_column("method")
     # With a small gallery or without semi-positives these two only repeat R@1.
     same = {"R@1%"} if result.gallery < 200 else set()
-    if all(m.figures["hit rate"] == m.figures["R@1"] for m in result.methods):
+    if all(m.figures["hit rate"].value == m.figures["R@1"].value for m in result.methods):
         same.add("hit rate")
     shown = [name for name in result.methods[0].figures if name not in same]
     for name in shown:
         table.add_column(name, justify="right")
     for method in result.methods:
-        weight = f"\npanorama {method.weight:g}" if method.name.startswith("both") else ""
+        weight = f"\n(panorama {method.weight:g})" if method.name.startswith("both") else ""
         cells = (method.figures[name] for name in shown)
         table.add_row(
-            method.name + weight, *(f"{c.value:.1f}\n{c.low:.1f}-{c.high:.1f}" for c in cells)
+            method.name + weight, *(f"{c.value:.1f}\n{c.low:.0f}-{c.high:.0f}" for c in cells)
         )
     Console().print(table)
