@@ -14,12 +14,16 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
-from bevgen.errors import InputError, RefusedError
+from bevgen.errors import InputError, RefusedError, ShardError
 from bevgen.existing import PLAN_FILE, Existing, read_content, read_existing, shard_number
 from bevgen.metadata import PanoramaInfo, PoseRow, read_poses
 from bevgen.panorama import default_id, find_images
 from bevgen.settings import Settings, differing_fields
 from bevgen.shards import ShardHeader, check_place, shard_folder
+
+# What poses.csv may say; an output remembers it by these names and this order.
+POSE_FIELDS = ("heading", "pitch", "roll", "height", "latitude", "longitude", "date")
+HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,8 +173,10 @@ def plan_run(
     if overwrite and (extend or retry_failed):
         raise InputError("--overwrite starts anew: leave out --extend and --retry-failed")
     check_place(out)
-    items = {item.source: item for item in list_items(root, list_file, poses)}
-    existing = None if overwrite else read_existing(out)
+    items = {item.source: item for item in list_items(root, settings, list_file, poses)}
+    if overwrite:
+        _refuse_foreign(out)
+    existing = read_existing(out) if not overwrite or _continues(out, settings, items) else None
     if existing is None:
         shards = _new_shards(list(items.values()), out, shard_size)
         return Plan(root, out, settings, tuple(shards), overwrite=overwrite)
@@ -180,13 +186,16 @@ def plan_run(
     return _continue(root, out, settings, existing, items, shard_size, retry_failed)
 
 
-def list_items(root: Path, list_file: Path | None, poses: Path | None) -> Iterable[Item]:
+def list_items(
+    root: Path, settings: Settings, list_file: Path | None, poses: Path | None
+) -> Iterable[Item]:
     """Find the inputs, with ids and poses, in the order of their paths.
 
     Raises
     ------
     InputError
-        If two inputs have one id, or poses.csv names files that are not there.
+        If two inputs have one id, or poses.csv names files that are not there or says what the
+        settings cannot follow.
     """
     found = find_images(root, list_file)
     rows = read_poses(poses) if poses is not None else {}
@@ -207,12 +216,14 @@ def list_items(root: Path, list_file: Path | None, poses: Path | None) -> Iterab
                 f"{owner} and {source} have one id, {name!r}:"
                 " give them ids in a poses file (columns file, id), or leave one out with --list"
             )
+        settings.check(row.info)
         yield Item(source, name, _fingerprint(source, size, name, row.info), row.info)
 
 
 def _fingerprint(source: str, size: int, name: str, info: PanoramaInfo) -> int:
     """64 bits of everything about an input that a later run can see without opening it."""
-    text = "\0".join((source, str(size), name, repr(info)))
+    said = [str(getattr(info, field)) for field in POSE_FIELDS]
+    text = "\0".join((source, str(size), name, *said))
     digest = hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=8).digest()
     return int.from_bytes(digest, "big")
 
@@ -243,6 +254,34 @@ def _new_shards(
         _shard_of(path, items[start : start + shard_size])
         for start, path in zip(starts, paths, strict=False)
     ]
+
+
+def _refuse_foreign(out: Path) -> None:
+    """Refuse to overwrite what no HDF5 tool wrote."""
+    if out.exists():
+        with out.open("rb") as file:
+            if file.read(len(HDF5_SIGNATURE)) != HDF5_SIGNATURE:
+                raise RefusedError(
+                    f"{out} exists and is no HDF5 file: name another output, or move it away"
+                )
+
+
+def _continues(out: Path, settings: Settings, items: Mapping[str, Item]) -> bool:
+    """Whether a run of just this, which was to overwrite the output, has begun and not finished.
+
+    Killed and called again by the same command, it must not lose what it has made.
+    """
+    if out.exists():
+        return False
+    try:
+        existing = read_existing(out)
+    except (RefusedError, ShardError):  # damaged: overwriting is the way out
+        return False
+    if existing is None or existing.open_ended:
+        return False
+    if differing_fields(existing.settings, settings.to_json()):
+        return False
+    return dict(existing.inputs) == {s: item.fingerprint for s, item in items.items()}
 
 
 def _refuse_mixing(out: Path, existing: Existing, settings: Settings) -> None:

@@ -60,7 +60,7 @@ def worker_count(scheduler: str, workers: int | None) -> int | None:
     if workers is not None and workers < 1:
         raise InputError(f"workers must be at least 1, not {workers}")
     if scheduler in LOCAL:
-        return 1 if scheduler == "sync" else workers or len(os.sched_getaffinity(0))
+        return 1 if scheduler == "sync" else workers or _cores()
     if "://" not in scheduler and not scheduler.endswith(".json"):
         raise InputError(
             f"scheduler must be {', '.join(LOCAL)}, an address such as tcp://host:8786,"
@@ -69,6 +69,13 @@ def worker_count(scheduler: str, workers: int | None) -> int | None:
     if workers is not None:
         raise InputError("a Dask cluster has its own workers: leave out --workers")
     return None
+
+
+def _cores() -> int:
+    """Cores that this process may use; not every system can tell them from all."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def run(

@@ -1,0 +1,5 @@
+"""Runs the command line as `python -m bevgen`."""
+
+from bevgen.cli import main
+
+main()
