@@ -24,7 +24,6 @@ from typing import Any
 from uuid import uuid4
 
 from bevgen.errors import BevgenError, RefusedError
-from bevgen.existing import PLAN_FILE
 from bevgen.metadata import info_from_name
 from bevgen.panorama import read_image
 from bevgen.plan import Item, Plan, plan_run
@@ -32,6 +31,7 @@ from bevgen.schedule import run, worker_count
 from bevgen.settings import Settings
 from bevgen.shards import (
     PARTS,
+    PLAN_FILE,
     Failure,
     PartialShard,
     Row,

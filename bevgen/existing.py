@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from bevgen.errors import RefusedError, ShardError
-from bevgen.shards import read_header, read_inputs, shard_folder
+from bevgen.shards import PLAN_FILE, read_header, read_inputs, shard_folder
 
 logger = logging.getLogger(__name__)
 
-PLAN_FILE = "plan.json"
 _SHARD_NAME = re.compile(r"\d{5,}\.h5", re.ASCII)
 
 

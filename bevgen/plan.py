@@ -15,11 +15,11 @@ from itertools import count
 from pathlib import Path
 
 from bevgen.errors import InputError, RefusedError, ShardError
-from bevgen.existing import PLAN_FILE, Existing, read_content, read_existing, shard_number
+from bevgen.existing import Existing, read_content, read_existing, shard_number
 from bevgen.metadata import PanoramaInfo, PoseRow, read_poses
 from bevgen.panorama import default_id, find_images
 from bevgen.settings import Settings, differing_fields
-from bevgen.shards import ShardHeader, check_place, shard_folder
+from bevgen.shards import PLAN_FILE, ShardHeader, check_place, shard_folder
 
 # What poses.csv may say; an output remembers it by these names and this order.
 POSE_FIELDS = ("heading", "pitch", "roll", "height", "latitude", "longitude", "date")

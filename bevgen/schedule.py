@@ -139,13 +139,15 @@ def _run_here(
     # Given by its name, Dask would import distributed to look for a cluster.
     get = {"threads": threaded.get, "processes": processes.get, "sync": local.get_sync}[scheduler]
     finals = []
-    for k, job in enumerate(jobs):  # by these names Dask takes neighbours one after the other
-        begun = delayed(job.begin)(dask_key_name=f"{k:08d}-begin")
+    this = uuid.uuid4().hex  # callbacks hear of other runs in this process too
+    for k, job in enumerate(jobs):  # by their names Dask takes neighbours one after the other
+        name = f"{this}-{k:08d}"
+        begun = delayed(job.begin)(dask_key_name=f"{name}-begin")
         filled = [
-            delayed(job.fill)(begun, piece, dask_key_name=f"{k:08d}-fill-{n:08d}")
+            delayed(job.fill)(begun, piece, dask_key_name=f"{name}-fill-{n:08d}")
             for n, piece in enumerate(job.pieces())
         ]
-        finals.append(delayed(job.finish)(begun, filled, dask_key_name=f"{k:08d}-finish"))
+        finals.append(delayed(job.finish)(begun, filled, dask_key_name=f"{name}-finish"))
     keys = {final.key for final in finals}
 
     def posttask(key: Any, value: Any, *_: Any) -> None:
@@ -175,8 +177,9 @@ def _pool(scheduler: str, workers: int) -> Iterator[Executor | None]:
     try:
         yield pool
     except BaseException as error:
-        for process in set(multiprocessing.active_children()) - others:
-            process.terminate()
+        if scheduler == "processes":
+            for process in set(multiprocessing.active_children()) - others:
+                process.terminate()
         if isinstance(error, BrokenExecutor):
             raise BevgenError(
                 "a worker process was killed, for lack of memory perhaps: finished shards are kept;"

@@ -297,3 +297,11 @@ def test_preview_writes_a_picture_and_refuses_what_would_destroy(tmp_path: Path)
     assert "is the panorama itself" in error(*words, name, "--overwrite")
     assert "must end in" in error(*words, tmp_path / "sheet.bmp", code=2)
     assert "is a folder" in error("preview", "--in", tmp_path, "--out", out, code=2)
+
+
+def test_an_output_that_has_not_finished_says_how_to_go_on(tmp_path: Path) -> None:
+    folder = tmp_path / "bev.shards"
+    folder.mkdir()
+    (folder / "plan.json").write_text("{}")
+    done = bevgen("info", tmp_path / "bev.h5", expect=1)
+    assert "has not finished: run the same command again" in done.stderr

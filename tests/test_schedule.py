@@ -82,6 +82,22 @@ def test_each_result_is_handed_over_in_this_thread(tmp_path: Path, scheduler: st
     assert threads == {threading.get_ident()}
 
 
+def test_runs_side_by_side_do_not_hear_of_each_other(tmp_path: Path) -> None:
+    results: dict[int, list[Any]] = {0: [], 1000: []}
+
+    def go(first: int) -> None:
+        jobs = [Sum(first + k, tmp_path / str(first)) for k in range(30)]
+        run(jobs, results[first].append, scheduler="threads", workers=2)
+
+    threads = [threading.Thread(target=go, args=[first]) for first in results]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for first, found in results.items():
+        assert sorted(begun for begun, _ in found) == [100 * (first + k) for k in range(30)]
+
+
 @pytest.mark.parametrize("scheduler", ["sync", "threads", "processes"])
 def test_few_jobs_are_begun_and_not_finished(tmp_path: Path, scheduler: str) -> None:
     """Each holds memory, and a file of its full size that a kill leaves behind."""

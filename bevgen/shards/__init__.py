@@ -6,6 +6,7 @@ touches HDF5.
 
 from bevgen.shards.fileformat import (
     COLUMNS,
+    PLAN_FILE,
     Failure,
     Row,
     ShardHeader,
@@ -24,6 +25,7 @@ from bevgen.shards.writer import PARTS, PartialShard, begin_shard, finish_shard,
 __all__ = [
     "COLUMNS",
     "PARTS",
+    "PLAN_FILE",
     "Failure",
     "PartialShard",
     "Row",

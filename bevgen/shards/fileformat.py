@@ -21,6 +21,8 @@ from bevgen.errors import InputError, RefusedError
 
 FORMAT = "bevgen-shards"
 VERSION = 1
+# Lies beside the shards of a run that has not finished.
+PLAN_FILE = "plan.json"
 COLUMNS = ("heading", "pitch", "roll", "height", "latitude", "longitude")
 
 # HDF5 1.8 (2008) and later read this; unlike the older default, its metadata bear checksums.

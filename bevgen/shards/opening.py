@@ -18,6 +18,7 @@ from bevgen.errors import ShardError
 from bevgen.shards.fileformat import (
     COLUMNS,
     FORMAT,
+    PLAN_FILE,
     REDO,
     VERSION,
     Failure,
@@ -27,6 +28,7 @@ from bevgen.shards.fileformat import (
     Tables,
     decode,
     files_checksum,
+    shard_folder,
     tables_checksum,
 )
 
@@ -68,7 +70,10 @@ def opened(path: Path | str) -> Iterator[h5py.File]:
             _check_finished(h5, path)
             yield h5
     except FileNotFoundError as error:
-        raise ShardError(f"{path}: there is no such file") from error
+        hint = ""
+        if (shard_folder(path) / PLAN_FILE).exists():
+            hint = "; the run that makes it has not finished: run the same command again"
+        raise ShardError(f"{path}: there is no such file{hint}") from error
     except IsADirectoryError as error:
         raise ShardError(f"{path}: cannot be opened: it is a folder") from error
     except PermissionError as error:
