@@ -133,30 +133,30 @@ def _run_here(
     from dask import local, threaded
     from dask import multiprocessing as processes
     from dask.base import compute
-    from dask.callbacks import Callback
     from dask.delayed import delayed
 
     # Given by its name, Dask would import distributed to look for a cluster.
     get = {"threads": threaded.get, "processes": processes.get, "sync": local.get_sync}[scheduler]
     finals = []
-    this = uuid.uuid4().hex  # callbacks hear of other runs in this process too
-    for k, job in enumerate(jobs):  # by their names Dask takes neighbours one after the other
-        name = f"{this}-{k:08d}"
-        begun = delayed(job.begin)(dask_key_name=f"{name}-begin")
+    for k, job in enumerate(jobs):  # by these names Dask takes neighbours one after the other
+        begun = delayed(job.begin)(dask_key_name=f"{k:08d}-begin")
         filled = [
-            delayed(job.fill)(begun, piece, dask_key_name=f"{name}-fill-{n:08d}")
+            delayed(job.fill)(begun, piece, dask_key_name=f"{k:08d}-fill-{n:08d}")
             for n, piece in enumerate(job.pieces())
         ]
-        finals.append(delayed(job.finish)(begun, filled, dask_key_name=f"{name}-finish"))
+        finals.append(delayed(job.finish)(begun, filled, dask_key_name=f"{k:08d}-finish"))
     keys = {final.key for final in finals}
 
     def posttask(key: Any, value: Any, *_: Any) -> None:
         if key in keys:
             on_done(value)
 
-    with Callback(posttask=posttask), _pool(scheduler, workers) as pool:
+    # Callbacks given as an argument are this run's alone; those of a context are everybody's.
+    callbacks = [(None, None, None, posttask, None)]
+    options = {"callbacks": callbacks, "chunksize": 1, "optimize_graph": False}
+    with _pool(scheduler, workers) as pool:
         try:
-            compute(*finals, scheduler=get, pool=pool, chunksize=1, optimize_graph=False)
+            compute(*finals, scheduler=get, pool=pool, **options)
         except BaseException:
             on_early_end()
             raise
