@@ -476,10 +476,10 @@ def _only_run(out: Path) -> Iterator[None]:
             ) from None
         except OSError as error:
             log.warning("%s: this file system has no locks (%s): start one run only", out, error)
-        with suppress(OSError):  # a full disk: the lock holds without its owner's name
-            file.truncate(0)
-            file.write(f"process {os.getpid()} on {socket.gethostname()}".encode())
         try:
+            with suppress(OSError):  # a full disk: the lock holds without its owner's name
+                file.truncate(0)
+                file.write(f"process {os.getpid()} on {socket.gethostname()}".encode())
             yield
         finally:
             path.unlink(missing_ok=True)

@@ -267,7 +267,8 @@ def test_an_interrupt_before_anything_was_changed(images: Path, out: Path, tmp_p
     os.mkfifo(fifo)
     words = ("pack", "--in", images, "--out", out, *MAP, "--list", fifo, "--overwrite")
     process = start(*words)
-    assert wait_until(out.with_name("o.h5.lock").exists, process)
+    lock = out.with_name("o.h5.lock")
+    assert wait_until(lambda: lock.exists() and lock.stat().st_size > 0, process)
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=30)
     assert process.returncode == 130
