@@ -251,6 +251,22 @@ def test_a_terminal_shows_a_bar(images: Path, out: Path) -> None:
     assert b"10 stored, 2 set aside" in shown
 
 
+def test_a_log_gets_lines(images: Path, out: Path) -> None:
+    """Where there is no terminal; the time between lines is set to nothing."""
+    code = (
+        "import sys, bevgen.cli.progress as p; from bevgen.cli import main;"
+        "p.ProgressLines.__init__.__defaults__ = (0.0,); main(sys.argv[1:])"
+    )
+    words = [str(word) for word in ("pack", "--in", images, "--out", out, *MAP)]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words], capture_output=True, text=True, check=True
+    )
+    lines = [line for line in done.stderr.splitlines() if line.startswith("o.h5: ")]
+    assert len(lines) == 12
+    assert re.fullmatch(r"o\.h5: 12/12, [\d.]+/s, 0\.0 min left, 2 set aside", lines[-1])
+    assert "/12, " not in bevgen(*words, "--overwrite").stderr  # over too soon for a line
+
+
 def test_a_reader_that_leaves_is_no_error_to_talk_about(images: Path, out: Path) -> None:
     bevgen("pack", "--in", images, "--out", out, *MAP)
     read, write = os.pipe()

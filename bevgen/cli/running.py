@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from bevgen.cli import EXIT_FAILED, EXIT_FAILURES, EXIT_INTERRUPTED
+from bevgen.cli.progress import ProgressLines
 from bevgen.conversion import Report, Watcher, convert
 from bevgen.plan import Plan, plan_run
 from bevgen.schedule import worker_count
@@ -121,12 +122,13 @@ class _ConsoleHandler(logging.Handler):
 
 
 class _Bar(Watcher):
-    """A progress bar: images, rate, time left, failures."""
+    """Images, rate, time left, failures: a bar on a terminal, else lines."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
         self.plan: Plan | None = None
-        self.failed = 0
+        self.done = self.failed = 0
+        self.lines = ProgressLines(console)
         self.progress = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(),
@@ -155,6 +157,7 @@ class _Bar(Watcher):
         """Print the plan and show the bar."""
         self.plan = plan
         _print_plan(self.console, plan)
+        self.lines = ProgressLines(self.console)
         if not plan.complete:
             self.progress.reset(
                 self.task, total=plan.images_todo, description=plan.out.name, visible=True
@@ -162,13 +165,17 @@ class _Bar(Watcher):
 
     def advanced(self, done: int, failed: int) -> None:
         """Move the bar."""
-        self.failed += failed
+        self.done, self.failed = self.done + done + failed, self.failed + failed
+        set_aside = f"{self.failed} set aside" if self.failed else ""
+        if self.plan is not None:
+            more = f", {set_aside}" if set_aside else ""
+            self.lines.update(self.plan.out.name, self.done, self.plan.images_todo, more)
         speed = self.progress.tasks[0].speed
         self.progress.update(
             self.task,
             advance=done + failed,
             rate=f"{speed:.0f}/s" if speed else "",
-            failures=f"{self.failed} set aside" if self.failed else "",
+            failures=set_aside,
         )
 
 

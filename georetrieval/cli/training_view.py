@@ -1,12 +1,16 @@
-"""How training looks in a terminal: a bar for each branch, a line for each evaluation."""
+"""How training looks: a line for each evaluation; between them a bar, or lines in a log."""
 
 from __future__ import annotations
+
+import time
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from georetrieval.config import BranchSettings
 from georetrieval.training import Watcher
+
+LINE_SECONDS = 60.0  # between lines where there is no terminal
 
 
 class TrainingView(Watcher):
@@ -29,10 +33,10 @@ class TrainingView(Watcher):
             TimeRemainingColumn(),
             console=console,
             transient=True,
-            disable=not shown,
+            disable=not (shown and console.is_terminal),
         )
         self.task = self.progress.add_task("", total=None, text="")
-        self.name, self.loss = "", 0.0
+        self.name, self.loss, self.line = "", 0.0, time.monotonic()
 
     def __enter__(self) -> TrainingView:
         self.progress.start()
@@ -45,15 +49,20 @@ class TrainingView(Watcher):
         """Start a bar."""
         self.name = name
         self.progress.reset(self.task, total=settings.optim.epochs, description=name, text="")
+        self.line = time.monotonic()
         self.console.print(
             f"{name}: {pairs:,} pairs, {settings.optim.epochs} epochs, {settings.encoder.name}"
         )
 
     def step(self, epoch: float, loss: float, images_per_second: float) -> None:
-        """Move the bar."""
+        """Move the bar; print a line if there is none and the last one is old."""
         self.loss = loss
         text = f"epoch {int(epoch) + 1}  loss {loss:.3f}  {images_per_second:.0f} images/s"
         self.progress.update(self.task, completed=epoch, text=text)
+        now = time.monotonic()
+        if self.shown and not self.console.is_terminal and now - self.line > LINE_SECONDS:
+            self.line = now
+            self.console.print(f"  {self.name}: {text}")
 
     def evaluated(self, epoch: int, figures: dict[str, float]) -> None:
         """Print a line."""
