@@ -12,6 +12,10 @@ from numba import njit
 from numpy.typing import NDArray
 
 CHUNK = 4096  # places compared at once
+# Knuth's linear congruential generator (MMIX), of which the upper half is used: Numba's own costs
+# more than all the rest of an epoch's batches.
+MULTIPLIER, INCREMENT = np.uint64(6364136223846793005), np.uint64(1442695040888963407)
+HALF = np.uint64(32)
 
 
 def geographic_neighbours(positions: NDArray[np.float64], count: int) -> NDArray[np.int32]:
@@ -135,7 +139,7 @@ def plan_batches(
     size = min(batch_size, len(different)) // multiple * multiple
     if size < 2:
         return []
-    return _fill(order, neighbours, dense.astype(np.int64), size, take, random.integers(2**32))
+    return _fill(order, neighbours, dense.astype(np.int64), size, take, random.integers(2**63))
 
 
 @njit(cache=True)
@@ -145,9 +149,10 @@ def _fill(order, neighbours, classes, size, take, seed):
     A pair whose class is in the batch already waits for a later one. Of the neighbours, which of
     the farther ones follow is drawn only for the pairs that they follow: few of all.
     """
-    np.random.seed(seed)  # noqa: NPY002  (Numba's own state, not NumPy's)
+    state = np.uint64(seed)
     count = len(order)
     pool = neighbours.shape[1]
+    others = np.empty(pool, neighbours.dtype)  # those of them not drawn yet, from k on
     used = np.zeros(count, np.bool_)
     last_batch = np.full(classes.max() + 1, -1, np.int64)
     batches = []
@@ -167,14 +172,18 @@ def _fill(order, neighbours, classes, size, take, seed):
             last_batch[classes[pair]] = batch
             members[filled] = pair
             filled += 1
-            near = neighbours[pair].copy()
             for k in range(min(take, pool)):
                 if filled == size:
                     break
-                if k >= take // 2:
-                    drawn = np.random.randint(k, pool)  # noqa: NPY002
-                    near[k], near[drawn] = near[drawn], near[k]
-                other = near[k]
+                if k == take // 2:
+                    others[:] = neighbours[pair]
+                if k < take // 2:
+                    other = neighbours[pair, k]
+                else:
+                    state = state * MULTIPLIER + INCREMENT
+                    drawn = k + np.int64(((state >> HALF) * np.uint64(pool - k)) >> HALF)
+                    other = others[drawn]
+                    others[drawn] = others[k]
                 if not used[other] and last_batch[classes[other]] != batch:
                     used[other] = True
                     last_batch[classes[other]] = batch

@@ -33,7 +33,8 @@ def panoramas(
     part = target.with_name(target.name + ".part")
     part.mkdir(parents=True, exist_ok=True)
     sources = [
-        _with_detail(Image.open(path).convert("RGB"), *like) for path in sorted(STREET.glob("*.jpg"))
+        _with_detail(Image.open(path).convert("RGB"), *like)
+        for path in sorted(STREET.glob("*.jpg"))
     ]
     for k in range(count):
         image = sources[k % len(sources)].resize(size, Image.Resampling.LANCZOS)

@@ -107,7 +107,9 @@ def _rows_table(results: Sequence[Mapping[str, Any]]) -> str:
             write = _seconds if row["kind"] == "seconds" else _times
             figures = [write(row[k]) for k in ("figure", "must", "aim")]
         what = row["what"] + (f" vs {row['peer_name']}" if row.get("peer_name") else "")
-        lines.append("| " + " | ".join([row["number"], what, *cells, *figures, verdict(row)]) + " |")
+        lines.append(
+            "| " + " | ".join([row["number"], what, *cells, *figures, verdict(row)]) + " |"
+        )
     return "\n".join(lines)
 
 
