@@ -221,14 +221,23 @@ def _timed(run: Callable[[], Any]) -> tuple[float, float, Any]:
     return wall, cpu + children, result
 
 
-def child(*words: object) -> int:
-    """Run a program to its end; returns the bytes it took at most."""
-    process = subprocess.Popen([str(word) for word in words], stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise RuntimeError(f"{' '.join(map(str, words))} ended with {process.returncode}")
-    return usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+# A process inherits the peak of the one that started it, so a small one stands between.
+_BETWEEN = """
+import os, sys
+process = os.posix_spawn(sys.argv[1], sys.argv[1:], os.environ)
+_, status, usage = os.wait4(process, 0)
+print(usage.ru_maxrss)
+sys.exit(os.waitstatus_to_exitcode(status))
+"""
+
+
+def child(*words: object, memory: bool = False) -> int | None:
+    """Run a program to its end; with ``memory``, returns the bytes it took at most."""
+    line = [sys.executable, "-I", "-S", "-c", _BETWEEN] * memory + [str(word) for word in words]
+    done = subprocess.run(line, stdout=subprocess.PIPE, text=True, check=True)
+    if not memory:
+        return None
+    return int(done.stdout.split()[-1]) * (1 if sys.platform == "darwin" else 1024)
 
 
 def _peak_elsewhere(contest: Contest, way: str, setup: Setup) -> int | None:
