@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import os
-
-# One thread for everybody, before anything that reads these is imported.
-for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ[_name] = "1"
-
 import argparse
 import sys
 import tempfile
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+
+import torch
 
 from tests.benchmarks import report
 from tests.benchmarks.frame import Contest, Setup, measure, peak_here
@@ -58,6 +54,7 @@ def main(words: list[str] | None = None) -> int:
     unknown = set(options.names) - set(known)
     if unknown:
         parser.error(f"no contest {', '.join(sorted(unknown))}; there are {', '.join(known)}")
+    torch.set_num_threads(1)  # one thread for everybody, unless a contest says otherwise
     options.folder.mkdir(parents=True, exist_ok=True)
     setup = Setup(options.folder, options.tiny, options.device, options.full)
     if options.peak_of is not None:

@@ -68,7 +68,8 @@ def loader(setup: Setup) -> Mapping[str, Way]:
 CONTESTS = [
     Contest(
         "loader",
-        "BEVs of 384x384 in random order into batches of 32; the JPEG files are 512x512 as published",
+        "BEVs of 384x384 in random order into batches of 32; JPEG files of 512x512, quality 75,"
+        " as published",
         "image",
         loader,
         [
