@@ -50,7 +50,7 @@ def rank_references(
     semi: Sequence[NDArray[np.int64]] | None = None,
     *,
     top: int = 5,
-    chunk: int = 1024,
+    chunk: int = 256,
 ) -> Ranking:
     """Search each query in a gallery.
 

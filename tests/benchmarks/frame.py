@@ -20,6 +20,10 @@ from typing import Any, Literal
 MB = 1e6
 
 
+class NotHereError(Exception):
+    """This machine cannot run a contest; says what it lacks."""
+
+
 @dataclass(frozen=True, slots=True)
 class Setup:
     """What the user chose.

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -11,7 +14,7 @@ from numpy.typing import NDArray
 from georetrieval.metrics import rank_references
 from georetrieval.sampling import geographic_neighbours, plan_batches
 from tests.benchmarks import published
-from tests.benchmarks.frame import Contest, Row, Setup, Way
+from tests.benchmarks.frame import Contest, NotHereError, Row, Setup, Way
 
 
 def unit_vectors(count: int, dimensions: int, seed: int) -> torch.Tensor:
@@ -46,8 +49,20 @@ def recall(setup: Setup) -> Mapping[str, Way]:
     return ways
 
 
+def free_memory() -> float:
+    """Bytes that programs may still take; without end where the system does not say."""
+    try:
+        text = Path("/proc/meminfo").read_text("ascii")
+    except OSError:
+        return math.inf
+    return 1024.0 * int(re.findall(r"MemAvailable:\s*(\d+)", text)[0])
+
+
 def neighbours(setup: Setup) -> Mapping[str, Way]:
     count, pool = setup.pick(35_532, 300), setup.pick(128, 8)
+    needed = 12 * count**2  # the dense matrix, and what sorting it takes
+    if needed > free_memory():
+        raise NotHereError(f"its peer needs {needed / 1e9:.0f} GB of free memory")
     # As many places as CVACT trains on, in a city of its size.
     positions = np.random.default_rng(0).uniform([-35.4, 149.0], [-35.2, 149.2], (count, 2))
     return {
@@ -87,6 +102,7 @@ CONTESTS = [
         recall,
         [Row("9", "recall", "georetrieval", "published scoring", 4, 8, memory=0.1)],
         memory=True,
+        warm_up=False,
     ),
     Contest(
         "neighbours",
@@ -105,6 +121,7 @@ CONTESTS = [
             )
         ],
         memory=True,
+        warm_up=False,
     ),
     Contest(
         "batches",
