@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test faults lint docs check-extern clean
+.PHONY: demo test bench faults lint docs check-extern clean
 
 .venv/demo: pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -20,6 +20,10 @@ demo: .venv/demo
 
 test: .venv/dev
 	$(BIN)/python -m pytest -m "not extern and not faults"
+
+# Every row of docs/benchmarks.md, against its peers; also rewrites that page's tables.
+bench: .venv/dev
+	$(BIN)/python -m tests.benchmarks --docs
 
 # Thousands of damaged files; also rewrites docs/robustness.md.
 faults: .venv/dev

@@ -1,13 +1,14 @@
 """Street panoramas to bird's-eye views (BEVs): project one image, convert a folder, read shards.
 
-Imports run one way: errors <- geometry, presets <- kernels, metadata <- project, panorama, shards,
-schedule <- settings <- existing <- plan <- conversion <- preview <- cli. Nothing heavy is imported
-before it is needed.
+Imports run one way: errors <- geometry, presets, chw <- kernels, metadata <- project, panorama,
+shards, schedule <- settings <- existing <- plan <- conversion <- preview <- cli. Nothing heavy is
+imported before it is needed.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from bevgen.chw import to_chw
 from bevgen.errors import BevgenError, InputError, PanoramaError, RefusedError, ShardError
 from bevgen.geometry import BevGrid, PanoramaView, Pose
 from bevgen.presets import PRESETS, Preset
@@ -39,6 +40,7 @@ __all__ = [
     "convert",
     "merge",
     "project",
+    "to_chw",
     "verify",
 ]
 

@@ -50,7 +50,7 @@ def rank_references(
     semi: Sequence[NDArray[np.int64]] | None = None,
     *,
     top: int = 5,
-    chunk: int = 1024,
+    chunk: int = 256,
 ) -> Ranking:
     """Search each query in a gallery.
 
@@ -77,20 +77,16 @@ def rank_references(
     DataError
         If a score is not finite.
     """
+    _check_finite(queries, gallery)
     ranks, hits, best, best_scores = [], [], [], []
     top = min(top, len(gallery))
     for start in range(0, len(queries), chunk):
         scores = queries[start : start + chunk] @ gallery.T
-        if not torch.isfinite(scores).all():
-            raise DataError(
-                "scores are not finite: the embeddings hold NaN or infinity, so the model has"
-                " diverged; lower the learning rate or use precision float32"
-            )
         rows = torch.arange(len(scores), device=scores.device)
         target = torch.as_tensor(positive[start : start + chunk], device=scores.device)
         above = scores >= scores[rows, target][:, None]
         above[rows, target] = False
-        rank = above.sum(1)
+        rank = above.sum(1, dtype=torch.int32)  # twice as fast as int64
         ranks.append(rank.cpu())
         if semi is not None:
             near = semi[start : start + chunk]
@@ -100,18 +96,34 @@ def rank_references(
                 np.concatenate([np.asarray(s, np.int64) for s in near]), device=scores.device
             )
             above[row, column] = False
-            rank = above.sum(1)
+            rank = above.sum(1, dtype=torch.int32)
         hits.append(rank.cpu())
         value, index = scores.topk(top, dim=1)
         best.append(index.cpu())
         best_scores.append(value.float().cpu())
     return Ranking(
-        rank=torch.cat(ranks).numpy(),
-        rank_hit=torch.cat(hits).numpy(),
+        rank=torch.cat(ranks).long().numpy(),
+        rank_hit=torch.cat(hits).long().numpy(),
         top=torch.cat(best).numpy(),
         scores=torch.cat(best_scores).numpy(),
         gallery=len(gallery),
     )
+
+
+def _check_finite(queries: Tensor, gallery: Tensor) -> None:
+    """Refuse vectors whose scores may not be finite.
+
+    No score is above the product of two lengths, so the (Q, R) scores need not be looked at.
+    """
+    longest = [
+        torch.linalg.vector_norm(v, dim=1, dtype=torch.promote_types(v.dtype, torch.float32)).max()
+        for v in (queries, gallery)
+    ]
+    if not torch.isfinite(longest[0] * longest[1]):
+        raise DataError(
+            "scores are not finite: the embeddings hold NaN or infinity, so the model has"
+            " diverged; lower the learning rate or use precision float32"
+        )
 
 
 def distances(positions: NDArray[np.float64], found: NDArray[np.float64]) -> NDArray[np.float64]:

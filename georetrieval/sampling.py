@@ -11,6 +11,12 @@ import torch
 from numba import njit
 from numpy.typing import NDArray
 
+CHUNK = 4096  # places compared at once
+# Knuth's linear congruential generator (MMIX), of which the upper half is used: Numba's own costs
+# more than all the rest of an epoch's batches.
+MULTIPLIER, INCREMENT = np.uint64(6364136223846793005), np.uint64(1442695040888963407)
+HALF = np.uint64(32)
+
 
 def geographic_neighbours(positions: NDArray[np.float64], count: int) -> NDArray[np.int32]:
     """Find the nearest places of each, the place itself left out.
@@ -28,7 +34,8 @@ def geographic_neighbours(positions: NDArray[np.float64], count: int) -> NDArray
 
     Notes
     -----
-    On unit vectors the chord grows with the great circle, so a k-d tree finds them exactly.
+    On unit vectors the chord grows with the great circle, so a k-d tree finds them exactly. Besides
+    the result, memory holds a few thousand places' neighbours at a time.
     """
     from scipy.spatial import KDTree
 
@@ -42,8 +49,14 @@ def geographic_neighbours(positions: NDArray[np.float64], count: int) -> NDArray
         axis=1,
     )
     count = min(count, len(positions) - 1)
-    _, found = KDTree(vectors).query(vectors, k=count + 1, workers=-1)
-    return _without_self(np.asarray(found).reshape(len(positions), -1))
+    tree = KDTree(vectors)
+    result = np.empty((len(positions), count), np.int32)
+    for start in range(0, len(positions), CHUNK):
+        part = vectors[start : start + CHUNK]
+        _, found = tree.query(part, k=count + 1, workers=-1)
+        found = np.asarray(found).reshape(len(part), -1)
+        result[start : start + CHUNK] = _without_self(found, start)
+    return result
 
 
 def similarity_neighbours(
@@ -65,15 +78,20 @@ def similarity_neighbours(
     (P, min(count, P - 1)) int32, most similar first
     """
     count = min(count, len(queries) - 1)
-    found = [
-        (part @ references.T).topk(count + 1, dim=1).indices.cpu() for part in queries.split(chunk)
-    ]
-    return _without_self(torch.cat(found).numpy())
+    result = np.empty((len(queries), count), np.int32)
+    for start in range(0, len(queries), chunk):
+        scores = queries[start : start + chunk] @ references.T
+        found = scores.topk(count + 1, dim=1).indices.cpu().numpy()
+        result[start : start + chunk] = _without_self(found, start)
+    return result
 
 
-def _without_self(found: NDArray[np.integer]) -> NDArray[np.int32]:
-    """Drop each row's own number, or its last entry where that is missing."""
-    rows = np.arange(len(found))[:, None]
+def _without_self(found: NDArray[np.integer], first: int) -> NDArray[np.int32]:
+    """Drop the own number of each row, or its last entry where that is missing.
+
+    ``first`` is the number of the first row.
+    """
+    rows = np.arange(first, first + len(found))[:, None]
     own = found == rows
     own[~own.any(axis=1), -1] = True
     return found[~own].reshape(len(found), -1).astype(np.int32)
@@ -115,25 +133,26 @@ def plan_batches(
     """
     random = np.random.default_rng(seed)
     order = random.permutation(len(classes))
-    if neighbours is None or neighbours.shape[1] == 0:
-        near = np.empty((len(classes), 0), np.int32)
-    else:
-        nearest = neighbours[:, : take // 2]
-        others = neighbours[:, take // 2 :]
-        drawn = random.permuted(others, axis=1)[:, : take - nearest.shape[1]]
-        near = np.concatenate([nearest, drawn], axis=1)
+    if neighbours is None:
+        neighbours = np.empty((len(classes), 0), np.int32)
     different, dense = np.unique(classes, return_inverse=True)
     size = min(batch_size, len(different)) // multiple * multiple
-    return _fill(order, near, dense.astype(np.int64), size) if size >= 2 else []
+    if size < 2:
+        return []
+    return _fill(order, neighbours, dense.astype(np.int64), size, take, random.integers(2**63))
 
 
 @njit(cache=True)
-def _fill(order, near, classes, size):
+def _fill(order, neighbours, classes, size, take, seed):
     """Put pairs into batches one after another: a drawn pair, its neighbours, the next drawn pair.
 
-    A pair whose class is in the batch already waits for a later one.
+    A pair whose class is in the batch already waits for a later one. Of the neighbours, which of
+    the farther ones follow is drawn only for the pairs that they follow: few of all.
     """
+    state = np.uint64(seed)
     count = len(order)
+    pool = neighbours.shape[1]
+    others = np.empty(pool, neighbours.dtype)  # those of them not drawn yet, from k on
     used = np.zeros(count, np.bool_)
     last_batch = np.full(classes.max() + 1, -1, np.int64)
     batches = []
@@ -153,10 +172,18 @@ def _fill(order, near, classes, size):
             last_batch[classes[pair]] = batch
             members[filled] = pair
             filled += 1
-            for k in range(near.shape[1]):
+            for k in range(min(take, pool)):
                 if filled == size:
                     break
-                other = near[pair, k]
+                if k == take // 2:
+                    others[:] = neighbours[pair]
+                if k < take // 2:
+                    other = neighbours[pair, k]
+                else:
+                    state = state * MULTIPLIER + INCREMENT
+                    drawn = k + np.int64(((state >> HALF) * np.uint64(pool - k)) >> HALF)
+                    other = others[drawn]
+                    others[drawn] = others[k]
                 if not used[other] and last_batch[classes[other]] != batch:
                     used[other] = True
                     last_batch[classes[other]] = batch
