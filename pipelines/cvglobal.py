@@ -20,6 +20,7 @@ from pathlib import Path, PurePosixPath
 
 import click
 
+from bevgen.errors import InputError
 from bevgen.metadata import info_from_name
 from pipelines import datasets
 from pipelines.datasets import Dataset, Folders, Image, Pair
@@ -32,6 +33,8 @@ SIZES = {"panorama": "384x768", "satellite": "384", "map": "384"}
 STEPS = ("check", "poses", "convert", "pack", "train", "evaluate")
 MAP = "map"  # folder of a city beside those of its panoramas and satellite tiles
 ENDINGS = (".jpg", ".png", ".jpeg")
+# A line of a list: names have commas in them, and not everybody quotes.
+LINE = re.compile(r"(.+?\.(?:jpg|jpeg|png)),(.+?\.(?:jpg|jpeg|png))(?:,.*)?", re.IGNORECASE)
 # lat,lon_YYYY-MM_panorama id_dHEADING_zZOOM.jpg, read from both ends.
 NAME = re.compile(r"-?\d+\.\d+,-?\d+\.\d+_(\d{4}-\d{2})_.+_d-?\d+_z\d+\.\w+")
 
@@ -102,6 +105,23 @@ class Paths:
         return None
 
 
+def read_list(path: Path) -> list[tuple[str, str]]:
+    """Return the paths of satellite tile and panorama on each line.
+
+    Raises
+    ------
+    InputError
+        If a line does not name two images.
+    """
+    rows = []
+    for number, cells in enumerate(datasets.read_columns(path, 2), 1):
+        match = LINE.fullmatch(",".join(cells))
+        if match is None:
+            raise InputError(f"{path}, line {number}: expected two images, not {','.join(cells)}")
+        rows.append((match[1], match[2]))
+    return rows
+
+
 def read(root: Path, share: float, protocol: Protocol) -> Dataset:
     """Read the lists and see which files are there.
 
@@ -116,7 +136,7 @@ def read(root: Path, share: float, protocol: Protocol) -> Dataset:
     seen: set[str] = set()
     for listed, name in LISTS.items():
         path = datasets.first_of(root, [f"{f}/{name}" for f in FOLDERS], "list of a split")
-        for satellite, panorama, *_ in datasets.read_columns(path, 2):
+        for satellite, panorama in read_list(path):
             tile, street = paths.find(satellite), paths.find(panorama)
             reason = _reason(panorama, tile, street)
             if tile is None or street is None or reason:

@@ -24,12 +24,11 @@ from numpy.typing import NDArray
 
 from bevgen.errors import BevgenError, InputError
 from bevgen.metadata import read_text
-from georetrieval.metrics import distances
-from georetrieval.sampling import geographic_neighbours
 from pipelines.commands import run
 
 F = TypeVar("F", bound=Callable[..., Any])
 PAIRS = "pairs.csv"
+WIDTH = 50  # of the first column that check prints
 POOL = 128  # neighbours that the recipes look at
 
 
@@ -104,12 +103,10 @@ def read_columns(path: Path, least: int) -> list[list[str]]:
     InputError
         If the file cannot be read, or a line has fewer than ``least`` cells.
     """
-    rows = []
-    for number, line in enumerate(read_lines(path), 1):
-        cells = [cell.strip() for cell in line.split(",")]
+    rows = [[cell.strip() for cell in cells] for cells in csv.reader(read_lines(path))]
+    for number, cells in enumerate(rows, 1):
         if len(cells) < least:
-            raise InputError(f"{path}, line {number}: expected {least} columns, not {line!r}")
-        rows.append(cells)
+            raise InputError(f"{path}, line {number}: expected {least} columns, not {cells}")
     return rows
 
 
@@ -205,12 +202,13 @@ def limited(pairs: Sequence[Pair], limit: int | None) -> list[Pair]:
 
 def check(data: Dataset) -> None:
     """Print what is there, what is missing and what was set aside."""
-    print(f"\n{data.name}\n{'':44}{'found':>10}{'expected':>10}")
+    print(f"\n{data.name}\n{'':{WIDTH}}{'found':>10}{'expected':>10}")
     for what, found, expected in data.counts:
-        print(f"{what:44}{found:>10,}{'' if expected is None else f'{expected:,}':>10}")
+        known = "" if expected is None else f"{expected:,}"
+        print(f"{what:{WIDTH}}{found:>10,}{known:>10}".rstrip())
     for reason, count in Counter(reason for _, reason in data.set_aside).most_common():
         example = next(name for name, why in data.set_aside if why == reason)
-        print(f"{'set aside: ' + reason:44}{count:>10,}{'':10}  such as {example}")
+        print(f"{'set aside: ' + reason:{WIDTH}}{count:>10,}  such as {example}")
     for file, pairs in data.pairs.items():
         splits = _queries(pairs)
         for split, queries in splits.items():
@@ -221,6 +219,9 @@ def check(data: Dataset) -> None:
 
 def _check_positions(images: Sequence[Image]) -> None:
     """Print how far neighbours are: wrong columns or units show here."""
+    from georetrieval.metrics import distances  # imports torch: late, for the other steps
+    from georetrieval.sampling import geographic_neighbours
+
     known = [(i.latitude, i.longitude) for i in images if i.latitude is not None]
     if missing := len(images) - len(known):
         print(
@@ -233,7 +234,7 @@ def _check_positions(images: Sequence[Image]) -> None:
     near = geographic_neighbours(places, POOL)
     for rank in (1, near.shape[1]):
         metres = np.median(distances(places, places[near[:, rank - 1]]))
-        print(f"{f'metres to neighbour {rank}, median':44}{metres:>10,.0f}")
+        print(f"{f'metres to neighbour {rank}, median':{WIDTH}}{metres:>10,.0f}")
 
 
 def _queries(pairs: Iterable[Pair]) -> dict[str, set[str]]:
@@ -396,7 +397,7 @@ def take_hold_out(default: float) -> Callable[[F], F]:
         type=click.FloatRange(0, 0.5),
         default=default,
         show_default=True,
-        help="Part of the training places that chooses the weights; 0: the test does (as published).",
+        help="Part of the training places that chooses the weights; 0: the test does, as was done.",
     )
 
 
@@ -466,10 +467,10 @@ def from_utm(
         b * np.cos(2 * j * xi) * np.sinh(2 * j * eta) for j, b in enumerate(series, 1)
     )
     longitude = np.degrees(np.arctan2(np.sinh(eta_prime), np.cos(xi_prime))) + 6 * zone - 183
-    # From the conformal latitude back to the geographic one, by Newton's method on its tangent.
+    # The tangent of the conformal latitude, and from it the geographic one's by Newton's method.
     conformal = np.sin(xi_prime) / np.hypot(np.sinh(eta_prime), np.cos(xi_prime))
     e = np.sqrt(flattening * (2 - flattening))
-    tangent = conformal.copy() if isinstance(conformal, np.ndarray) else np.float64(conformal)
+    tangent = conformal
     for _ in range(5):
         root = np.hypot(1, tangent)
         sigma = np.sinh(e * np.arctanh(e * tangent / root))

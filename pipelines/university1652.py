@@ -4,10 +4,9 @@
     python -m pipelines.university1652 --root University-1652/ --out u1652-out/ --step check
 
 There are no panoramas, so one branch compares drone pictures with satellite tiles. Each direction
-has a folder with its queries and references; the split ``test`` has the 250 distractor buildings,
-``without-distractors`` not. Every step is a command that can be typed as it is printed, runs alone
-(``--step``), and goes on where it stopped. The folder as it must lie, sizes and published numbers:
-docs/datasets.md.
+has a folder with its queries and references, and is searched with the 250 distractor buildings and
+without. Every step is a command that can be typed as it is printed, runs alone (``--step``), and
+goes on where it stopped. The folder as it must lie, sizes and published numbers: docs/datasets.md.
 """
 
 from __future__ import annotations
@@ -101,7 +100,7 @@ def _buildings(root: Path, folder: str, data: Dataset) -> Buildings:
 
 
 def _add(data: Dataset, queries: Buildings, references: Buildings, split: str) -> None:
-    """Add a split: each query with all references of its building, then the other buildings."""
+    """Add a split: each query with all references of its building; the others distract."""
     own = {name: files for name, files in queries.items() if name in references}
     data.set_aside.extend(
         (_id(file), "no reference of its building")
@@ -112,17 +111,12 @@ def _add(data: Dataset, queries: Buildings, references: Buildings, split: str) -
     for view, files in (("query", own), ("reference", references)):
         images = (Image(f, _id(f)) for files in files.values() for f in files)
         data.views.setdefault(view, []).extend(images)
-    splits = [split] if split == "train" else [split, "without-distractors"]
-    rows = data.pairs.setdefault(datasets.PAIRS, [])
-    for name in splits:
-        rows += [
-            Pair(_id(query), _id(reference), name)
-            for building, files in own.items()
-            for query in files
-            for reference in references[building]
-        ]
-    distractors = (f for building in references.keys() - own.keys() for f in references[building])
-    rows += datasets.gallery_rows(map(_id, sorted(distractors)), split)
+    data.pairs.setdefault(datasets.PAIRS, []).extend(
+        Pair(_id(query), _id(reference), split)
+        for building, files in own.items()
+        for query in files
+        for reference in references[building]
+    )
 
 
 def _id(file: str) -> str:
@@ -146,13 +140,13 @@ def pack(root: Path, out: Path) -> None:
 
 
 def evaluate(out: Path) -> None:
-    """Search both ways, with and without distractors."""
+    """Search both ways, with distractors and, as Sample4Geo does, without."""
     for direction in (DRONE, SATELLITE):
-        for split in ("test", "without-distractors"):
+        for gallery in ("all", "matched"):
             run(
-                f"georetrieval evaluate --run {datasets.quoted(out / 'run')}"
-                f" --data {datasets.quoted(out / direction)} --split {split}"
-                f" --name {direction}-{split}"
+                f"georetrieval evaluate --run {datasets.quoted(out / 'run')} --split test"
+                f" --data {datasets.quoted(out / direction)} --gallery {gallery}"
+                f" --name {direction}-{gallery}"
             )
 
 

@@ -128,7 +128,7 @@ def test_only_keeps_the_order_asked_for(tmp_path, queries, references):
         ("query,reference\nq0,r0\nq0,r1\n", "line 3: q0 has two positive references"),
         ("query,reference,split\nq0,r0,train\nq1,r1\n", "line 3: expected 3 values"),
         ("query,reference\nq0,r0,train\n", "line 2: expected 2 values"),
-        ("query,reference\n,r0\n", "line 2: expected 2 values with a query and a reference"),
+        ("query,reference\n,r0\n", "line 2: expected 2 values with a query"),
     ],
 )
 def test_errors_name_file_and_line(tmp_path, queries, references, text, said):
