@@ -75,7 +75,7 @@ def read_mat(path: Path) -> Lists:
             split: np.asarray(mat[struct][name][0, 0], np.int64).ravel()
             for split, (struct, name) in fields.items()
         }
-    except (OSError, KeyError, ValueError, TypeError, IndexError, NotImplementedError) as error:
+    except Exception as error:  # SciPy has many for files that are damaged or something else
         raise InputError(f"{path} is not the ACT_data.mat of CVACT: {error}") from error
     if utm.shape != (len(ids), 2):
         raise InputError(f"{path}: {len(ids)} panoIds, but utm has the shape {utm.shape}")
