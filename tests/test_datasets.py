@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import importlib
 import inspect
 import json
+import shlex
 import shutil
 import subprocess
 import sys
@@ -134,6 +136,18 @@ def test_steps_tell_what_they_miss(tmp_path):
     assert "Traceback" not in text
 
 
+@pytest.mark.parametrize("page", ["README.md", "docs/datasets.md"])
+def test_commands_in_the_docs_can_be_typed(page):
+    text = (ROOT / page).read_text("utf-8").split("`")
+    lines = [line for block in text for line in block.splitlines()]
+    lines = [line for line in lines if line.startswith("python -m pipelines.")]
+    assert lines
+    for line in lines:
+        module, *words = shlex.split(line, comments=True)[2:]
+        command = importlib.import_module(module).main
+        command.make_context(module, words)
+
+
 # --- CVUSA ---
 
 
@@ -215,6 +229,12 @@ def test_cvusa_from_folder_to_table(tmp_path):
     run("cvusa", "--root", root, "--out", out, "--step", "poses", "--step", "convert",
         "--hold-out", 0.2)  # fmt: skip
     assert (out / "bev.h5").stat().st_mtime_ns == before
+    weights = (out / "run/bev.safetensors").read_bytes()
+    text = run(
+        "cvusa", "--root", root, "--out", out, "--step", "train", *raw.tiny("panorama", "bev")
+    )
+    assert "--resume" in text
+    assert (out / "run/bev.safetensors").read_bytes() == weights
 
 
 def check_neighbours(queries: bevgen.ShardSet, pairs: Path) -> None:
