@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bevgen.errors import InputError
-from pipelines import datasets
+from pipelines import datasets, steps
 from pipelines.datasets import Dataset, Image, Pair
 
 ZONE = 55  # of UTM, south: Canberra
@@ -151,13 +151,13 @@ def _missing(name: str, panoramas: dict[str, str], satellites: dict[str, str]) -
 def evaluate(out: Path) -> None:
     """Search val and, where its images are there, test."""
     for split in ("val", "test"):
-        if split in datasets.splits_of(out / datasets.PAIRS):
-            datasets.evaluate(out / "run", split)
+        if split in steps.splits_of(out / datasets.PAIRS):
+            steps.evaluate(out / "run", split)
 
 
 @click.command()
-@datasets.options(STEPS)
-@datasets.take_convert
+@steps.options(STEPS)
+@steps.take_convert
 def main(
     root: Path,
     out: Path,
@@ -167,13 +167,13 @@ def main(
     convert_options: str,
 ) -> None:
     """CVACT, from the downloaded folder to the tables of recall on val and test."""
-    datasets.carry_out(
+    steps.carry_out(
         {
             "check": lambda: datasets.check(read(root)),
             "poses": lambda: datasets.write_tables(read(root), out, limit=limit),
-            "convert": lambda: datasets.convert(root, out, BEV, convert_options),
-            "pack": lambda: datasets.pack(root, out, SIZES),
-            "train": lambda: datasets.train(out, "cvact", out / "run", settings),
+            "convert": lambda: steps.convert(root, out, BEV, convert_options),
+            "pack": lambda: steps.pack(root, out, SIZES),
+            "train": lambda: steps.train(out, "cvact", out / "run", settings),
             "evaluate": lambda: evaluate(out),
         },
         chosen,

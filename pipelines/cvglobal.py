@@ -22,7 +22,7 @@ import click
 
 from bevgen.errors import InputError
 from bevgen.metadata import info_from_name
-from pipelines import datasets
+from pipelines import datasets, steps
 from pipelines.datasets import Dataset, Folders, Image, Pair
 
 LISTS = {"train": "train.csv", "test": "val.csv"}
@@ -201,7 +201,7 @@ def views_of(out: Path) -> dict[str, str]:
 
 
 @click.command()
-@datasets.options(STEPS)
+@steps.options(STEPS)
 @click.option("--test-city", "cities", multiple=True, help="Cross-region; may be repeated.")
 @click.option("--test-since", "since", default="", metavar="YYYY-MM", help="Cross-temporal.")
 @click.option(
@@ -218,8 +218,8 @@ def views_of(out: Path) -> dict[str, str]:
     show_default=True,
     help="Take headings from the files' names, or train and test without.",
 )
-@datasets.take_hold_out(0.02)
-@datasets.take_convert
+@steps.take_hold_out(0.02)
+@steps.take_convert
 def main(
     root: Path,
     out: Path,
@@ -246,14 +246,14 @@ def main(
         convert_options = f"--heading 0 {convert_options}".strip()
         settings = ["data.heading=unknown", *settings]
 
-    datasets.carry_out(
+    steps.carry_out(
         {
             "check": lambda: datasets.check(read(root, share, protocol)),
             "poses": lambda: datasets.write_tables(read(root, share, protocol), out, limit=limit),
-            "convert": lambda: datasets.convert(root, out, BEV, convert_options),
-            "pack": lambda: datasets.pack(root, out, views_of(out)),
-            "train": lambda: datasets.train(out, "cvglobal", run, settings, protocol.pairs),
-            "evaluate": lambda: datasets.evaluate(run, "test"),
+            "convert": lambda: steps.convert(root, out, BEV, convert_options),
+            "pack": lambda: steps.pack(root, out, views_of(out)),
+            "train": lambda: steps.train(out, "cvglobal", run, settings, protocol.pairs),
+            "evaluate": lambda: steps.evaluate(run, "test"),
         },
         chosen,
     )

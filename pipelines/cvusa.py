@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 import click
 
 from bevgen.errors import InputError
-from pipelines import datasets
+from pipelines import datasets, steps
 from pipelines.datasets import Dataset, Folders, Image, Pair
 
 TRAIN, TEST = "splits/train-19zl.csv", "splits/val-19zl.csv"
@@ -113,9 +113,9 @@ def _position(positions: Positions, place: str) -> tuple[float, float] | tuple[N
 
 
 @click.command()
-@datasets.options(STEPS)
-@datasets.take_hold_out(0.02)
-@datasets.take_convert
+@steps.options(STEPS)
+@steps.take_hold_out(0.02)
+@steps.take_convert
 def main(
     root: Path,
     out: Path,
@@ -126,15 +126,15 @@ def main(
     convert_options: str,
 ) -> None:
     """CVUSA, from the downloaded folder to the table of recall."""
-    datasets.carry_out(
+    steps.carry_out(
         {
             "check": lambda: datasets.check(read(root, share)),
             "poses": lambda: datasets.write_tables(read(root, share), out, limit=limit),
             # The preset knows that the horizon is at row 132 of 224.
-            "convert": lambda: datasets.convert(root, out, BEV, convert_options),
-            "pack": lambda: datasets.pack(root, out, SIZES),
-            "train": lambda: datasets.train(out, "cvusa", out / "run", settings),
-            "evaluate": lambda: datasets.evaluate(out / "run", "test"),
+            "convert": lambda: steps.convert(root, out, BEV, convert_options),
+            "pack": lambda: steps.pack(root, out, SIZES),
+            "train": lambda: steps.train(out, "cvusa", out / "run", settings),
+            "evaluate": lambda: steps.evaluate(out / "run", "test"),
         },
         chosen,
     )

@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 
 import click
 
-from pipelines import datasets
+from pipelines import datasets, steps
 from pipelines.commands import run
 from pipelines.datasets import Dataset, Image, Pair
 
@@ -135,7 +135,7 @@ def pack(root: Path, out: Path) -> None:
         for view in ("query", "reference"):
             folder = out / direction
             kind = "satellite" if (direction == DRONE) == (view == "reference") else "drone"
-            images, stored = datasets.inputs(root, folder, view), datasets.quoted(folder / view)
+            images, stored = steps.inputs(root, folder, view), steps.quoted(folder / view)
             run(f"bevgen pack {images} --out {stored}.h5 --kind {kind} --size {SIZE}")
 
 
@@ -144,14 +144,14 @@ def evaluate(out: Path) -> None:
     for direction in (DRONE, SATELLITE):
         for gallery in ("all", "matched"):
             run(
-                f"georetrieval evaluate --run {datasets.quoted(out / 'run')} --split test"
-                f" --data {datasets.quoted(out / direction)} --gallery {gallery}"
+                f"georetrieval evaluate --run {steps.quoted(out / 'run')} --split test"
+                f" --data {steps.quoted(out / direction)} --gallery {gallery}"
                 f" --name {direction}-{gallery}"
             )
 
 
 @click.command()
-@datasets.options(STEPS)
+@steps.options(STEPS)
 def main(
     root: Path, out: Path, chosen: Sequence[str], limit: int | None, settings: Sequence[str]
 ) -> None:
@@ -161,12 +161,12 @@ def main(
         for data in read(root).values():
             datasets.check(data)
 
-    datasets.carry_out(
+    steps.carry_out(
         {
             "check": check,
             "tables": lambda: write_tables(root, out, limit),
             "pack": lambda: pack(root, out),
-            "train": lambda: datasets.train(out / DRONE, "university1652", out / "run", settings),
+            "train": lambda: steps.train(out / DRONE, "university1652", out / "run", settings),
             "evaluate": lambda: evaluate(out),
         },
         chosen,

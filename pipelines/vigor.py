@@ -19,7 +19,7 @@ import click
 
 from bevgen.errors import InputError
 from bevgen.presets import PRESETS
-from pipelines import datasets
+from pipelines import datasets, steps
 from pipelines.datasets import Dataset, Folders, Image, Pair
 
 CITIES = ("Chicago", "NewYork", "SanFrancisco", "Seattle")
@@ -252,7 +252,7 @@ def _protocol(
 
 
 @click.command()
-@datasets.options(STEPS)
+@steps.options(STEPS)
 @click.option(
     "--protocol",
     "protocols",
@@ -269,8 +269,8 @@ def _protocol(
     show_default=True,
     help="Any takes the corrected lists where they are there.",
 )
-@datasets.take_hold_out(0.02)
-@datasets.take_convert
+@steps.take_hold_out(0.02)
+@steps.take_convert
 def main(
     root: Path,
     out: Path,
@@ -290,19 +290,19 @@ def main(
                 print("cross-area is left out: it needs cities of both sides")
                 continue
             run, pairs = out / f"run-{name}", f"pairs-{name}.csv"
-            datasets.train(out, f"vigor-{name}", run, settings, pairs)
+            steps.train(out, f"vigor-{name}", run, settings, pairs)
 
     def evaluate() -> None:
         for name in protocols:
             if (out / f"run-{name}").exists():
-                datasets.evaluate(out / f"run-{name}", "test")
+                steps.evaluate(out / f"run-{name}", "test")
 
-    datasets.carry_out(
+    steps.carry_out(
         {
             "check": lambda: datasets.check(read(root, share, labels)),
             "poses": lambda: datasets.write_tables(read(root, share, labels), out, limit=limit),
-            "convert": lambda: datasets.convert(root, out, BEV, convert_options),
-            "pack": lambda: datasets.pack(root, out, SIZES),
+            "convert": lambda: steps.convert(root, out, BEV, convert_options),
+            "pack": lambda: steps.pack(root, out, SIZES),
             "train": train,
             "evaluate": evaluate,
         },
