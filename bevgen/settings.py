@@ -162,12 +162,12 @@ class BevSettings:
 
 @dataclass(frozen=True, slots=True)
 class ImageSettings:
-    """How plain images (satellite, map, panorama) become rows of one size.
+    """How plain images (satellite, map, panorama, drone) become rows of one size.
 
     Parameters
     ----------
     kind
-        ``satellite``, ``map`` or ``panorama``.
+        ``satellite``, ``map``, ``panorama`` or ``drone``.
     height, width
         Pixels of each row.
 
@@ -216,7 +216,7 @@ class ImageSettings:
         return Picture(image, None, _columns(known), known.date or "")
 
 
-IMAGE_KINDS = ("satellite", "map", "panorama")
+IMAGE_KINDS = ("satellite", "map", "panorama", "drone")
 Settings = BevSettings | ImageSettings
 
 

@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 Part = TypeVar("Part")
 Loaded = TypeVar("Loaded")
-ROLES = ("positive", "semi")
+ROLES = ("positive", "semi", "gallery")
 COLUMNS = ("query", "reference", "role", "d_row", "d_col", "split")
 
 
@@ -82,8 +82,9 @@ def join(queries: ShardSet, references: ShardSet, pairs: Path | None, split: str
     queries, references
         The shards.
     pairs
-        ``pairs.csv``: columns query, reference (ids) and any of role (positive or semi), d_row,
-        d_col, split; None pairs equal ids.
+        ``pairs.csv``: columns query, reference (ids) and any of role (positive, semi, or gallery
+        with an empty query: searched, though no query is there), d_row, d_col, split; None pairs
+        equal ids.
     split
         Which rows of ``pairs`` count; None for all. The gallery holds all references but those
         that only other splits name.
@@ -164,22 +165,25 @@ def _read_pairs(
                     f" {', '.join(COLUMNS[2:])}, not {', '.join(header)}"
                 )
             for row in reader:
-                query, reference = row["query"], row["reference"]
-                if not query or not reference or None in row or None in row.values():
+                query, reference, role = row["query"], row["reference"], row.get("role")
+                role = role or "positive"
+                nameless = not reference or bool(query) == (role == "gallery")
+                if nameless or None in row or None in row.values():
                     raise DataError(
                         f"{path}, line {reader.line_num}: expected {len(header)} values"
-                        " with a query and a reference among them"
+                        " with a query (none in the role gallery) and a reference among them"
                     )
                 if split is not None and "split" in header and row["split"] != split:
                     others.add(reference)
                     continue
                 named.add(reference)
-                role = row.get("role") or "positive"
                 if role not in ROLES:
                     raise DataError(
-                        f"{path}, line {reader.line_num}: role must be positive or semi,"
-                        f" not {role!r}"
+                        f"{path}, line {reader.line_num}: role must be one of"
+                        f" {', '.join(ROLES)}, not {role!r}"
                     )
+                if role == "gallery":
+                    continue
                 if role == "semi":
                     semi.setdefault(query, []).append(reference)
                 elif positive.setdefault(query, reference) != reference:

@@ -18,7 +18,7 @@ from bevgen.errors import BevgenError, InputError
 
 COMMANDS = {
     "convert": "Turn a folder of panoramas into bird's-eye views.",
-    "pack": "Store satellite, map or panorama images as shards of one size.",
+    "pack": "Store satellite, map, panorama or drone images as shards of one size.",
     "preview": "Draw one panorama, its bird's-eye view and mask, to check the settings.",
     "info": "Show what a shard file holds.",
     "verify": "Check every image, checksum and table of a shard file.",

@@ -35,7 +35,7 @@ class ImageSize(click.ParamType):
 @options.output("The HDF5 file to write; large ones get a folder of shards beside it.")
 @click.option(
     "--kind",
-    type=click.Choice(["satellite", "map", "panorama"]),
+    type=click.Choice(["satellite", "map", "panorama", "drone"]),
     required=True,
     help="What the images are.",
 )
@@ -49,7 +49,7 @@ class ImageSize(click.ParamType):
 @options.inputs
 @options.running
 def command(root: Path, out: Path, kind: str, size: tuple[int, int], **run: Any) -> int:
-    """Store satellite, map or panorama images as shards of one size."""
+    """Store satellite, map, panorama or drone images as shards of one size."""
     from bevgen.cli.running import run_command
     from bevgen.settings import ImageSettings
 

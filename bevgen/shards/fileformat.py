@@ -38,7 +38,7 @@ class ShardHeader:
     Parameters
     ----------
     kind
-        What the images are: "bev", "satellite", "map" or "panorama".
+        What the images are: "bev", "satellite", "map", "panorama" or "drone".
     image_shape
         (height, width, channels) of every image, in pixels.
     settings

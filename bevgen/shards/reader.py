@@ -59,7 +59,7 @@ class ShardSet:
     path : Path
         The file, as an absolute path.
     kind : str
-        "bev", "satellite", "map" or "panorama".
+        "bev", "satellite", "map", "panorama" or "drone".
     image_shape : tuple of int
         (height, width, channels) of every image.
     settings : dict

@@ -71,6 +71,24 @@ def test_splits_roles_and_gallery(tmp_path, queries, references):
     assert everything.gallery.tolist() == [0, 1, 2, 3, 4, 5]
 
 
+def test_a_gallery_may_hold_more_than_its_queries_name(tmp_path, queries, references):
+    """VIGOR: the test is searched in all tiles, those of training places among them."""
+    path = csv_of(
+        tmp_path,
+        "query,reference,role,split\n"
+        "q0,r0,positive,train\n"
+        "q1,r1,positive,train\n"
+        "q2,r2,positive,test\n"
+        ",r1,gallery,test\n"
+        ",r3,gallery,test\n",
+    )
+    test = join(queries, references, path, "test")
+    assert test.ids == ["q2"]
+    assert test.gallery.tolist() == [1, 2, 3, 4, 5]  # r0 is train's alone
+    # r3, which nobody's query names, is searched where it is said, and r4 and r5 everywhere.
+    assert join(queries, references, path, "train").gallery.tolist() == [0, 1, 4, 5]
+
+
 def test_bom_and_windows_line_ends(tmp_path, queries, references):
     path = csv_of(tmp_path, "\ufeffquery,reference,split\r\nq0,r0,train\r\nq1,r5,train\r\n")
     assert join(queries, references, path, "train").references.tolist() == [0, 5]
@@ -104,11 +122,13 @@ def test_only_keeps_the_order_asked_for(tmp_path, queries, references):
         ("query,tile\nq0,r0\n", "columns must be query, reference"),
         ("query,reference,extra\nq0,r0,1\n", "columns must be query, reference"),
         ("", "columns must be query, reference"),
-        ("query,reference,role\nq0,r0,\nq1,r1,maybe\n", "line 3: role must be positive or semi"),
+        ("query,reference,role\nq0,r0,\nq1,r1,maybe\n", "line 3: role must be one of positive"),
+        ("query,reference,role\nq0,r0,\nq1,r1,gallery\n", "line 3: expected 3 values with a query"),
+        ("query,reference,role\nq0,r0,\n,r1,semi\n", "line 3: expected 3 values with a query"),
         ("query,reference\nq0,r0\nq0,r1\n", "line 3: q0 has two positive references"),
         ("query,reference,split\nq0,r0,train\nq1,r1\n", "line 3: expected 3 values"),
         ("query,reference\nq0,r0,train\n", "line 2: expected 2 values"),
-        ("query,reference\n,r0\n", "line 2: expected 2 values with a query and a reference"),
+        ("query,reference\n,r0\n", "line 2: expected 2 values with a query"),
     ],
 )
 def test_errors_name_file_and_line(tmp_path, queries, references, text, said):

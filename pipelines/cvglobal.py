@@ -1,0 +1,263 @@
+"""CVGlobal, from the downloaded folder to the tables of recall.
+
+    python -m pipelines.cvglobal --root CVGlobal/ --out cvglobal-out/
+    python -m pipelines.cvglobal --root CVGlobal/ --out cvglobal-out/ --reference map
+    python -m pipelines.cvglobal --root CVGlobal/ --out cvglobal-out/ --test-city Munich
+    python -m pipelines.cvglobal --root CVGlobal/ --out cvglobal-out/ --test-since 2022-01
+
+The first trains and tests by the published lists, street to satellite; the others are street to
+map, cross-region and cross-temporal. All use the same shards. Every step is a command that can be
+typed as it is printed, runs alone (``--step``), and goes on where it stopped. The folder as it must
+lie, sizes and published numbers: docs/datasets.md.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import click
+
+from bevgen.errors import InputError
+from bevgen.metadata import info_from_name
+from pipelines import datasets, steps
+from pipelines.datasets import Dataset, Folders, Image, Pair
+
+LISTS = {"train": "train.csv", "test": "val.csv"}
+FOLDERS = ("splits_csv", "splits")
+# As published for CVACT: 20.48 camera heights across, stored at the network's size.
+BEV = "--preset cvglobal --size 384 --resolution 0.13333"
+SIZES = {"panorama": "384x768", "satellite": "384", "map": "384"}
+STEPS = ("check", "poses", "convert", "pack", "train", "evaluate")
+MAP = "map"  # folder of a city beside those of its panoramas and satellite tiles
+ENDINGS = (".jpg", ".png", ".jpeg")
+# A line of a list: names have commas in them, and not everybody quotes.
+LINE = re.compile(r"(.+?\.(?:jpg|jpeg|png)),(.+?\.(?:jpg|jpeg|png))(?:,.*)?", re.IGNORECASE)
+# lat,lon_YYYY-MM_panorama id_dHEADING_zZOOM.jpg, read from both ends.
+NAME = re.compile(r"-?\d+\.\d+,-?\d+\.\d+_(\d{4}-\d{2})_.+_d-?\d+_z\d+\.\w+")
+
+
+@dataclass(frozen=True, slots=True)
+class Protocol:
+    """Which queries train and which test; the published lists where nothing is said.
+
+    Attributes
+    ----------
+    cities
+        All of these cities tests, the others train.
+    since
+        YYYY-MM. Of the published lists those test that were taken in this month or later, and
+        those train that were taken before.
+    """
+
+    cities: tuple[str, ...] = ()
+    since: str = ""
+
+    @property
+    def name(self) -> str:
+        """Ending of the files' names."""
+        return "-".join(["", *self.cities, *([self.since] if self.since else [])])
+
+    @property
+    def pairs(self) -> str:
+        """File of pairs."""
+        return f"pairs{self.name}.csv"
+
+    def split(self, listed: str, city: str, month: str) -> str | None:
+        """Return the split of a query; None leaves it out."""
+        if self.cities:
+            return "test" if city in self.cities else "train"
+        if self.since:
+            late = bool(month) and month >= self.since
+            return listed if late == (listed == "test") else None
+        return listed
+
+
+class Paths:
+    """Finds the files of lists, whose paths are absolute or relative, on some machine or this."""
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.folders = root, Folders(root)
+        self.skipped = 0  # leading parts of the last path, which belong to another machine
+
+    def find(self, text: str) -> str | None:
+        """Return the path relative to the root: the longest end of it that is there."""
+        path = PurePosixPath(text.replace("\\", "/"))
+        if path.is_relative_to(self.root.as_posix()):
+            path = path.relative_to(self.root.as_posix())
+        parts = path.parts
+        for skip in (self.skipped, *range(len(parts))):
+            file = "/".join(parts[skip:])
+            if file and not file.startswith("/") and self.folders.has(file):
+                self.skipped = skip
+                return file
+        return None
+
+    def map_of(self, satellite: str) -> str | None:
+        """Return the map tile that lies beside a satellite tile's folder under its name."""
+        path = PurePosixPath(satellite)
+        for ending in (path.suffix, *ENDINGS):
+            file = (path.parent.parent / MAP / path.stem).as_posix() + ending
+            if self.folders.has(file):
+                return file
+        return None
+
+
+def read_list(path: Path) -> list[tuple[str, str]]:
+    """Return the paths of satellite tile and panorama on each line.
+
+    Raises
+    ------
+    InputError
+        If a line does not name two images.
+    """
+    rows = []
+    for number, cells in enumerate(datasets.read_columns(path, 2), 1):
+        match = LINE.fullmatch(",".join(cells))
+        if match is None:
+            raise InputError(f"{path}, line {number}: expected two images, not {','.join(cells)}")
+        rows.append((match[1], match[2]))
+    return rows
+
+
+def read(root: Path, share: float, protocol: Protocol) -> Dataset:
+    """Read the lists and see which files are there.
+
+    Raises
+    ------
+    InputError
+        If a list is missing.
+    """
+    paths = Paths(root)
+    data = Dataset("CVGlobal", {"panorama": [], "satellite": [], "map": []}, {})
+    pairs: list[Pair] = []
+    seen: set[str] = set()
+    for listed, name in LISTS.items():
+        path = datasets.first_of(root, [f"{f}/{name}" for f in FOLDERS], "list of a split")
+        for satellite, panorama in read_list(path):
+            tile, street = paths.find(satellite), paths.find(panorama)
+            reason = _reason(panorama, tile, street)
+            if tile is None or street is None or reason:
+                data.set_aside.append((PurePosixPath(panorama).stem, reason or ""))
+                continue
+            query = street.rpartition(".")[0]
+            reference = _tile_id(tile)
+            if query not in seen:
+                seen.add(query)
+                info = info_from_name(street)
+                data.views["panorama"].append(Image(street, query, info.latitude, info.longitude))
+            if (key := f"tile {reference}") not in seen:
+                seen.add(key)
+                _add_tile(data, paths, tile, reference)
+            match = NAME.fullmatch(PurePosixPath(street).name)
+            split = protocol.split(listed, _city(street), match[1] if match else "")
+            if split is None:
+                data.set_aside.append((query, f"not in this protocol's part of {listed}"))
+            else:
+                pairs.append(Pair(query, reference, split))
+    data.pairs[protocol.pairs] = datasets.hold_out(pairs, share)
+    data.counts.extend((s, sum(pair.split == s for pair in pairs), None) for s in LISTS)
+    data.counts.extend((view, len(images), None) for view, images in data.views.items())
+    if not data.views["map"]:
+        del data.views["map"]
+    return data
+
+
+def _reason(panorama: str, tile: str | None, street: str | None) -> str | None:
+    if "depthmap" in PurePosixPath(panorama).name:
+        return "a depth map, not a panorama"
+    if street is None:
+        return "no panorama"
+    return None if tile else "no satellite tile"
+
+
+def _city(file: str) -> str:
+    """City/modality/name."""
+    parts = PurePosixPath(file).parts
+    return parts[-3] if len(parts) > 2 else ""
+
+
+def _tile_id(tile: str) -> str:
+    """Return one id for the tile of a place in all modalities: without the modality's folder."""
+    path = PurePosixPath(tile)
+    return (path.parent.parent / path.stem).as_posix()
+
+
+def _add_tile(data: Dataset, paths: Paths, tile: str, reference: str) -> None:
+    info = info_from_name(tile)
+    data.views["satellite"].append(Image(tile, reference, info.latitude, info.longitude))
+    drawn = paths.map_of(tile)
+    if drawn is None:
+        data.set_aside.append((reference, "no map tile"))
+    else:
+        data.views["map"].append(Image(drawn, reference, info.latitude, info.longitude))
+
+
+def views_of(out: Path) -> dict[str, str]:
+    """Return the views that the tables hold, with their sizes."""
+    return {view: size for view, size in SIZES.items() if (out / f"{view}.csv").exists()}
+
+
+@click.command()
+@steps.options(STEPS)
+@click.option("--test-city", "cities", multiple=True, help="Cross-region; may be repeated.")
+@click.option("--test-since", "since", default="", metavar="YYYY-MM", help="Cross-temporal.")
+@click.option(
+    "--reference",
+    type=click.Choice(["satellite", "map"]),
+    default="satellite",
+    show_default=True,
+    help="Tiles to train on and to search.",
+)
+@click.option(
+    "--heading",
+    type=click.Choice(["name", "unknown"]),
+    default="name",
+    show_default=True,
+    help="Take headings from the files' names, or train and test without.",
+)
+@steps.take_hold_out(0.02)
+@steps.take_convert
+def main(
+    root: Path,
+    out: Path,
+    chosen: Sequence[str],
+    limit: int | None,
+    settings: Sequence[str],
+    cities: tuple[str, ...],
+    since: str,
+    reference: str,
+    heading: str,
+    share: float,
+    convert_options: str,
+) -> None:
+    """CVGlobal, from the downloaded folder to the tables of recall."""
+    if cities and since:
+        raise click.UsageError("--test-city and --test-since are two protocols: give one")
+    if since and not re.fullmatch(r"\d{4}-\d{2}", since):
+        raise click.UsageError(f"--test-since takes a month such as 2022-01, not {since!r}")
+    protocol = Protocol(cities, since)
+    run = out / f"run{protocol.name}{'-map' if reference == 'map' else ''}"
+    if reference == "map":
+        settings = ["data.reference=map.h5", *settings]
+    if heading == "unknown":
+        convert_options = f"--heading 0 {convert_options}".strip()
+        settings = ["data.heading=unknown", *settings]
+
+    steps.carry_out(
+        {
+            "check": lambda: datasets.check(read(root, share, protocol)),
+            "poses": lambda: datasets.write_tables(read(root, share, protocol), out, limit=limit),
+            "convert": lambda: steps.convert(root, out, BEV, convert_options),
+            "pack": lambda: steps.pack(root, out, views_of(out)),
+            "train": lambda: steps.train(out, "cvglobal", run, settings, protocol.pairs),
+            "evaluate": lambda: steps.evaluate(run, "test"),
+        },
+        chosen,
+    )
+
+
+if __name__ == "__main__":
+    main()

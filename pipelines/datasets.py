@@ -1,0 +1,348 @@
+"""What the pipelines of the public datasets share: lists as people saved them, and tables.
+
+A pipeline reads a folder into a `Dataset`; the step ``check`` prints it and the step ``poses``
+writes it as the tables that the commands of bevgen and georetrieval take.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bevgen.errors import InputError
+from bevgen.metadata import read_text
+
+PAIRS = "pairs.csv"
+WIDTH = 50  # of the first column that check prints
+POOL = 128  # neighbours that the recipes look at
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """A picture: its path in the dataset's folder, its id, and what is known of it."""
+
+    file: str
+    id: str
+    latitude: float | None = None
+    longitude: float | None = None
+    height: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A row of pairs.csv; see docs/training.md. The query is empty in the role ``gallery``."""
+
+    query: str
+    reference: str
+    split: str
+    role: str = "positive"
+    d_row: float | None = None
+    d_col: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """What a folder holds of what its lists name.
+
+    Attributes
+    ----------
+    name
+        Of the dataset.
+    views
+        Images by view, such as ``panorama`` and ``satellite``, each image once.
+    pairs
+        Rows by the name of the file that they go to, one file for each protocol.
+    set_aside : list of (id, reason)
+        What the lists name and the folder lacks.
+    counts : list of (what, found, expected)
+        Expected is None where nobody has published it.
+    """
+
+    name: str
+    views: dict[str, list[Image]]
+    pairs: dict[str, list[Pair]]
+    set_aside: list[tuple[str, str]] = field(default_factory=list)
+    counts: list[tuple[str, int, int | None]] = field(default_factory=list)
+
+
+# --- reading ---
+
+
+def read_lines(path: Path) -> list[str]:
+    """Return a list's lines without the empty ones, whatever ends them, the last one included.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read.
+    """
+    lines = re.split(r"\r\n|\r|\n", read_text(path))
+    return [line.strip() for line in lines if line.strip()]
+
+
+def read_columns(path: Path, least: int) -> list[list[str]]:
+    """Return the comma-separated cells of each line of a list without a header.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read, or a line has fewer than ``least`` cells.
+    """
+    rows = [[cell.strip() for cell in cells] for cells in csv.reader(read_lines(path))]
+    for number, cells in enumerate(rows, 1):
+        if len(cells) < least:
+            raise InputError(f"{path}, line {number}: expected {least} columns, not {cells}")
+    return rows
+
+
+def first_of(root: Path, names: Iterable[str], what: str) -> Path:
+    """Return the first of some paths in a folder that is there.
+
+    Raises
+    ------
+    InputError
+        If none is.
+    """
+    names = list(names)
+    for name in names:
+        if (root / name).exists():
+            return root / name
+    raise InputError(f"{root} has no {what}: expected {' or '.join(names)} in it")
+
+
+def names_in(folder: Path) -> set[str]:
+    """Return the names in a folder, read once: asking for each file would take minutes.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read.
+    """
+    try:
+        return {path.name for path in folder.iterdir()}
+    except OSError as error:
+        raise InputError(f"{folder} cannot be read: {error.strerror}") from error
+
+
+class Folders:
+    """Tells which files of a dataset are there, each folder being read once."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.names: dict[str, set[str]] = {}
+
+    def has(self, file: str) -> bool:
+        """Return whether a path relative to the root is there."""
+        folder, _, name = file.rpartition("/")
+        if folder not in self.names:
+            path = self.root / folder
+            self.names[folder] = names_in(path) if path.is_dir() else set()
+        return name in self.names[folder]
+
+
+def is_held_out(name: str, share: float) -> bool:
+    """Decide by a reference's id alone whether it validates, so that other lists change nothing."""
+    digest = hashlib.blake2b(name.encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") < share * 2**64
+
+
+def hold_out(pairs: Sequence[Pair], share: float) -> list[Pair]:
+    """Move the queries of a share of the training references to ``val``.
+
+    They are searched among all training references, as in a test. (The published code keeps the
+    weights that did best on the test itself.)
+    """
+    train = [pair for pair in pairs if pair.split == "train"]
+    queries = {p.query for p in train if p.role == "positive" and is_held_out(p.reference, share)}
+    if not queries:
+        return list(pairs)
+    moved = [
+        replace(p, split="val") if p.split == "train" and p.query in queries else p for p in pairs
+    ]
+    return moved + gallery_rows((pair.reference for pair in train), "val")
+
+
+def gallery_rows(references: Iterable[str], split: str) -> list[Pair]:
+    """Say that a split is searched in these references, whether queries of it are there or not."""
+    return [Pair("", name, split, "gallery") for name in dict.fromkeys(references)]
+
+
+def limited(pairs: Sequence[Pair], limit: int | None) -> list[Pair]:
+    """Keep the first queries of each split with their references, and as many other references."""
+    if limit is None:
+        return list(pairs)
+    seen: dict[tuple[str, str], set[str]] = {}
+    kept = []
+    for pair in pairs:
+        some = seen.setdefault((pair.split, "gallery" if not pair.query else "query"), set())
+        name = pair.query or pair.reference
+        if name in some or len(some) < limit:
+            some.add(name)
+            kept.append(pair)
+    return kept
+
+
+# --- check and poses ---
+
+
+def check(data: Dataset) -> None:
+    """Print what is there, what is missing and what was set aside."""
+    print(f"\n{data.name}\n{'':{WIDTH}}{'found':>10}{'expected':>10}")
+    for what, found, expected in data.counts:
+        known = "" if expected is None else f"{expected:,}"
+        print(f"{what:{WIDTH}}{found:>10,}{known:>10}".rstrip())
+    for reason, count in Counter(reason for _, reason in data.set_aside).most_common():
+        example = next(name for name, why in data.set_aside if why == reason)
+        print(f"{'set aside: ' + reason:{WIDTH}}{count:>10,}  such as {example}")
+    for file, pairs in data.pairs.items():
+        splits = _queries(pairs)
+        for split, queries in splits.items():
+            if split != "train" and (shared := len(queries & splits.get("train", set()))):
+                print(f"{file}: {shared:,} queries of {split} are trained on")
+    _check_positions(data.views.get("panorama", []))
+
+
+def _check_positions(images: Sequence[Image]) -> None:
+    """Print how far neighbours are: wrong columns or units show here."""
+    from georetrieval.metrics import distances  # imports torch: late, for the other steps
+    from georetrieval.sampling import geographic_neighbours
+
+    known = [(i.latitude, i.longitude) for i in images if i.latitude is not None]
+    if missing := len(images) - len(known):
+        print(
+            f"{missing:,} of {len(images):,} panoramas have no position: the first batches will be"
+            " drawn at random"
+        )
+    places = np.unique(np.array(known, np.float64).reshape(-1, 2), axis=0)
+    if len(places) < 2:
+        return
+    near = geographic_neighbours(places, POOL)
+    for rank in (1, near.shape[1]):
+        metres = np.median(distances(places, places[near[:, rank - 1]]))
+        print(f"{f'metres to neighbour {rank}, median':{WIDTH}}{metres:>10,.0f}")
+
+
+def _queries(pairs: Iterable[Pair]) -> dict[str, set[str]]:
+    splits: dict[str, set[str]] = {}
+    for pair in pairs:
+        if pair.role == "positive":
+            splits.setdefault(pair.split, set()).add(pair.query)
+    return splits
+
+
+def write_tables(data: Dataset, out: Path, *, limit: int | None = None) -> None:
+    """Write the tables that the commands take.
+
+    For each view ``VIEW.txt`` (for ``--list``) and ``VIEW.csv`` (for ``--poses``), the files of
+    pairs, and ``set-aside.csv`` (id, reason).
+
+    Parameters
+    ----------
+    data
+        What to write.
+    out
+        The folder.
+    limit
+        Only so many queries of each split, for a trial.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    write_csv(out / "set-aside.csv", ["id", "reason"], data.set_aside)
+    used: set[str] = set()
+    for name, rows in data.pairs.items():
+        kept = limited(rows, limit)
+        used.update(value for pair in kept for value in (pair.query, pair.reference))
+        columns = ["query", "reference", "role", "d_row", "d_col", "split"]
+        write_csv(
+            out / name,
+            columns,
+            ([p.query, p.reference, p.role, p.d_row, p.d_col, p.split] for p in kept),
+        )
+        counts = {split: len(queries) for split, queries in _queries(kept).items()}
+        print(f"{out / name}: {', '.join(f'{k} {v:,}' for k, v in counts.items())}")
+    for view, images in data.views.items():
+        chosen = images if limit is None else [image for image in images if image.id in used]
+        if not chosen:
+            raise InputError(f"{data.name}: nothing is left of view {view}; see --step check")
+        (out / f"{view}.txt").write_text("".join(f"{i.file}\n" for i in chosen), "utf-8")
+        columns = ["file", "id", "latitude", "longitude", "height"]
+        write_csv(
+            out / f"{view}.csv",
+            columns,
+            ([i.file, i.id, i.latitude, i.longitude, i.height] for i in chosen),
+        )
+        print(f"{out / view}.csv: {len(chosen):,} images")
+
+
+def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Write a table, whole or not at all; None is an empty cell."""
+    part = path.with_name(path.name + ".part")
+    with part.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(rows)
+    part.replace(path)
+
+
+# --- positions ---
+
+
+def from_utm(
+    easting: NDArray[np.float64], northing: NDArray[np.float64], zone: int, *, south: bool
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Turn UTM coordinates into latitude and longitude.
+
+    Krüger's series to the fourth order in the third flattening: below a micrometre within the
+    zone (Karney, Transverse Mercator with an accuracy of a few nanometers, 2011, eq. 35 and 36).
+
+    Parameters
+    ----------
+    easting, northing : float64
+        Metres, with the false easting of 500 km and, in the south, the false northing of 10,000 km.
+    zone
+        1 to 60.
+    south
+        Southern hemisphere.
+
+    Returns
+    -------
+    latitude, longitude : float64
+        Degrees on the ellipsoid of WGS84 (GRS80, which MGA uses, differs by 0.1 mm).
+    """
+    flattening, radius = 1 / 298.257223563, 6378137.0
+    n = flattening / (2 - flattening)
+    rectifying = radius / (1 + n) * (1 + n**2 / 4 + n**4 / 64)
+    xi = (northing - (1e7 if south else 0.0)) / (0.9996 * rectifying)
+    eta = (easting - 5e5) / (0.9996 * rectifying)
+    series = (
+        n / 2 - 2 * n**2 / 3 + 37 * n**3 / 96 - n**4 / 360,
+        n**2 / 48 + n**3 / 15 - 437 * n**4 / 1440,
+        17 * n**3 / 480 - 37 * n**4 / 840,
+        4397 * n**4 / 161280,
+    )
+    xi_prime = xi - sum(
+        b * np.sin(2 * j * xi) * np.cosh(2 * j * eta) for j, b in enumerate(series, 1)
+    )
+    eta_prime = eta - sum(
+        b * np.cos(2 * j * xi) * np.sinh(2 * j * eta) for j, b in enumerate(series, 1)
+    )
+    longitude = np.degrees(np.arctan2(np.sinh(eta_prime), np.cos(xi_prime))) + 6 * zone - 183
+    # The tangent of the conformal latitude, and from it the geographic one's by Newton's method.
+    conformal = np.sin(xi_prime) / np.hypot(np.sinh(eta_prime), np.cos(xi_prime))
+    e = np.sqrt(flattening * (2 - flattening))
+    tangent = conformal
+    for _ in range(5):
+        root = np.hypot(1, tangent)
+        sigma = np.sinh(e * np.arctanh(e * tangent / root))
+        off = tangent * np.hypot(1, sigma) - sigma * root
+        slope = (1 - e**2) * np.hypot(1, off) * root / (1 + (1 - e**2) * tangent**2)
+        tangent = tangent + (conformal - off) / slope
+    return np.degrees(np.arctan(tangent)), longitude

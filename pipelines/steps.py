@@ -1,0 +1,144 @@
+"""The steps of the public datasets' pipelines that are commands, and the options of all.
+
+Each step prints the command that it runs, and goes on where an earlier call of it stopped.
+"""
+
+from __future__ import annotations
+
+import csv
+import shlex
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from bevgen.errors import BevgenError, InputError
+from pipelines.commands import run
+from pipelines.datasets import PAIRS
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def quoted(path: Path) -> str:
+    """Return a path as it is typed in a command."""
+    return shlex.quote(str(path))
+
+
+def inputs(root: Path, out: Path, view: str) -> str:
+    """Return the options that name a view's images."""
+    listed, poses = quoted(out / f"{view}.txt"), quoted(out / f"{view}.csv")
+    return f"--in {quoted(root)} --list {listed} --poses {poses}"
+
+
+def convert(root: Path, out: Path, settings: str, more: str) -> None:
+    """Turn the panoramas into bird's-eye views; of an option given twice the later one counts."""
+    images = inputs(root, out, "panorama")
+    run(f"bevgen convert {images} --out {quoted(out / 'bev.h5')} {settings} {more}".strip())
+
+
+def pack(root: Path, out: Path, sizes: Mapping[str, str]) -> None:
+    """Store each view's images at the network's size, height x width."""
+    for view, size in sizes.items():
+        stored = quoted(out / f"{view}.h5")
+        run(f"bevgen pack {inputs(root, out, view)} --out {stored} --kind {view} --size {size}")
+
+
+def train(
+    data: Path, recipe: str, folder: Path, settings: Sequence[str], pairs: str = PAIRS
+) -> None:
+    """Train by a recipe, or go on with what an earlier call began.
+
+    Without held-out places the test split validates, as in the published code.
+    """
+    options = [f"data.pairs={pairs}"] if pairs != PAIRS else []
+    if "val" not in splits_of(data / pairs):
+        options.append("data.validation_split=test")
+    words = [f"--set {shlex.quote(setting)}" for setting in (*options, *settings)]
+    if list(folder.glob("*.state")):
+        words.append("--resume")
+    where = f"--data {quoted(data)} --run {quoted(folder)}"
+    run(" ".join(["georetrieval train", where, f"--recipe {recipe}", *words]))
+
+
+def evaluate(folder: Path, split: str) -> None:
+    """Search a split with each branch and with both."""
+    run(f"georetrieval evaluate --run {quoted(folder)} --split {split}")
+
+
+def splits_of(path: Path) -> set[str]:
+    """Return the splits that a file of pairs has queries of.
+
+    Raises
+    ------
+    InputError
+        If it is not there.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            return {row["split"] for row in csv.DictReader(file) if row["role"] == "positive"}
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist: run the step poses first") from None
+
+
+def options(steps: Sequence[str]) -> Callable[[F], F]:
+    """Take the options that all pipelines have."""
+    folder = click.Path(path_type=Path)
+    decorators = [
+        click.option("--root", type=folder, required=True, help="The dataset's folder."),
+        click.option("--out", type=folder, required=True, help="Folder for all that is made."),
+        click.option(
+            "--step",
+            "chosen",
+            multiple=True,
+            type=click.Choice(steps),
+            help="Do this step alone; may be repeated.  [default: all]",
+        ),
+        click.option("--limit", type=click.IntRange(2), help="Queries of each split, for a trial."),
+        click.option(
+            "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change the recipe."
+        ),
+    ]
+
+    def decorate(function: F) -> F:
+        for decorator in reversed(decorators):
+            function = decorator(function)
+        return function
+
+    return decorate
+
+
+def take_hold_out(default: float) -> Callable[[F], F]:
+    """Take ``--hold-out``."""
+    return click.option(
+        "--hold-out",
+        "share",
+        type=click.FloatRange(0, 0.5),
+        default=default,
+        show_default=True,
+        help="Part of the training places that chooses the weights; 0: the test does, as was done.",
+    )
+
+
+take_convert = click.option(
+    "--convert",
+    "convert_options",
+    default="",
+    metavar="OPTIONS",
+    help='More options of bevgen convert, such as "--height 2.3"; they go before ours.',
+)
+
+
+def carry_out(steps: Mapping[str, Callable[[], None]], chosen: Sequence[str]) -> None:
+    """Run the chosen steps in their order, or all; a user's mistake ends with its message."""
+    try:
+        for name, step in steps.items():
+            if name in chosen or not chosen:
+                step()
+    except BevgenError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2 if isinstance(error, InputError) else 1)
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from here", file=sys.stderr)
+        sys.exit(130)
