@@ -125,6 +125,8 @@ def _check_run(run: Path, resume: bool) -> None:
     old = list(run.glob("*.state")) if run.is_dir() else []
     if old and not resume:
         raise CheckpointError(f"{run} holds a run: add --resume, or name a new folder with --run")
+    if not resume and run.is_dir() and (found := sorted(run.glob("*.safetensors"))):
+        raise CheckpointError(f"{found[0]} was not trained here: name a new folder with --run")
     if resume and not old:
         raise CheckpointError(f"{run} holds nothing to resume: leave out --resume")
 
