@@ -80,8 +80,11 @@ def _write_settings(
 
     branch = BranchSettings(encoder=encoder)
     if before is None:
-        only: dict[str, BranchSettings | None] = {"panorama": None, "bev": None, kind: branch}
-        settings = Settings(about=about, **only)
+        settings = Settings(
+            about=about,
+            panorama=branch if kind == "panorama" else None,
+            bev=branch if kind == "bev" else None,
+        )
     else:
         both = "; ".join(text for text in (before.about, about) if text)
         settings = before.model_copy(update={"about": both, kind: branch})

@@ -1,0 +1,111 @@
+"""What a branch's views are like in the network, and what of it cannot be trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+
+from georetrieval.augment import visible_columns
+from georetrieval.config import BranchSettings, Settings, Size
+from georetrieval.errors import SettingsError
+from georetrieval.model import Encoder
+
+VIEWS = ("query", "reference")
+
+
+def view_sizes(name: str, settings: Settings, stored: Mapping[str, Size]) -> dict[str, Size]:
+    """Return height and width of a branch's query and reference before the view is limited.
+
+    Parameters
+    ----------
+    name
+        Of the branch: ``panorama`` or ``bev``.
+    settings
+        Of the run.
+    stored
+        Sizes in the shards, for views whose size the encoder's settings leave open.
+
+    Raises
+    ------
+    SettingsError
+        If a size is left open and the shards are not there to tell.
+    """
+    encoder = settings.branches()[name].encoder
+    set_to = {"query": encoder.query_size, "reference": encoder.reference_size}
+    sizes = {}
+    for view in VIEWS:
+        size = set_to[view] or stored.get(view)
+        if size is None:
+            raise SettingsError(
+                f"the size of {name} {view} images is that of the shards, which are not there:"
+                f" set {name}.encoder.{view}_size"
+            )
+        sizes[view] = size
+    return sizes
+
+
+def input_sizes(name: str, settings: Settings, stored: Mapping[str, Size]) -> dict[str, Size]:
+    """Return the sizes that enter the encoder: `view_sizes`, with a panorama's crop applied."""
+    sizes = view_sizes(name, settings, stored)
+    if name == "panorama":
+        height, width = sizes["query"]
+        sizes["query"] = height, visible_columns(width, settings.data.fov)
+    return sizes
+
+
+def check_sizes(
+    encoder: Encoder, name: str, settings: Settings, stored: Mapping[str, Size]
+) -> None:
+    """Refuse a model that cannot take the images, before anything is trained.
+
+    Raises
+    ------
+    SettingsError
+        It says which images, and which settings change them.
+    """
+    model = settings.branches()[name].encoder.name
+    for view, (height, width) in input_sizes(name, settings, stored).items():
+        encoder.eval()
+        try:
+            with torch.no_grad():
+                encoder(torch.zeros(1, 3, height, width))
+        except Exception as error:  # whatever a model says to a size that it was not made for
+            raise SettingsError(
+                f"{model} cannot take {name} {view} images of {height}x{width} pixels ({error}):"
+                " set encoder.query_size and encoder.reference_size"
+            ) from error
+
+
+def check_turns(name: str, settings: Settings, stored: Mapping[str, Size]) -> None:
+    """Refuse to turn what is not square.
+
+    Raises
+    ------
+    SettingsError
+        It says which images.
+    """
+    if not settings.branches()[name].augment.turn:
+        return
+    sizes = view_sizes(name, settings, stored)
+    if name == "panorama":
+        del sizes["query"]  # which rolls
+    for view, (height, width) in sizes.items():
+        if height != width:
+            raise SettingsError(
+                f"{name} {view} images of {height}x{width} pixels cannot be turned by 90 degrees:"
+                " make them square, or set augment.turn to 0"
+            )
+
+
+def check_batches(settings: BranchSettings, processes: int) -> None:
+    """Refuse batches that cannot be shared out evenly.
+
+    Raises
+    ------
+    SettingsError
+        It says both numbers.
+    """
+    size = settings.sampling.batch_size
+    if size % processes:
+        raise SettingsError(f"batch_size {size} is not a multiple of the {processes} processes")
