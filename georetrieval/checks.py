@@ -72,7 +72,8 @@ def check_sizes(
                 encoder(torch.zeros(1, 3, height, width))
         except Exception as error:  # whatever a model says to a size that it was not made for
             raise SettingsError(
-                f"{model} cannot take {name} {view} images of {height}x{width} pixels ({error}):"
+                f"{model} cannot take {_called(name, view)} images of {height}x{width} pixels"
+                f" ({error}):"
                 " set encoder.query_size and encoder.reference_size"
             ) from error
 
@@ -93,9 +94,13 @@ def check_turns(name: str, settings: Settings, stored: Mapping[str, Size]) -> No
     for view, (height, width) in sizes.items():
         if height != width:
             raise SettingsError(
-                f"{name} {view} images of {height}x{width} pixels cannot be turned by 90 degrees:"
-                " make them square, or set augment.turn to 0"
+                f"{_called(name, view)} images of {height}x{width} pixels cannot be turned by 90"
+                " degrees: make them square, or set augment.turn to 0"
             )
+
+
+def _called(name: str, view: str) -> str:
+    return name if view == "query" else "reference"
 
 
 def check_batches(settings: BranchSettings, processes: int) -> None:

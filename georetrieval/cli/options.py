@@ -48,6 +48,17 @@ device = click.option(
     show_default=True,
     help="Where to compute.",
 )
+dry_run = click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Print sizes, steps, learning rate and memory; needs no data, and writes nothing.",
+)
+pairs = click.option(
+    "--pairs",
+    type=click.IntRange(min=2),
+    metavar="N",
+    help="Training pairs for --dry-run.  [default: those of the data, or as published]",
+)
 
 
 def run_settings(folder: Path) -> Settings:

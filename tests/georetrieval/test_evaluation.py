@@ -22,12 +22,13 @@ CPU = torch.device("cpu")
 DATA = DataSettings()
 
 
-def untrained(run: Path, *names: str, seed: int = 0) -> Path:
+def untrained(run: Path, *names: str, seed: int = 0, model: str = ENCODER.name) -> Path:
     """Write random branches; even these match colours better than chance."""
     run.mkdir(exist_ok=True)
     for name in names:
         torch.manual_seed(seed)
-        save_branch(run / f"{name}.safetensors", Branch(ENCODER), ENCODER, name)
+        encoder = ENCODER.model_copy(update={"name": model})
+        save_branch(run / f"{name}.safetensors", Branch(encoder), encoder, name)
     return run
 
 
@@ -277,6 +278,39 @@ def test_unknown_heading_turns_both_query_views_alike(world, run):
     assert (first.protocol, known.protocol) == ("heading unknown", "heading known")
     assert [m.scores for m in first.methods] != [m.scores for m in other.methods]
     assert [m.scores for m in first.methods] != [m.scores for m in known.methods]
+
+
+@pytest.mark.parametrize("fov", [90, 180])
+def test_a_limited_field_of_view_equals_a_search_by_hand(world, tmp_path, fov):
+    run = untrained(tmp_path / "run", "panorama", "bev", model="test_vit")
+    whole = evaluate(run, world.root, DATA, "test")
+    data = replace_data(fov=fov)
+    heard: set[str] = set()
+    found = evaluate(run, world.root, data, "test", on_progress=lambda title, *_: heard.add(title))
+    assert found.protocol == f"heading known, field of view {fov}°"
+    assert {title for title in heard if "reference" in title} == set()  # those are whole
+    tested = [i for i, s in zip(world.ids, world.splits, strict=True) if s == "test"]
+    references = ShardSet(world.root / "satellite.h5")
+    step = 64 * fov // 360 // 2
+    for name in ("panorama", "bev"):
+        shards = ShardSet(world.root / f"{name}.h5")
+        images = np.asarray(shards.read([shards.row(i) for i in tested]), np.float32) / 255
+        if name == "panorama":
+            images = images[:, :, 32 - step : 32 + step]
+        else:
+            y, x = 15.5 - np.mgrid[:32, :32][0], np.mgrid[:32, :32][1] - 15.5
+            ahead = np.abs(x) <= y if fov == 90 else y >= 0
+            images = images * ahead[..., None]
+        tiles = references.read([references.row(i) for i in tested])
+        branch, *_ = load_branch(run / f"{name}.safetensors")
+        with torch.no_grad():
+            q = branch.encoder(torch.from_numpy(images).permute(0, 3, 1, 2))
+            r = branch.encoder(torch.from_numpy(tiles).permute(0, 3, 1, 2) / 255)
+        scores = (q @ r.T).numpy()
+        method = next(m for m in found.methods if m.name == name)
+        np.testing.assert_allclose(np.array(method.scores)[:, 0], scores.max(1), atol=1e-4)
+        assert method.ranks == ((scores >= np.diag(scores)[:, None]).sum(1) - 1).tolist()
+    assert [m.scores for m in found.methods] != [m.scores for m in whole.methods]
 
 
 def test_semi_positives_count_for_the_hit_rate_alone(small_world, run):
