@@ -65,17 +65,42 @@ def check_sizes(
         It says which images, and which settings change them.
     """
     model = settings.branches()[name].encoder.name
-    for view, (height, width) in input_sizes(name, settings, stored).items():
-        encoder.eval()
+    for view, size in input_sizes(name, settings, stored).items():
         try:
-            with torch.no_grad():
-                encoder(torch.zeros(1, 3, height, width))
-        except Exception as error:  # whatever a model says to a size that it was not made for
+            check_size(encoder, size, model, f"{_called(name, view)} images")
+        except SettingsError as error:
             raise SettingsError(
-                f"{model} cannot take {_called(name, view)} images of {height}x{width} pixels"
-                f" ({error}):"
-                " set encoder.query_size and encoder.reference_size"
+                f"{error}: set encoder.query_size and encoder.reference_size"
             ) from error
+
+
+@torch.no_grad()
+def check_size(encoder: Encoder, size: Size, model: str, images: str) -> None:
+    """Refuse a model that cannot take images of a size.
+
+    Parameters
+    ----------
+    encoder
+        Left in the mode it was in.
+    size
+        Height and width in the network.
+    model, images
+        What the refusal calls them.
+
+    Raises
+    ------
+    SettingsError
+        It names both, and says what the model said.
+    """
+    training = encoder.training
+    try:
+        encoder.eval()(torch.zeros(1, 3, *size, device=encoder.mean.device))
+    except Exception as error:  # whatever a model says to a size that it was not made for
+        raise SettingsError(
+            f"{model} cannot take {images} of {size[0]}x{size[1]} pixels ({error})"
+        ) from error
+    finally:
+        encoder.train(training)
 
 
 def check_turns(name: str, settings: Settings, stored: Mapping[str, Size]) -> None:

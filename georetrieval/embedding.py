@@ -12,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from bevgen import ShardSet
-from georetrieval.augment import QueryKind, limit_view, to_network, turn
+from georetrieval.augment import QueryKind, limit_view, to_network, turn, visible_columns
+from georetrieval.checks import check_size
 from georetrieval.data import read_chunks
 from georetrieval.errors import DataError
 from georetrieval.model import Encoder
@@ -119,7 +120,15 @@ def embed_rows(
     Returns
     -------
     (n, D) float32 on the device
+
+    Raises
+    ------
+    SettingsError
+        If the encoder cannot take images of that size.
     """
+    height, width = size or shards.image_shape[:2]
+    seen = visible_columns(width, fov) if kind == "panorama" else width
+    check_size(encoder, (height, seen), "the encoder", f"{shards.kind} images")
     training = encoder.training
     encoder.eval()
     parts, done = [], 0

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from georetrieval.checkpoints import load_branch, publish, save_branch
+from georetrieval.checks import check_size
 from georetrieval.config import EncoderSettings
 from georetrieval.errors import CheckpointError, GeoretrievalError, SettingsError
 from georetrieval.model import Branch, Encoder
@@ -129,7 +130,7 @@ def export_onnx(checkpoint: Path, path: Path, size: tuple[int, int]) -> float:
         ) from None
     branch, settings, kind = load_branch(checkpoint)
     encoder = branch.encoder
-    _check_size(encoder, settings.name, size)
+    check_size(encoder, size, settings.name, "images")
     part = path.with_name(path.name + ".part")
     try:
         _trace(encoder, part, size)
@@ -186,16 +187,6 @@ def _trace(encoder: Encoder, path: Path, size: tuple[int, int]) -> None:
     except Exception as error:  # whatever the exporter meets in a model it cannot express
         reason = str(error).strip().partition("\n")[0]
         raise GeoretrievalError(f"the model cannot be expressed in ONNX: {reason}") from error
-
-
-def _check_size(encoder: Encoder, name: str, size: tuple[int, int]) -> None:
-    try:
-        with torch.no_grad():
-            encoder(torch.zeros(1, 3, *size))
-    except Exception as error:  # whatever a model says to a size that it was not made for
-        raise SettingsError(
-            f"{name} cannot take images of {size[0]}x{size[1]} pixels: {error}"
-        ) from error
 
 
 def _about(encoder: Encoder, settings: EncoderSettings, kind: str) -> dict[str, Any]:

@@ -32,12 +32,7 @@ if TYPE_CHECKING:
     type=click.Choice(["known", "unknown"]),
     help="Unknown turns each query by a random angle.  [default: as in training]",
 )
-@click.option(
-    "--fov",
-    type=click.FloatRange(0, 360, min_open=True),
-    metavar="DEGREES",
-    help="Horizontal field of view that queries show.  [default: as in training]",
-)
+@options.fov
 @click.option(
     "--gallery",
     type=click.Choice(["all", "matched"]),

@@ -48,6 +48,12 @@ device = click.option(
     show_default=True,
     help="Where to compute.",
 )
+fov = click.option(
+    "--fov",
+    type=click.FloatRange(0, 360, min_open=True),
+    metavar="DEGREES",
+    help="Horizontal field of view that queries show.",
+)
 dry_run = click.option(
     "--dry-run",
     is_flag=True,
