@@ -38,6 +38,8 @@ def augment_pairs(
     kind: QueryKind,
     settings: AugmentSettings,
     generator: torch.Generator,
+    *,
+    fov: float = 360.0,
 ) -> tuple[Tensor, Tensor]:
     """Change a training batch.
 
@@ -51,11 +53,13 @@ def augment_pairs(
         Probabilities and strengths.
     generator
         On the CPU.
+    fov
+        What the query shows once it is turned; see `limit_view`.
 
     Returns
     -------
     query, reference
-        Of the same shapes.
+        Of the same shapes, but for panoramas of a limited field of view.
     """
     n = len(query)
     flip = _chance(n, settings.flip, generator)
@@ -69,6 +73,7 @@ def augment_pairs(
         degrees = torch.where(turned, degrees, 0.0)
         query = turn(query, degrees, kind)
         reference = turn(reference, degrees, "bev")
+    query = limit_view(query, fov, kind)
     return (
         _drop(_photometric(query, settings, generator), settings, generator),
         _drop(_photometric(reference, settings, generator), settings, generator),
@@ -110,6 +115,40 @@ def turn(images: Tensor, degrees: Tensor, kind: QueryKind) -> Tensor:
         free = (~exact).to(images.device)
         result[free] = _rotate(images[free], degrees[~exact])
     return result
+
+
+def limit_view(images: Tensor, fov: float, kind: QueryKind) -> Tensor:
+    """Leave of each query what a camera of a limited horizontal field of view shows.
+
+    The window lies around the panorama's centre column, and so around a BEV's upward direction,
+    which is north where the heading is known. A panorama is cropped, not resized: a degree keeps
+    its pixels, so that weights meet things at the size that they know, and less is computed.
+
+    Parameters
+    ----------
+    images : (n, 3, H, W) float
+    fov
+        Degrees, above 0 to 360.
+    kind
+        Of a ``panorama`` the middle ``fov / 360`` of its columns is returned; of a ``bev`` the
+        sector seen from its centre, black elsewhere.
+    """
+    if fov == 360:
+        return images
+    height, width = images.shape[2:]
+    if kind == "panorama":
+        columns = visible_columns(width, fov)
+        start = (width - columns) // 2
+        return images[..., start : start + columns]
+    east = torch.arange(width, device=images.device) + 0.5 - width / 2
+    north = height / 2 - torch.arange(height, device=images.device)[:, None] - 0.5
+    azimuth = torch.rad2deg(torch.atan2(east, north))
+    return images * (azimuth.abs() <= fov / 2)
+
+
+def visible_columns(width: int, fov: float) -> int:
+    """Return how many of a whole panorama's columns a field of view in degrees takes."""
+    return max(round(width * fov / 360), 1)
 
 
 def _rotate(images: Tensor, degrees: Tensor) -> Tensor:

@@ -39,7 +39,7 @@ def save_branch(path: Path, branch: Branch, settings: EncoderSettings, kind: str
     metadata = {FORMAT: json.dumps(about, sort_keys=True)}
     part = path.with_name(path.name + ".part")
     save_file(tensors, part, metadata)
-    _publish(part, path)
+    publish(part, path)
 
 
 def load_branch(path: Path) -> tuple[Branch, EncoderSettings, str]:
@@ -86,7 +86,7 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
     """Write what a run needs to continue: tensors, numbers and text only."""
     part = path.with_name(path.name + ".part")
     torch.save({"format": STATE, **state}, part)
-    _publish(part, path)
+    publish(part, path)
 
 
 def load_state(path: Path) -> dict[str, Any]:
@@ -108,7 +108,7 @@ def load_state(path: Path) -> dict[str, Any]:
     return state
 
 
-def _publish(part: Path, path: Path) -> None:
+def publish(part: Path, path: Path) -> None:
     """Give a file its name once it is on the disk, so that a power cut leaves a whole one."""
     with part.open("rb") as file:
         os.fsync(file.fileno())

@@ -51,6 +51,11 @@ class DataSettings(_Settings):
     validation_split: str = "val"
     heading: Literal["known", "unknown"] = "known"
     """Unknown: each query is turned by a random angle, in training and evaluation."""
+    fov: float = Field(default=360.0, gt=0, le=360)
+    """Horizontal field of view that queries show, degrees around the centre; a panorama is cropped,
+    a BEV black outside of the sector."""
+    train_pairs: int | None = Field(default=None, ge=2)
+    """Of the training split as published; a dry run without the data counts with it."""
 
     _off = field_validator("pairs", mode="before")(_false_is_none)
 

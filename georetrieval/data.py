@@ -41,7 +41,9 @@ class Pairs:
     queries : (P,) int64
         Rows in the query shards.
     references : (P,) int64
-        Rows in the reference shards; two pairs with one reference never share a batch.
+        Rows in the reference shards: the right one, the first of several.
+    others : list of (O_i,) int64
+        Rows of the further right ones; empty for most datasets.
     semi : list of (S_i,) int64
         Rows of the references that show the place too, but not as their centre.
     gallery : (R,) int64, ascending
@@ -53,6 +55,7 @@ class Pairs:
     ids: list[str]
     queries: NDArray[np.int64]
     references: NDArray[np.int64]
+    others: list[NDArray[np.int64]]
     semi: list[NDArray[np.int64]]
     gallery: NDArray[np.int64]
     positions: NDArray[np.float64]
@@ -69,9 +72,47 @@ class Pairs:
             ids=list(ids),
             queries=self.queries[keep],
             references=self.references[keep],
+            others=[self.others[k] for k in keep],
             semi=[self.semi[k] for k in keep],
             positions=self.positions[keep],
         )
+
+    def each(self) -> Pairs:
+        """Return a pair for each right reference of each query, to train on; the gallery stays."""
+        if not any(len(rows) for rows in self.others):
+            return self
+        counts = [1 + len(rows) for rows in self.others]
+        keep = np.repeat(np.arange(len(self)), counts)
+        rows = [
+            np.r_[first, more] for first, more in zip(self.references, self.others, strict=True)
+        ]
+        return replace(
+            self.only([self.ids[k] for k in keep]),
+            references=np.concatenate(rows),
+            others=[np.empty(0, np.int64)] * len(keep),
+        )
+
+    def matched(self) -> Pairs:
+        """Return the same pairs with a gallery of right references only, without distractors."""
+        gallery = np.unique(np.concatenate([self.references, *self.others]))
+        semi = [rows[np.isin(rows, gallery)] for rows in self.semi]
+        return replace(self, gallery=gallery, semi=semi)
+
+    def classes(self) -> NDArray[np.int64]:
+        """Return (P,) int64: pairs of one class are no negatives for each other.
+
+        They share a query or a reference, or are joined by a chain of pairs that do.
+        """
+        if len(np.unique(self.queries)) == len(self.queries):
+            return self.references
+        from scipy.sparse import coo_array
+        from scipy.sparse.csgraph import connected_components
+
+        first = int(self.queries.max()) + 1
+        ends = self.queries, first + self.references
+        size = int(ends[1].max()) + 1
+        graph = coo_array((np.ones(len(self)), ends), shape=(size, size))
+        return connected_components(graph, directed=False)[1][self.queries].astype(np.int64)
 
 
 def join(queries: ShardSet, references: ShardSet, pairs: Path | None, split: str | None) -> Pairs:
@@ -84,7 +125,7 @@ def join(queries: ShardSet, references: ShardSet, pairs: Path | None, split: str
     pairs
         ``pairs.csv``: columns query, reference (ids) and any of role (positive, semi, or gallery
         with an empty query: searched, though no query is there), d_row, d_col, split; None pairs
-        equal ids.
+        equal ids. A query may have several positive references.
     split
         Which rows of ``pairs`` count; None for all. The gallery holds all references but those
         that only other splits name.
@@ -99,7 +140,7 @@ def join(queries: ShardSet, references: ShardSet, pairs: Path | None, split: str
     query_rows = {name: row for row, name in enumerate(queries.ids)}
     reference_rows = {name: row for row, name in enumerate(references.ids)}
     if pairs is None:
-        positive = {name: name for name in query_rows if name in reference_rows}
+        positive = {name: [name] for name in query_rows if name in reference_rows}
         semi: dict[str, list[str]] = {}
         gallery = np.arange(len(references))
     else:
@@ -107,12 +148,18 @@ def join(queries: ShardSet, references: ShardSet, pairs: Path | None, split: str
         keep = [row for name, row in reference_rows.items() if name not in hidden]
         gallery = np.array(sorted(keep), np.int64)
         # What the shards lack was set aside when they were made.
-        named = len(positive)
-        positive = {q: r for q, r in positive.items() if q in query_rows and r in reference_rows}
-        if len(positive) < named:
+        named = sum(map(len, positive.values()))
+        found = {
+            query: [name for name in names if name in reference_rows]
+            for query, names in positive.items()
+            if query in query_rows
+        }
+        positive = {query: names for query, names in found.items() if names}
+        left = sum(map(len, positive.values()))
+        if left < named:
             log.warning(
                 "%d of %d pairs of %s are left out: %s or %s has no such row",
-                named - len(positive),
+                named - left,
                 named,
                 pairs,
                 queries.path,
@@ -126,12 +173,13 @@ def join(queries: ShardSet, references: ShardSet, pairs: Path | None, split: str
         )
     names = list(positive)
     rows = np.array([query_rows[name] for name in names], np.int64)
-    targets = np.array([reference_rows[name] for name in positive.values()], np.int64)
+    targets = [np.array([reference_rows[r] for r in positive[name]], np.int64) for name in names]
     latitude, longitude = (queries.columns[name][rows] for name in ("latitude", "longitude"))
     return Pairs(
         ids=names,
         queries=rows,
-        references=targets,
+        references=np.array([right[0] for right in targets], np.int64),
+        others=[right[1:] for right in targets],
         semi=[
             np.array(
                 [reference_rows[r] for r in semi.get(name, ()) if r in reference_rows], np.int64
@@ -149,9 +197,9 @@ def _example(shards: ShardSet) -> str:
 
 def _read_pairs(
     path: Path, split: str | None
-) -> tuple[dict[str, str], dict[str, list[str]], set[str]]:
+) -> tuple[dict[str, list[str]], dict[str, list[str]], set[str]]:
     """Return positives, semi-positives, and the references that only other splits name."""
-    positive: dict[str, str] = {}
+    positive: dict[str, list[str]] = {}
     semi: dict[str, list[str]] = {}
     named: set[str] = set()
     others: set[str] = set()
@@ -184,12 +232,9 @@ def _read_pairs(
                     )
                 if role == "gallery":
                     continue
-                if role == "semi":
-                    semi.setdefault(query, []).append(reference)
-                elif positive.setdefault(query, reference) != reference:
-                    raise DataError(
-                        f"{path}, line {reader.line_num}: {query} has two positive references"
-                    )
+                same = (semi if role == "semi" else positive).setdefault(query, [])
+                if reference not in same:
+                    same.append(reference)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path} cannot be read: {error}") from error
     if split is not None and not positive:

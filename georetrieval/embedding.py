@@ -12,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from bevgen import ShardSet
-from georetrieval.augment import QueryKind, to_network, turn
+from georetrieval.augment import QueryKind, limit_view, to_network, turn, visible_columns
+from georetrieval.checks import check_size
 from georetrieval.data import read_chunks
 from georetrieval.errors import DataError
 from georetrieval.model import Encoder
@@ -90,6 +91,7 @@ def embed_rows(
     threads: int = 2,
     kind: QueryKind | None = None,
     degrees: NDArray[np.float64] | None = None,
+    fov: float = 360.0,
     on_progress: Callable[[int], None] = lambda _: None,
 ) -> torch.Tensor:
     """Embed rows of shards.
@@ -106,15 +108,27 @@ def embed_rows(
         Where, and in which arithmetic.
     batch_size, threads
         Images at once; readers.
-    kind, degrees : (n,) float64
-        Turns each view first, for evaluation with unknown heading.
+    kind
+        Of queries; None for references, which are embedded whole.
+    degrees : (n,) float64, optional
+        Turns each query first, for evaluation with unknown heading.
+    fov
+        What is left of each query; see `limit_view`.
     on_progress
         Hears how many images are done.
 
     Returns
     -------
     (n, D) float32 on the device
+
+    Raises
+    ------
+    SettingsError
+        If the encoder cannot take images of that size.
     """
+    height, width = size or shards.image_shape[:2]
+    seen = visible_columns(width, fov) if kind == "panorama" else width
+    check_size(encoder, (height, seen), "the encoder", f"{shards.kind} images")
     training = encoder.training
     encoder.eval()
     parts, done = [], 0
@@ -122,9 +136,11 @@ def embed_rows(
     try:
         for images in read_chunks(shards, rows, batch_size, threads=threads):
             batch = to_network(images, size, device)
-            if degrees is not None and kind is not None:
-                angles = torch.from_numpy(degrees[done : done + len(batch)]).float()
-                batch = turn(batch, angles, kind)
+            if kind is not None:
+                if degrees is not None:
+                    angles = torch.from_numpy(degrees[done : done + len(batch)]).float()
+                    batch = turn(batch, angles, kind)
+                batch = limit_view(batch, fov, kind)
             with torch.autocast(device.type, precision, enabled=mixed):
                 parts.append(encoder(batch))
             done += len(batch)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -77,13 +77,19 @@ class Evaluation:
     gallery
         References searched.
     queries, references : list of str
-        Ids, and the id of the right reference.
+        Ids, and the id of the right reference, the first of several.
     positions, reference_positions : list of (latitude, longitude)
         None where unknown.
     checkpoints
         Hash of each branch's weights.
     methods
         Results.
+    fov
+        Degrees that each query shows, 360 for all around.
+    matched
+        Whether references that belong to no query were left out of the gallery.
+    others : list of list of str
+        Ids of each query's further right references; an empty list where no query has any.
     """
 
     data: str
@@ -97,6 +103,23 @@ class Evaluation:
     reference_positions: dict[str, tuple[float, float]]
     checkpoints: dict[str, str]
     methods: list[Method]
+    fov: float = 360.0
+    matched: bool = False
+    others: list[list[str]] = field(default_factory=list)
+
+    @property
+    def protocol(self) -> str:
+        """How the queries were posed and what they were searched among, in words."""
+        parts = [f"heading {self.heading}"]
+        if self.fov < 360:
+            parts.append(f"field of view {self.fov:g}°")
+        if self.matched:
+            parts.append("no distractors")
+        return ", ".join(parts)
+
+    def right(self, index: int) -> set[str]:
+        """Return the ids of all right references of a query."""
+        return {self.references[index], *(self.others[index] if self.others else ())}
 
     def save(self, path: Path) -> None:
         """Write JSON."""
@@ -123,6 +146,7 @@ class _Split:
 
     pairs: Pairs
     positive: NDArray[np.int64]
+    others: list[NDArray[np.int64]] | None
     semi: list[NDArray[np.int64]] | None
     queries: dict[str, Tensor]
     gallery: dict[str, Tensor]
@@ -155,6 +179,7 @@ def evaluate(
     data: DataSettings,
     split: str,
     *,
+    matched: bool = False,
     seed: int = 0,
     device: torch.device | None = None,
     on_progress: Callable[[str, int, int], None] = lambda *_: None,
@@ -170,6 +195,9 @@ def evaluate(
         Where the shards lie; may be other data than the run was trained on.
     split
         Name in pairs.csv.
+    matched
+        Search only references that are right for some query (Sample4Geo on University-1652),
+        instead of the split's whole gallery (its baseline).
     seed
         Of unknown headings and of the bootstrap.
     device
@@ -197,7 +225,8 @@ def evaluate(
     cache.mkdir(exist_ok=True)
 
     def load(which: str) -> _Split:
-        return _embed_split(root, data, which, branches, hashes, cache, seed, device, on_progress)
+        found = _embed_split(root, data, which, branches, hashes, cache, seed, device, on_progress)
+        return _without_distractors(found) if matched else found
 
     test = load(split)
     weights = {name: float(name == "panorama") for name in branches}
@@ -209,7 +238,8 @@ def evaluate(
     methods = [_search(test, name, weight, seed) for name, weight in weights.items()]
     columns = test.references.columns
     named = {name for method in methods for best in method.top for name in best}
-    right = [test.references.ids[row] for row in test.pairs.references]
+    ids = test.references.ids
+    right = [ids[row] for row in test.pairs.references]
     rows = {name: test.references.row(name) for name in named | set(right)}
     return Evaluation(
         data=str(root),
@@ -227,6 +257,9 @@ def evaluate(
         },
         checkpoints=hashes,
         methods=methods,
+        fov=data.fov,
+        matched=matched,
+        others=[[ids[row] for row in own] for own in test.pairs.others] if test.others else [],
     )
 
 
@@ -277,6 +310,7 @@ def _embed_split(
     unknown = data.heading == "unknown"
     degrees = unknown_headings(len(pairs), seed) if unknown else None
     turned = f"-unknown{seed}" if unknown else ""
+    turned += f"-fov{data.fov:g}" if data.fov < 360 else ""
     queries: dict[str, Tensor] = {}
     gallery: dict[str, Tensor] = {}
     for name, (branch, encoder) in branches.items():
@@ -288,7 +322,7 @@ def _embed_split(
             shards[name],
             joined[name].queries,
             encoder.query_size,
-            {"kind": kind, "degrees": degrees},
+            {"kind": kind, "degrees": degrees, "fov": data.fov},
         )
         reference = _View(
             f"{split} {name} reference",
@@ -301,15 +335,30 @@ def _embed_split(
         branch.encoder.to(device)
         for view, found in ((query, queries), (reference, gallery)):
             found[name] = _embed_once(view, branch, hashes[name], device, on_progress)
-    semi = [np.searchsorted(pairs.gallery, rows) for rows in pairs.semi]
-    return _Split(
-        pairs,
-        np.searchsorted(pairs.gallery, pairs.references),
-        semi if any(len(rows) for rows in semi) else None,
-        queries,
-        gallery,
-        references,
-    )
+    return _placed(pairs, queries, gallery, references)
+
+
+def _placed(
+    pairs: Pairs, queries: dict[str, Tensor], gallery: dict[str, Tensor], references: ShardSet
+) -> _Split:
+    """Say where in the gallery the right and the semi-positive references are."""
+
+    def places(lists: list[NDArray[np.int64]]) -> list[NDArray[np.int64]] | None:
+        if not any(len(rows) for rows in lists):
+            return None
+        return [np.searchsorted(pairs.gallery, rows) for rows in lists]
+
+    positive = np.searchsorted(pairs.gallery, pairs.references)
+    others, semi = places(pairs.others), places(pairs.semi)
+    return _Split(pairs, positive, others, semi, queries, gallery, references)
+
+
+def _without_distractors(split: _Split) -> _Split:
+    """Leave only references that are right for some query."""
+    pairs = split.pairs.matched()
+    kept = torch.from_numpy(np.searchsorted(split.pairs.gallery, pairs.gallery))
+    gallery = {name: vectors[kept.to(vectors.device)] for name, vectors in split.gallery.items()}
+    return _placed(pairs, split.queries, gallery, split.references)
 
 
 def _common_ids(shards: dict[str, ShardSet], joined: dict[str, Pairs]) -> list[str]:
@@ -376,7 +425,12 @@ def _rank(split: _Split, weight: float, top: int) -> Ranking:
         return fuse(parts["panorama"], parts["bev"], weight)
 
     return rank_references(
-        joined(split.queries), joined(split.gallery), split.positive, split.semi, top=top
+        joined(split.queries),
+        joined(split.gallery),
+        split.positive,
+        split.semi,
+        others=split.others,
+        top=top,
     )
 
 
@@ -400,6 +454,12 @@ def _search(split: _Split, name: str, weight: float, seed: int) -> Method:
 def as_table(evaluation: Evaluation) -> list[dict[str, Any]]:
     """Return one row of figures for each method, for printing."""
     return [
-        {"method": m.name, "weight": m.weight, **{k: str(v) for k, v in m.figures.items()}}
+        {
+            "method": m.name,
+            "weight": m.weight,
+            "protocol": evaluation.protocol,
+            "gallery": evaluation.gallery,
+            **{k: str(v) for k, v in m.figures.items()},
+        }
         for m in evaluation.methods
     ]

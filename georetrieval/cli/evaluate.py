@@ -32,7 +32,19 @@ if TYPE_CHECKING:
     type=click.Choice(["known", "unknown"]),
     help="Unknown turns each query by a random angle.  [default: as in training]",
 )
-@click.option("--name", metavar="NAME", help="Name of the result.  [default: the split]")
+@options.fov
+@click.option(
+    "--gallery",
+    type=click.Choice(["all", "matched"]),
+    default="all",
+    show_default=True,
+    help="Matched leaves out references that belong to no query: distractors.",
+)
+@click.option(
+    "--name",
+    metavar="NAME",
+    help="Name of the result.  [default: the split and the protocol, such as test-unknown-fov90]",
+)
 @options.device
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 def command(
@@ -41,6 +53,8 @@ def command(
     split: str,
     reference: Path | None,
     heading: str | None,
+    fov: float | None,
+    gallery: str,
     name: str | None,
     device: str,
     as_json: bool,
@@ -53,7 +67,7 @@ def command(
     from georetrieval.processes import join_processes
 
     settings = options.run_settings(run)
-    changes = {"reference": reference, "heading": heading}
+    changes = {"reference": reference, "heading": heading, "fov": fov}
     data = settings.data.model_copy(update={k: v for k, v in changes.items() if v is not None})
     with Progress(console=Console(stderr=True), transient=True) as progress:
         tasks = {}
@@ -68,15 +82,27 @@ def command(
             root or data.root or Path(),
             data,
             split,
+            matched=gallery == "matched",
             seed=settings.seed,
             device=join_processes(device).device,
             on_progress=on_progress,
         )
-    result.save(run / f"evaluation-{name or split}.json")
+    result.save(run / f"evaluation-{name or _name(result)}.json")
     if as_json:
         click.echo(json.dumps(as_table(result), indent=2))
         return
     _print_table(result)
+
+
+def _name(result: Evaluation) -> str:
+    """Name a result by its protocol, so that none is written over another's."""
+    parts = [
+        result.split,
+        "unknown" if result.heading == "unknown" else "",
+        f"fov{result.fov:g}" if result.fov < 360 else "",
+        "matched" if result.matched else "",
+    ]
+    return "-".join(part for part in parts if part)
 
 
 def _print_table(result: Evaluation) -> None:
@@ -85,7 +111,7 @@ def _print_table(result: Evaluation) -> None:
 
     table = Table(
         title=f"{len(result.queries):,} queries of split {result.split} among"
-        f" {result.gallery:,} references, heading {result.heading}",
+        f" {result.gallery:,} references, {result.protocol}",
         caption="per cent, rank and metres; below, 95 % intervals (bootstrap over queries)",
     )
     table.add_column("method")

@@ -15,6 +15,24 @@ if TYPE_CHECKING:
 PATH = click.Path(path_type=Path)
 SETTINGS_FILE = "georetrieval.toml"
 
+
+class _Size(click.ParamType):
+    """Height and width in pixels."""
+
+    name = "HxW"
+
+    def convert(
+        self, value: str, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, int]:
+        """Read ``384x768``."""
+        height, _, width = value.partition("x")
+        if not (height.isdecimal() and width.isdecimal() and int(height) and int(width)):
+            self.fail(f"{value!r} is no height and width in pixels, such as 384x768", param, ctx)
+        return int(height), int(width)
+
+
+SIZE = _Size()
+
 run = click.option(
     "--run",
     type=PATH,
@@ -29,6 +47,23 @@ device = click.option(
     default="auto",
     show_default=True,
     help="Where to compute.",
+)
+fov = click.option(
+    "--fov",
+    type=click.FloatRange(0, 360, min_open=True),
+    metavar="DEGREES",
+    help="Horizontal field of view that queries show.",
+)
+dry_run = click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Print sizes, steps, learning rate and memory; needs no data, and writes nothing.",
+)
+pairs = click.option(
+    "--pairs",
+    type=click.IntRange(min=2),
+    metavar="N",
+    help="Training pairs for --dry-run.  [default: those of the data, or as published]",
 )
 
 

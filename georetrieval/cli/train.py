@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 )
 @options.run
 @options.device
+@options.dry_run
+@options.pairs
 @click.option("--resume", is_flag=True, help="Continue the run where it stopped.")
 @click.option("--tensorboard", is_flag=True, help="Also write figures for TensorBoard.")
 @click.option("--wandb", is_flag=True, help="Also send figures to Weights & Biases.")
@@ -55,6 +57,8 @@ def command(
     branches: tuple[str, ...],
     run: Path,
     device: str,
+    dry_run: bool,
+    pairs: int | None,
     resume: bool,
     tensorboard: bool,
     wandb: bool,
@@ -63,6 +67,7 @@ def command(
     from rich.console import Console
     from rich.logging import RichHandler
 
+    from georetrieval.cli.dry_run import print_forecast
     from georetrieval.cli.training_view import TrainingView
     from georetrieval.config import load_settings, settings_json
     from georetrieval.processes import join_processes
@@ -73,6 +78,11 @@ def command(
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler])
     settings = load_settings(_find_recipe(root, recipe), overrides)
     folder = settings.data.root or root
+    if dry_run:
+        print_forecast(settings, folder, branches or None, pairs)
+        return 0
+    if pairs is not None:
+        raise SettingsError("--pairs goes with --dry-run: training counts them itself")
     processes = join_processes(device)
     if processes.first:
         _check_run(run, resume)
@@ -125,6 +135,8 @@ def _check_run(run: Path, resume: bool) -> None:
     old = list(run.glob("*.state")) if run.is_dir() else []
     if old and not resume:
         raise CheckpointError(f"{run} holds a run: add --resume, or name a new folder with --run")
+    if not resume and run.is_dir() and (found := sorted(run.glob("*.safetensors"))):
+        raise CheckpointError(f"{found[0]} was not trained here: name a new folder with --run")
     if resume and not old:
         raise CheckpointError(f"{run} holds nothing to resume: leave out --resume")
 

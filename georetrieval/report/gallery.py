@@ -121,7 +121,7 @@ def gallery(
 
 
 def _card(evaluation: Evaluation, method: Method, index: int, pictures: Pictures) -> str:
-    name, right = evaluation.queries[index], evaluation.references[index]
+    name = evaluation.queries[index]
     rank = method.ranks[index] + 1
     metres = method.metres[index]
     verdict = "found first" if rank == 1 else f"right one ranked {rank:,} of {evaluation.gallery:,}"
@@ -140,7 +140,7 @@ def _card(evaluation: Evaluation, method: Method, index: int, pictures: Pictures
         f'<article class="card {grade}"><header><code>{escape(name)}</code>'
         f'<span class="verdict">{verdict}</span>{off}{_other_ranks(evaluation, method, index)}'
         f'</header><div class="views">{views}</div>'
-        f'<ol class="tiles">{_tiles(method, index, right, pictures)}</ol></article>'
+        f'<ol class="tiles">{_tiles(evaluation, method, index, pictures)}</ol></article>'
     )
 
 
@@ -152,17 +152,20 @@ def _other_ranks(evaluation: Evaluation, method: Method, index: int) -> str:
     return f'<span class="others">rank by {" · ".join(texts)}</span>'
 
 
-def _tiles(method: Method, index: int, right: str, pictures: Pictures) -> str:
+def _tiles(evaluation: Evaluation, method: Method, index: int, pictures: Pictures) -> str:
+    first, right = evaluation.references[index], evaluation.right(index)
     rank = method.ranks[index] + 1
     best = method.top[index]
     tiles = []
     for place, (name, score) in enumerate(zip(best, method.scores[index], strict=True), start=1):
         # Where scores tie, the rank counts against the model, whatever order they are shown in.
-        tied = name == right and rank != place
+        tied = right == {name} and rank != place
         note = f"tied, ranks {rank:,}" if tied else f"{place}"
-        tiles.append(_tile(name, note, f"{score:.3f}", name == right, pictures))
-    if right not in best:
-        tiles.append(_tile(right, f"rank {rank:,}", "", True, pictures, apart=True))
+        tiles.append(_tile(name, note, f"{score:.3f}", name in right, pictures))
+    if not right & set(best):
+        # Of several right ones it is not known here which ranks best.
+        note = f"rank {rank:,}" if len(right) == 1 else f"one of {len(right)}"
+        tiles.append(_tile(first, note, "", True, pictures, apart=True))
     return "".join(tiles)
 
 

@@ -96,13 +96,13 @@ def _file(name: str) -> str:
 def title_evaluations(
     evaluations: Sequence[Evaluation], names: Sequence[str] | None = None
 ) -> list[Titled]:
-    """Name evaluations: as told, or by split, by data where they differ, and unknown heading."""
+    """Name evaluations: as told, or by split, by data where they differ, and the protocol."""
     if names is None:
         several = len({one.data for one in evaluations}) > 1
         names = [
             (f"{Path(one.data).name}, " if several else "")
             + one.split
-            + (", heading unknown" if one.heading == "unknown" else "")
+            + ("" if one.protocol == "heading known" else f", {one.protocol}")
             for one in evaluations
         ]
     titled = []
@@ -267,7 +267,7 @@ def notes(run: Path, titled: Sequence[Titled]) -> str:
         shown = _folded("All settings of the run", f"<pre>{escape(text)}</pre>")
     sources = "".join(
         f"<li>{escape(one.name)}: data <code>{escape(one.evaluation.data)}</code>, split"
-        f" <code>{escape(one.evaluation.split)}</code>, heading {escape(one.evaluation.heading)},"
+        f" <code>{escape(one.evaluation.split)}</code>, {escape(one.evaluation.protocol)},"
         f" {len(one.evaluation.queries):,} queries, {one.evaluation.gallery:,} references</li>"
         for one in titled
     )

@@ -27,7 +27,7 @@ GALLERY_ROWS = 24  # random queries, and as many failures, over all evaluations:
 PLAN_QUERIES = 1500  # over all evaluations
 PLAN_TILES = 6000
 TONES = {"panorama": "panorama", "bev": "bev", "both": "both", "both, weight chosen": "chosen"}
-SHARES = ("R@1", "R@5", "R@10", "R@1%", "hit rate")
+SHARES = ("R@1", "R@5", "R@10", "R@1%", "AP", "hit rate")
 MEDIANS = ("median rank", "median metres")
 
 
@@ -186,20 +186,22 @@ def details(
 
 def _explanation(evaluation: Evaluation, folder: Path) -> str:
     size = evaluation.gallery
-    heading = (
-        " Each query was turned by a random angle before the search; pictures show it unturned."
-        if evaluation.heading == "unknown"
-        else ""
-    )
+    posed = f" Protocol: {escape(evaluation.protocol)}."
+    if evaluation.heading == "unknown":
+        posed += " Each query was turned by a random angle before the search"
+        posed += "; pictures show it unturned."
+    if evaluation.fov < 360:
+        posed += f" Queries showed {evaluation.fov:g} degrees; pictures show them whole."
     return (
         f'<p class="how">{len(evaluation.queries):,} queries of split'
         f" <code>{escape(evaluation.split)}</code> in <code>{escape(folder.absolute().name)}</code>"
         f", each searched among {size:,} tiles. <b>R@k</b> is the share, in per cent, of queries"
         " whose right tile is among the first <i>k</i>; for <b>R@1%</b> that is the first"
-        f" hundredth of the gallery, here {max(size // 100, 1):,}. The <b>hit rate</b> is R@1 that"
+        f" hundredth of the gallery, here {max(size // 100, 1):,}. <b>AP</b> is the mean"
+        " average precision. The <b>hit rate</b> is R@1 that"
         " forgives tiles which show the place off their centre. The <b>median rank</b> is 1 at"
         " best; the <b>median metres</b> lie between a query and its best match. In small type:"
-        f" 95&nbsp;% intervals.{heading}</p>"
+        f" 95&nbsp;% intervals.{posed}</p>"
     )
 
 

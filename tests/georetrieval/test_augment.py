@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 import bevgen
-from georetrieval.augment import _rotate, augment_pairs, mirror, to_network, turn
+from georetrieval.augment import _rotate, augment_pairs, limit_view, mirror, to_network, turn
 from georetrieval.config import AugmentSettings
 
 NOTHING = {"flip": 0, "turn": 0, "photometric": 0, "blur_or_sharpen": 0, "dropout": 0}
@@ -83,6 +83,54 @@ def test_free_turns_agree_with_the_panorama_too(views):
         assert difference.mean() < 0.01
         wrong = turn(bev, -degrees, "bev")
         assert (wrong - expected).abs()[..., ring(8, 45)].mean() > 0.05
+
+
+@pytest.mark.parametrize("fov", [70, 90, 180, 300])
+def test_a_limited_panorama_shows_the_sector_that_is_left_of_the_bev(views, fov):
+    query, bev = views
+    window = limit_view(query, fov, "panorama")
+    columns = window.shape[3]
+    assert columns == round(256 * fov / 360)
+    # Put back in its place, all else black, and projected by bevgen.
+    alone = torch.zeros_like(query)
+    start = (256 - columns) // 2
+    alone[..., start : start + columns] = window
+    expected = seen_from_above(alone)
+    sector = limit_view(bev, fov, "bev")
+    wrong = (sector - expected).abs().amax(1)[:, ring(6, 60)] > 1e-4
+    # At the sector's edges the projection mixes a column of panorama with black.
+    assert wrong.float().mean() < 0.04
+    seen = (sector[0].sum(0) > 0)[ring(6, 48)].float().mean().item()
+    assert seen == pytest.approx(fov / 360, abs=0.01)
+    assert sector[..., : SIZE // 2 - 10, SIZE // 2].gt(0).all()  # north of the camera
+    assert sector[..., SIZE // 2 + 10 :, SIZE // 2].gt(0).any() == (fov == 360)
+
+
+def test_a_whole_view_is_left_as_it_is(views):
+    for images, kind in zip(views, ("panorama", "bev"), strict=True):
+        assert limit_view(images, 360.0, kind) is images
+
+
+@pytest.mark.parametrize("kind", ["panorama", "bev"])
+def test_what_lies_outside_of_the_window_leaves_no_trace(kind):
+    """In training the views are mirrored and turned first, and coloured last."""
+    shape = (4, 3, 32, 64 if kind == "panorama" else 32)
+    query, reference = noise(*shape), noise(4, 3, 32, 32, seed=1)
+    results = []
+    for seed in (2, 3):
+        # By a whole turn of nothing but the unseen part: behind the camera.
+        other = query.clone()
+        behind = noise(*shape, seed=seed)
+        if kind == "panorama":
+            other[..., :8], other[..., -8:] = behind[..., :8], behind[..., -8:]
+        else:
+            other[..., 17:, 12:20] = behind[..., 17:, 12:20]
+        settings = AugmentSettings(turn=0)
+        generator = torch.Generator().manual_seed(7)
+        results.append(augment_pairs(other, reference, kind, settings, generator, fov=90))
+    assert torch.equal(results[0][0], results[1][0])
+    assert torch.equal(results[0][1], results[1][1])
+    assert results[0][0].shape[3] == (16 if kind == "panorama" else 32)
 
 
 def test_east_comes_to_north_at_90_degrees():

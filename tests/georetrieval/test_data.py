@@ -89,6 +89,43 @@ def test_a_gallery_may_hold_more_than_its_queries_name(tmp_path, queries, refere
     assert join(queries, references, path, "train").gallery.tolist() == [0, 1, 4, 5]
 
 
+def test_several_positives_are_kept_for_search_and_taken_apart_for_training(
+    tmp_path, queries, references
+):
+    path = csv_of(
+        tmp_path,
+        "query,reference,role\n"
+        "q0,r0,positive\nq0,r1,positive\nq0,r0,positive\nq0,r9,positive\n"  # once more, and gone
+        "q1,r2,positive\nq1,r5,semi\nq1,r0,semi\nq2,r2,positive\nq2,r3,positive\n",
+    )
+    pairs = join(queries, references, path, None)
+    assert pairs.ids == ["q0", "q1", "q2"]
+    assert pairs.references.tolist() == [0, 2, 2]
+    assert [rows.tolist() for rows in pairs.others] == [[1], [], [3]]
+    each = pairs.each()
+    assert each.ids == ["q0", "q0", "q1", "q2", "q2"]
+    assert each.queries.tolist() == [0, 0, 1, 2, 2]
+    assert each.references.tolist() == [0, 1, 2, 2, 3]
+    assert [rows.tolist() for rows in each.others] == [[]] * 5
+    assert [rows.tolist() for rows in each.semi] == [[], [], [5, 0], [], []]
+    # q1 and q2 share r2, and so r3 is no negative of q1's.
+    a, b, c, d, e = each.classes()
+    assert a == b
+    assert c == d == e
+    assert a != c
+    matched = pairs.matched()
+    assert matched.gallery.tolist() == [0, 1, 2, 3]
+    assert [rows.tolist() for rows in matched.semi] == [[], [0], []]
+    assert matched.ids == pairs.ids
+
+
+def test_with_one_positive_each_the_classes_are_the_references(tmp_path, queries, references):
+    path = csv_of(tmp_path, "query,reference\nq0,r4\nq1,r2\nq2,r4\n")
+    pairs = join(queries, references, path, None)
+    assert pairs.each() is pairs
+    assert pairs.classes().tolist() == [4, 2, 4]
+
+
 def test_bom_and_windows_line_ends(tmp_path, queries, references):
     path = csv_of(tmp_path, "\ufeffquery,reference,split\r\nq0,r0,train\r\nq1,r5,train\r\n")
     assert join(queries, references, path, "train").references.tolist() == [0, 5]
@@ -125,7 +162,6 @@ def test_only_keeps_the_order_asked_for(tmp_path, queries, references):
         ("query,reference,role\nq0,r0,\nq1,r1,maybe\n", "line 3: role must be one of positive"),
         ("query,reference,role\nq0,r0,\nq1,r1,gallery\n", "line 3: expected 3 values with a query"),
         ("query,reference,role\nq0,r0,\n,r1,semi\n", "line 3: expected 3 values with a query"),
-        ("query,reference\nq0,r0\nq0,r1\n", "line 3: q0 has two positive references"),
         ("query,reference,split\nq0,r0,train\nq1,r1\n", "line 3: expected 3 values"),
         ("query,reference\nq0,r0,train\n", "line 2: expected 2 values"),
         ("query,reference\n,r0\n", "line 2: expected 2 values with a query"),

@@ -22,12 +22,13 @@ CPU = torch.device("cpu")
 DATA = DataSettings()
 
 
-def untrained(run: Path, *names: str, seed: int = 0) -> Path:
+def untrained(run: Path, *names: str, seed: int = 0, model: str = ENCODER.name) -> Path:
     """Write random branches; even these match colours better than chance."""
     run.mkdir(exist_ok=True)
     for name in names:
         torch.manual_seed(seed)
-        save_branch(run / f"{name}.safetensors", Branch(ENCODER), ENCODER, name)
+        encoder = ENCODER.model_copy(update={"name": model})
+        save_branch(run / f"{name}.safetensors", Branch(encoder), encoder, name)
     return run
 
 
@@ -274,8 +275,42 @@ def test_unknown_heading_turns_both_query_views_alike(world, run):
     known = evaluate(run, world.root, DATA, "test", seed=1)
     assert first == again
     assert first.heading == "unknown"
+    assert (first.protocol, known.protocol) == ("heading unknown", "heading known")
     assert [m.scores for m in first.methods] != [m.scores for m in other.methods]
     assert [m.scores for m in first.methods] != [m.scores for m in known.methods]
+
+
+@pytest.mark.parametrize("fov", [90, 180])
+def test_a_limited_field_of_view_equals_a_search_by_hand(world, tmp_path, fov):
+    run = untrained(tmp_path / "run", "panorama", "bev", model="test_vit")
+    whole = evaluate(run, world.root, DATA, "test")
+    data = replace_data(fov=fov)
+    heard: set[str] = set()
+    found = evaluate(run, world.root, data, "test", on_progress=lambda title, *_: heard.add(title))
+    assert found.protocol == f"heading known, field of view {fov}°"
+    assert {title for title in heard if "reference" in title} == set()  # those are whole
+    tested = [i for i, s in zip(world.ids, world.splits, strict=True) if s == "test"]
+    references = ShardSet(world.root / "satellite.h5")
+    step = 64 * fov // 360 // 2
+    for name in ("panorama", "bev"):
+        shards = ShardSet(world.root / f"{name}.h5")
+        images = np.asarray(shards.read([shards.row(i) for i in tested]), np.float32) / 255
+        if name == "panorama":
+            images = images[:, :, 32 - step : 32 + step]
+        else:
+            y, x = 15.5 - np.mgrid[:32, :32][0], np.mgrid[:32, :32][1] - 15.5
+            ahead = np.abs(x) <= y if fov == 90 else y >= 0
+            images = images * ahead[..., None]
+        tiles = references.read([references.row(i) for i in tested])
+        branch, *_ = load_branch(run / f"{name}.safetensors")
+        with torch.no_grad():
+            q = branch.encoder(torch.from_numpy(images).permute(0, 3, 1, 2))
+            r = branch.encoder(torch.from_numpy(tiles).permute(0, 3, 1, 2) / 255)
+        scores = (q @ r.T).numpy()
+        method = next(m for m in found.methods if m.name == name)
+        np.testing.assert_allclose(np.array(method.scores)[:, 0], scores.max(1), atol=1e-4)
+        assert method.ranks == ((scores >= np.diag(scores)[:, None]).sum(1) - 1).tolist()
+    assert [m.scores for m in found.methods] != [m.scores for m in whole.methods]
 
 
 def test_semi_positives_count_for_the_hit_rate_alone(small_world, run):
@@ -296,6 +331,64 @@ def test_semi_positives_count_for_the_hit_rate_alone(small_world, run):
     assert plain.figures["hit rate"] == plain.figures["R@1"]
     expected = 100 * np.mean(np.array(plain.ranks) <= 1)
     assert semi.figures["hit rate"].value == pytest.approx(expected)
+
+
+def test_several_right_references_and_distractors_equal_a_search_by_hand(small_world, run):
+    """As University-1652 from satellite to drone: places have several views, some nobody asks."""
+    world = small_world
+    tested = [i for i, s in zip(world.ids, world.splits, strict=True) if s == "test"]
+    spare = [i for i, s in zip(world.ids, world.splits, strict=True) if s == "train"]
+    # The first query has one view, the last six; two tiles of the remaining are distractors.
+    right = {q: [q, *spare[k * (k - 1) // 2 :][:k]] for k, q in enumerate(tested)}
+    wanted = {name for own in right.values() for name in own}
+    unused = [name for name in world.ids if name not in wanted]
+    distractors, hidden = unused[:2], unused[2:]
+    rows = [f"{q},{r},test" for q, own in right.items() for r in own]
+    rows += [f"{name},{name},val" for name in hidden]
+    (world.root / "pairs.csv").write_text("query,reference,split\n" + "\n".join(rows))
+    branch, *_ = load_branch(run / "bev.safetensors")
+    vectors = {}
+    for kind in ("bev", "satellite"):
+        shards = ShardSet(world.root / f"{kind}.h5")
+        images = torch.from_numpy(shards.read(range(len(shards)))).permute(0, 3, 1, 2) / 255
+        with torch.no_grad():
+            vectors[kind] = dict(zip(shards.ids, branch.encoder(images), strict=True))
+    for matched, gallery in ((False, [*wanted, *distractors]), (True, list(wanted))):
+        found = evaluate(run, world.root, DATA, "test", matched=matched)
+        assert found.gallery == len(gallery)
+        assert found.protocol == "heading known" + ", no distractors" * matched
+        method = next(m for m in found.methods if m.name == "bev")
+        precisions = []
+        for k, query in enumerate(found.queries):
+            assert found.right(k) == set(right[query])
+            scores = {r: float(vectors["bev"][query] @ vectors["satellite"][r]) for r in gallery}
+            order = sorted(gallery, key=lambda r: -scores[r])
+            places = [p for p, r in enumerate(order) if r in right[query]]
+            assert method.ranks[k] == places[0]
+            assert method.top[k] == order[:5]
+            steps = [((i / p if p else 1) + (i + 1) / (p + 1)) / 2 for i, p in enumerate(places)]
+            precisions.append(np.mean(steps))
+        assert method.figures["AP"].value == pytest.approx(100 * np.mean(precisions))
+        found.save(run / "evaluation-x.json")
+        assert Evaluation.load(run / "evaluation-x.json") == found
+
+
+def test_the_gallery_of_matched_references_keeps_their_semi_positives(small_world, run):
+    world = small_world
+    tested = [i for i, s in zip(world.ids, world.splits, strict=True) if s == "test"]
+    semi = {q: [tested[k - 1], world.ids[0]] for k, q in enumerate(tested)}
+    rows = [f"{q},{q},positive" for q in tested]
+    rows += [f"{q},{r},semi" for q, own in semi.items() for r in own]
+    (world.root / "pairs.csv").write_text("query,reference,role\n" + "\n".join(rows))
+    found = evaluate(run, world.root, replace_data(validation_split="none"), "test", matched=True)
+    assert found.gallery == len(tested)
+    scores, own = by_hand(run, world, "bev", "test")
+    method = next(m for m in found.methods if m.name == "bev")
+    hits = []
+    for k, query in enumerate(own):
+        row = {name: scores[k, j] for j, name in enumerate(own) if name not in semi[query]}
+        hits.append(max(row, key=row.__getitem__) == query)
+    assert method.figures["hit rate"].value == pytest.approx(100 * np.mean(hits))
 
 
 def test_unknown_positions_leave_metres_out(small_world, run):

@@ -52,6 +52,74 @@ def test_ranks_equal_brute_force_also_with_ties(data):
     assert found.gallery == references
 
 
+def published_precision(row, right):
+    """Average precision as University-1652 defines it, over a list in its worst order."""
+    order = sorted(range(len(row)), key=lambda k: (-row[k], k in right))
+    total, found = 0.0, 0
+    for rank, k in enumerate(order):
+        if k in right:
+            precision = (found + 1) / (rank + 1)
+            old = found / rank if rank > 0 else 1.0
+            total += (old + precision) / 2 / len(right)
+            found += 1
+    return total
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_several_right_references_equal_brute_force_also_with_ties(data):
+    queries = data.draw(st.integers(1, 12))
+    references = data.draw(st.integers(2, 25))
+    random = np.random.default_rng(data.draw(st.integers(0, 10**6)))
+    q = random.integers(-2, 3, (queries, 2)).astype(np.float32)
+    g = random.integers(-2, 3, (references, 2)).astype(np.float32)
+    drawn = [random.permutation(references) for _ in range(queries)]
+    counts = random.integers(1, min(6, references), queries)
+    right = [order[:count] for order, count in zip(drawn, counts, strict=True)]
+    semi = [order[count : count + 2] for order, count in zip(drawn, counts, strict=True)]
+    found = rank_references(
+        torch.from_numpy(q),
+        torch.from_numpy(g),
+        np.array([rows[0] for rows in right]),
+        semi if data.draw(st.booleans()) else None,
+        others=[rows[1:] for rows in right],
+        chunk=data.draw(st.integers(1, 15)),
+    )
+    for k, row in enumerate(q @ g.T):
+        best = row[right[k]].max()
+        wrong = [j for j in range(references) if j not in right[k]]
+        assert found.rank[k] == sum(row[j] >= best for j in wrong)
+        assert found.precision[k] == pytest.approx(
+            published_precision(row, set(right[k].tolist())), abs=1e-12
+        )
+
+
+def test_average_precision_by_hand():
+    """Right ones at the first, third and fourth place of five."""
+    gallery = torch.tensor([[0.9], [0.8], [0.7], [0.6], [0.5]])
+    found = rank_references(torch.ones(1, 1), gallery, np.array([2]), others=[np.array([0, 3])])
+    expected = ((1 + 1) / 2 + (1 / 2 + 2 / 3) / 2 + (2 / 3 + 3 / 4) / 2) / 3
+    assert found.precision[0] == pytest.approx(expected)
+    assert found.rank[0] == 0
+    # All alike: every wrong one comes first.
+    alike = torch.ones(5, 1)
+    same = rank_references(torch.ones(1, 1), alike, np.array([2]), others=[np.array([0])])
+    assert same.rank[0] == 3
+    assert same.precision[0] == pytest.approx(((0 + 1 / 4) / 2 + (1 / 4 + 2 / 5) / 2) / 2)
+
+
+def test_intervals_of_many_different_precisions_are_those_of_their_mean():
+    rank = np.arange(4000)
+    figure = summarize(ranking(rank, 9000), np.full(4000, math.nan))["AP"]
+    values = 100 * np.where(rank == 0, 1, 0.5 / (rank + 1))
+    random = np.random.default_rng(0)
+    means = [values[random.integers(0, 4000, 4000)].mean() for _ in range(2000)]
+    low, high = np.percentile(means, [2.5, 97.5])
+    assert figure.value == pytest.approx(values.mean())
+    assert abs(figure.low - low) < 0.15 * (high - low)
+    assert abs(figure.high - high) < 0.15 * (high - low)
+
+
 def test_real_vectors_equal_brute_force_in_float64():
     random = np.random.default_rng(0)
     g = random.normal(size=(700, 48))
@@ -125,7 +193,8 @@ def ranking(rank, gallery, hit=None):
     rank = np.asarray(rank, np.int64)
     empty = np.zeros((len(rank), 1))
     hits = rank if hit is None else np.asarray(hit, np.int64)
-    return Ranking(rank, hits, empty.astype(np.int64), empty.astype(np.float32), gallery)
+    precision = np.where(rank == 0, 1, 0.5 / (rank + 1))
+    return Ranking(rank, hits, precision, empty.astype(np.int64), empty.astype(np.float32), gallery)
 
 
 def test_figures_of_known_ranks():
@@ -139,6 +208,9 @@ def test_figures_of_known_ranks():
         "R@10": 60,
         "R@1%": 70,  # the first 30, ranks 0 to 29
         "hit rate": 30,
+        "AP": pytest.approx(
+            10 * (2 + sum(1 / (2 * (r + 1)) for r in (3, 4, 5, 9, 10, 30, 31, 99)))
+        ),
         "median rank": 8,  # between the sixth and the eleventh place
         "median metres": 25,
     }
@@ -161,6 +233,7 @@ def test_intervals_are_those_of_drawing_queries_again(count):
     expected = {
         "R@1": 100 * (rank < 1)[picks].mean(1),
         "R@5": 100 * (rank < 5)[picks].mean(1),
+        "AP": 100 * np.where(rank == 0, 1, 0.5 / (rank + 1))[picks].mean(1),
         "median rank": np.median(rank[picks] + 1.0, axis=1),
         "median metres": np.median(metres[picks], axis=1),
     }

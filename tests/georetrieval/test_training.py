@@ -119,6 +119,7 @@ def test_trained_on_wrong_pairs_recall_is_chance(tmp_path):
         {"optim__precision": "bfloat16"},
         {"data": {"heading": "unknown"}, "augment__turn": 0.5},
         {"augment__turn": 1, "augment__free_turn": True},
+        {"data": {"heading": "unknown", "fov": 180}, "encoder__name": "convnext_atto"},
         {"encoder__query_size": (48, 48), "encoder__reference_size": (64, 64)},
         {"encoder__name": "test_vit", "encoder__gradient_checkpointing": True},
         {"sampling__geographic": False, "sampling__mine_every": 0},

@@ -1,0 +1,91 @@
+"""`georetrieval import-weights`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from georetrieval.cli import COMMANDS, options
+from georetrieval.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from georetrieval.config import EncoderSettings, Settings
+
+
+@click.command("import-weights", help=COMMANDS["import-weights"])
+@click.argument("source", type=options.PATH, metavar="FILE")
+@click.option(
+    "--kind",
+    type=click.Choice(["panorama", "bev"]),
+    required=True,
+    help="What its queries are: panoramas (Sample4Geo) or bird's-eye views (EP-BEV).",
+)
+@click.option(
+    "-o", "--out", type=options.PATH, required=True, metavar="FOLDER", help="Folder of the run."
+)
+@click.option(
+    "--encoder",
+    metavar="NAME",
+    help="The model of timm.  [default: that of the published weights, ConvNeXt-B]",
+)
+@click.option(
+    "--query-size", type=options.SIZE, help="Of queries for the network, such as 384x768."
+)
+@click.option("--reference-size", type=options.SIZE, help="Of references, such as 384x384.")
+def command(
+    source: Path,
+    kind: str,
+    out: Path,
+    encoder: str | None,
+    query_size: tuple[int, int] | None,
+    reference_size: tuple[int, int] | None,
+) -> None:
+    """Read weights of Sample4Geo or EP-BEV into a run to evaluate or to train from."""
+    from georetrieval.checkpoints import checkpoint_hash
+    from georetrieval.config import EncoderSettings
+    from georetrieval.exchange import PUBLISHED, import_branch
+
+    path = out / f"{kind}.safetensors"
+    if path.exists():
+        raise CheckpointError(f"{path} exists already: delete it, or name another --out")
+    settings = EncoderSettings(
+        name=encoder or PUBLISHED,
+        pretrained=False,
+        query_size=query_size,
+        reference_size=reference_size,
+    )
+    run_settings = _read_settings(out)
+    branch = import_branch(source, path, kind, settings)
+    about = f"{kind}: weights of {source.name} (sha256 {checkpoint_hash(source)}...)"
+    _write_settings(out, run_settings, kind, settings, about)
+    numbers = sum(p.numel() for p in branch.encoder.parameters())
+    click.echo(
+        f"{path}: {settings.name}, {numbers:,} parameters,"
+        f" scale {branch.logit_scale.exp().item():.1f}. Next: georetrieval evaluate --run {out}"
+        " --data FOLDER"
+    )
+
+
+def _read_settings(out: Path) -> Settings | None:
+    return options.run_settings(out) if (out / "settings.json").exists() else None
+
+
+def _write_settings(
+    out: Path, before: Settings | None, kind: str, encoder: EncoderSettings, about: str
+) -> None:
+    """Add the branch to the run's settings, so that other commands know the run."""
+    from georetrieval.config import BranchSettings, Settings, settings_json
+
+    branch = BranchSettings(encoder=encoder)
+    if before is None:
+        settings = Settings(
+            about=about,
+            panorama=branch if kind == "panorama" else None,
+            bev=branch if kind == "bev" else None,
+        )
+    else:
+        both = "; ".join(text for text in (before.about, about) if text)
+        settings = before.model_copy(update={"about": both, kind: branch})
+    (out / "settings.json").write_text(settings_json(settings), "utf-8")
