@@ -10,8 +10,9 @@ change with either shift. How much agreement is chance, pairs that do not belong
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import combinations_with_replacement, product
 from typing import Literal, get_args
 
 import numpy as np
@@ -22,6 +23,7 @@ from bevgen.geometry import PanoramaView, Pose
 
 Array = NDArray[np.float64]
 Floats = NDArray[np.float32]
+Grey = NDArray[np.uint8]
 Spectrum = NDArray[np.complex64]
 Heading = Literal["known", "common", "per-image"]
 
@@ -32,36 +34,36 @@ NEAR, FAR = 0.8, 10.0  # camera heights from the nadir within which ground is co
 RINGS = int(math.log(FAR / NEAR) / STEP) + 1
 SMOOTHING = 1.5  # cells by which pictures are smoothed before their edges are taken
 SURROUND = 6.0  # cells around an edge, relative to whose mean strength it counts
-WRONG_PAIRS = 600  # about so many tell what chance does, in 4 to 12 arrangements
+ARRANGEMENTS = 12  # of wrong pairs, which tell what chance does
 SHARPNESS = 3.0  # how fast belief in a heading grows with its agreement, if each image has its own
 HORIZON_COARSE = np.arange(-12.0, 12.1, 2.0)  # degrees around the horizon that was told
 HORIZON_FINE = np.arange(-2.0, 2.1, 0.5)  # degrees around the best of those
 RESAMPLES = 200
-CLEAR, WEAK = 10.0, 5.0  # strengths from which a result counts
+CLEAR, WEAK = 10.0, 6.0  # strengths from which a result counts
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class View:
-    """A panorama and the tile it lies on, ready to be compared; `load_view` makes it.
+    """A panorama and the tile it lies on, ready to be compared; `bevgen.pairs.load_view` makes it.
 
     Attributes
     ----------
-    panorama : (H, W) float32
-        Grey values, at most `2 * AZIMUTHS` wide.
+    panorama : (H, W) uint8
+        Grey values; about `2 * AZIMUTHS` wide for a whole circle.
     lens
         What part of the sphere the panorama shows.
     pose
         Heading, pitch and roll as far as known, else 0; the height does not matter.
-    tile : (h, w) float32
+    tile : (h, w) uint8
         Grey values, north up.
     row, column
         The camera in the tile, pixels from its upper left corner.
     """
 
-    panorama: Floats
+    panorama: Grey
     lens: PanoramaView
     pose: Pose
-    tile: Floats
+    tile: Grey
     row: float
     column: float
 
@@ -101,8 +103,8 @@ class Calibration:
     strength
         How far the agreement of the pairs lies above that of wrong pairs, in standard deviations
         of the latter.
-    pairs
-        How many were compared.
+    by_pair : (N,) float64
+        Agreement of each pair at the best of all values, in standard deviations of wrong pairs.
     ratios : (K,) float64
         All that were tried.
     by_ratio, by_heading, by_horizon : float64
@@ -113,6 +115,8 @@ class Calibration:
     chance
         The best agreement that wrong pairs reach, on average: what the curves are to be held
         against.
+    background
+        Mean and standard deviation of the agreement of one wrong pair, as `find_heading` needs it.
     """
 
     ratio: Estimate
@@ -120,7 +124,7 @@ class Calibration:
     horizon: Estimate | None
     verdict: str
     strength: float
-    pairs: int
+    by_pair: Array
     ratios: Array
     by_ratio: Array
     by_heading: Array
@@ -195,12 +199,12 @@ def tile_rings(view: View, nearest: float, rings: int) -> tuple[Floats, NDArray[
 
 def _cells(first: float, rings: int) -> tuple[Array, Array]:
     """Distances (2 * rings, 1) and azimuths (2 * AZIMUTHS,): four points for each cell."""
-    distance = np.exp(first + STEP * (np.arange(2 * rings) - 0.5) / 2)
+    distance: Array = np.exp(first + STEP * (np.arange(2 * rings) - 0.5) / 2)
     return distance[:, None], (np.arange(2 * AZIMUTHS) + 0.5) * (math.pi / AZIMUTHS)
 
 
 def _sample(
-    image: Floats, row: Array, column: Array, wraps: bool
+    image: Grey, row: Array, column: Array, wraps: bool
 ) -> tuple[Floats, NDArray[np.bool_]]:
     """Interpolate between pixels (centres at integers), and average the four points of a cell."""
     height, width = image.shape
@@ -218,7 +222,7 @@ def _sample(
     left %= width
     upper = image[above, left] * (1 - across) + image[above, right] * across
     lower = image[below, left] * (1 - across) + image[below, right] * across
-    grey = upper * (1 - down) + lower * down
+    grey = (upper * (1 - down) + lower * down).astype(np.float32)
     return _pooled(grey), _pooled(seen.astype(np.float32)) == 1
 
 
@@ -260,7 +264,7 @@ def edge_directions(grey: Floats, seen: NDArray[np.bool_]) -> Spectrum:
     return (edges * inside).astype(np.complex64)
 
 
-def _blur(cells: NDArray[np.complex128], scale: float) -> NDArray[np.complex128]:
+def _blur(cells: NDArray[np.complexfloating], scale: float) -> NDArray[np.complex128]:
     """Smooth by a Gaussian of so many cells: around the circle, and mirrored at near and far."""
     rings = len(cells)
     spectrum = np.fft.fft2(np.concatenate([cells, cells[::-1]]))
@@ -305,6 +309,7 @@ def calibrate(
     ratios: tuple[float, float],
     heading: Heading = "common",
     horizon: bool = False,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Calibration:
     """Find the camera height (in pixels of the tile), and heading and horizon if asked for.
 
@@ -319,6 +324,9 @@ def calibrate(
         nothing is known; see `find_heading` for each.
     horizon
         Whether to look for the horizon around where the lens has it, up to some 14 degrees off.
+
+    on_progress
+        Called with horizons tried and horizons to try.
 
     Returns
     -------
@@ -342,12 +350,17 @@ def calibrate(
     trials = _Trials(lowest, math.ceil(math.log(highest / lowest) / STEP) + 1)
     tiles = [trials.tile_spectrum(view) for view in views]
     degrees = np.zeros(1)
+    steps = len(HORIZON_COARSE) + len(HORIZON_FINE) if horizon else 1
     if horizon:
-        peaks = [
-            _evidence(trials, views, tiles, heading, h).pooled.max() for h in HORIZON_COARSE.tolist()
-        ]
+        peaks = []
+        for step, h in enumerate(HORIZON_COARSE.tolist()):
+            peaks.append(_evidence(trials, views, tiles, heading, h, 4).pooled.max())
+            on_progress(step + 1, steps)
         degrees = HORIZON_COARSE[int(np.argmax(peaks))] + HORIZON_FINE
-    evidence = [_evidence(trials, views, tiles, heading, h) for h in degrees.tolist()]
+    evidence = []
+    for step, h in enumerate(degrees.tolist()):
+        evidence.append(_evidence(trials, views, tiles, heading, h))
+        on_progress(steps - len(degrees) + step + 1, steps)
     return _conclude(trials, evidence, degrees, heading)
 
 
@@ -386,6 +399,7 @@ def _evidence(
     tiles: Sequence[Spectrum],
     heading: Heading,
     horizon: float,
+    arrangements: int = ARRANGEMENTS,
 ) -> _Evidence:
     """Hold each panorama against its tile and against the tiles of others."""
     panoramas = [trials.panorama_spectrum(view, horizon) for view in views]
@@ -396,7 +410,7 @@ def _evidence(
         )
 
     own = agreement(np.arange(len(views)))
-    wrong = np.stack([agreement(order) for order in _wrong_orders(len(views))])
+    wrong = np.stack([agreement(order) for order in _wrong_orders(len(views), arrangements)])
     mean, deviation = wrong.mean(axis=(0, 1, 3)), wrong.std(axis=(0, 1, 3)) + 1e-6
     # Where all streets run north, wrong pairs agree at some headings, too: that is chance as well.
     usual = mean[:, None] if heading == "per-image" else wrong.mean(axis=(0, 1))
@@ -411,12 +425,11 @@ def _evidence(
     return _Evidence(own, chance, mean.astype(np.float64), deviation.astype(np.float64))
 
 
-def _wrong_orders(count: int) -> list[NDArray[np.intp]]:
+def _wrong_orders(count: int, arrangements: int) -> list[NDArray[np.intp]]:
     """Give arrangements in which no panorama meets its own tile."""
     order = np.random.default_rng(0).permutation(count)
     place = np.argsort(order)
-    shifts = range(1, 1 + min(count - 1, max(4, min(12, WRONG_PAIRS // count))))
-    return [order[(place + shift) % count] for shift in shifts]
+    return [order[(place + s) % count] for s in range(1, 1 + min(count - 1, arrangements))]
 
 
 def _any_heading(agreement: Floats) -> Floats:
@@ -454,7 +467,7 @@ def _conclude(
     best = float(pooled.max())
     # Of a dozen values the deviation is itself uncertain; that of a maximum is never tiny.
     strength = (best - float(chance.mean())) / max(float(chance.std(ddof=1)), 0.3)
-    d, k, a = np.unravel_index(pooled.argmax(), pooled.shape)
+    d, k, a = (int(i) for i in np.unravel_index(pooled.argmax(), pooled.shape))
     tilt = float(degrees[1] - degrees[0]) if len(degrees) > 1 else 0.0
     at_end = k in (0, trials.count - 1) or (len(degrees) > 1 and d in (0, len(degrees) - 1))
     return Calibration(
@@ -463,7 +476,7 @@ def _conclude(
         horizon=estimate(0, float(degrees[0] + peak[0] * tilt), tilt) if tilt else None,
         verdict=_verdict(strength, STEP * float(high[1] - low[1]), at_end),
         strength=strength,
-        pairs=len(pairs),
+        by_pair=pairs[:, d, k, a].astype(np.float64),
         ratios=trials.lowest * np.exp(STEP * np.arange(trials.count)),
         by_ratio=pooled[d, :, a].astype(np.float64),
         by_heading=pooled[d, k].astype(np.float64),
@@ -480,15 +493,36 @@ def _resamples(count: int) -> list[NDArray[np.int64]]:
 
 
 def _peak(pooled: Floats) -> Array:
-    """Place of the highest value along each of three axes, between cells by a parabola."""
+    """Place of the highest value of three axes (the last a circle), between cells.
+
+    A paraboloid through the neighbours: another horizon and another height look alike, so the peak
+    is a ridge, askew to both.
+    """
     at = np.unravel_index(pooled.argmax(), pooled.shape)
     place = np.array(at, np.float64)
-    for axis, size in enumerate(pooled.shape):
-        line = np.moveaxis(pooled, axis, -1)[tuple(np.delete(at, axis))]
-        wraps = axis == 2 and size > 1
-        if wraps or 0 < at[axis] < size - 1:
-            before, here, after = (float(line[(at[axis] + s) % size]) for s in (-1, 0, 1))
-            place[axis] += 0.5 * (before - after) / min(before - 2 * here + after, -1e-9)
+    last = len(at) - 1
+    free = [
+        axis
+        for axis, size in enumerate(pooled.shape)
+        if size > 2 and (axis == last or 0 < at[axis] < size - 1)
+    ]
+    if not free:
+        return place
+    around = np.array(list(product((-1, 0, 1), repeat=len(free))))
+    where = np.tile(at, (len(around), 1))
+    where[:, free] += around
+    values = pooled[tuple(np.mod(where, pooled.shape).T)].astype(np.float64)
+    pairs = list(combinations_with_replacement(range(len(free)), 2))
+    terms = np.column_stack(
+        [np.ones(len(around)), around, *(around[:, i] * around[:, j] for i, j in pairs)]
+    )
+    fitted = np.linalg.lstsq(terms, values, rcond=None)[0]
+    bend = np.zeros((len(free), len(free)))
+    for (i, j), value in zip(pairs, fitted[1 + len(free) :], strict=True):
+        bend[i, j] += value
+        bend[j, i] += value
+    if np.linalg.eigvalsh(bend).max() < 0:
+        place[free] += np.clip(np.linalg.solve(bend, -fitted[1 : 1 + len(free)]), -1, 1)
     return place
 
 
