@@ -445,6 +445,7 @@ def _conclude(
     pairs = np.stack([one.pairs for one in evidence], axis=1)
     pooled = _pool(pairs)
     peak = _peak(pooled)
+    best_at = peak.tolist()
     moved = _resampled_peaks(pairs) - peak
     around = pooled.shape[2]
     if around > 1:
@@ -460,7 +461,8 @@ def _conclude(
         return (cell * 360 / AZIMUTHS + 180) % 360 - 180
 
     def estimate(axis: int, value: float, per_step: float) -> Estimate:
-        return Estimate(value, value + low[axis] * per_step, value + high[axis] * per_step)
+        ends = (value + float(end[axis]) * per_step for end in (low, high))
+        return Estimate(value, *ends)
 
     chance = np.stack([one.chance for one in evidence], axis=1).max(axis=(1, 2, 3))
     best = float(pooled.max())
@@ -471,8 +473,8 @@ def _conclude(
     at_end = k in (0, trials.count - 1) or (len(degrees) > 1 and d in (0, len(degrees) - 1))
     return Calibration(
         ratio=Estimate(ratio(peak[1]), ratio(peak[1] + low[1]), ratio(peak[1] + high[1])),
-        heading=estimate(2, angle(peak[2]), 360 / AZIMUTHS) if around > 1 else None,
-        horizon=estimate(0, float(degrees[0] + peak[0] * tilt), tilt) if tilt else None,
+        heading=estimate(2, angle(best_at[2]), 360 / AZIMUTHS) if around > 1 else None,
+        horizon=estimate(0, float(degrees[0]) + best_at[0] * tilt, tilt) if tilt else None,
         verdict=_verdict(strength, STEP * float(high[1] - low[1]), at_end),
         strength=strength,
         by_pair=pairs[:, d, k, a].astype(np.float64),

@@ -159,6 +159,7 @@ def draw_calibration(
 def _draw_plot(draw: ImageDraw.ImageDraw, plot: Plot, box: tuple[int, int, int, int]) -> None:
     left, upper, width, height = box
     draw.text((left, upper - 12), plot.title, _INK, _font(21), "ls")
+    draw.text((left + width, upper - 12), "grey: wrong pairs at best", _FAINT, _font(15), "rs")
     scale = np.log if plot.log else np.asarray
     low, high = float(scale(plot.x[0])), float(scale(plot.x[-1]))
     bottom, top = min(float(plot.y.min()), 0.0), max(float(plot.y.max()), plot.chance) * 1.05
@@ -171,8 +172,6 @@ def _draw_plot(draw: ImageDraw.ImageDraw, plot: Plot, box: tuple[int, int, int, 
 
     draw.rectangle((left, upper, left + width, upper + height), outline=_RULE)
     draw.line([(left, down(plot.chance)), (left + width, down(plot.chance))], _RULE, 2)
-    above = (left + width - 6, down(plot.chance) - 3)
-    draw.text(above, "wrong pairs at their best", _FAINT, _font(15), "rs")
     draw.line([(across(plot.best), upper), (across(plot.best), upper + height)], _MARK, 2)
     points = [(across(x), down(y)) for x, y in zip(plot.x.tolist(), plot.y.tolist(), strict=True)]
     draw.line(points, _LINE, 3, joint="curve")

@@ -349,7 +349,7 @@ def _plots(found: Calibration) -> list[Plot]:
 
     from bevgen.calibration_sheet import Plot
 
-    title = "Agreement over camera height in pixels of the tile"
+    title = "Agreement over height in pixels"
     plots = [Plot(title, found.ratios, found.by_ratio, found.ratio.value, found.chance, log=True)]
     if found.heading is not None:
         y, n = found.by_heading, len(found.by_heading)
