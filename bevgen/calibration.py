@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import combinations_with_replacement, product
 from typing import Literal, get_args
 
 import numpy as np
@@ -500,37 +499,41 @@ def _resampled_peaks(pairs: Floats) -> Array:
 
 
 def _peak(pooled: Floats) -> Array:
-    """Place of the highest value of three axes (the last a circle), between cells.
+    """Place of the highest value along three axes (the last a circle), between cells.
 
-    A paraboloid through the neighbours: another horizon and another height look alike, so the peak
-    is a ridge, askew to both.
+    Another horizon and another height look alike: the peak is a ridge askew to both. So heights and
+    headings are settled for each horizon first.
     """
-    at = np.unravel_index(pooled.argmax(), pooled.shape)
-    place = np.array(at, np.float64)
-    last = len(at) - 1
-    free = [
-        axis
-        for axis, size in enumerate(pooled.shape)
-        if size > 2 and (axis == last or 0 < at[axis] < size - 1)
-    ]
-    if not free:
-        return place
-    around = np.array(list(product((-1, 0, 1), repeat=len(free))))
-    where = np.tile(at, (len(around), 1))
-    where[:, free] += around
-    values = pooled[tuple(np.mod(where, pooled.shape).T)].astype(np.float64)
-    pairs = list(combinations_with_replacement(range(len(free)), 2))
-    terms = np.column_stack(
-        [np.ones(len(around)), around, *(around[:, i] * around[:, j] for i, j in pairs)]
-    )
-    fitted = np.linalg.lstsq(terms, values, rcond=None)[0]
-    bend = np.zeros((len(free), len(free)))
-    for (i, j), value in zip(pairs, fitted[1 + len(free) :], strict=True):
-        bend[i, j] += value
-        bend[j, i] += value
-    if np.linalg.eigvalsh(bend).max() < 0:
-        place[free] += np.clip(np.linalg.solve(bend, -fitted[1 : 1 + len(free)]), -1, 1)
-    return place
+    tops = np.array([_top(one) for one in pooled])
+    best = int(tops[:, 0].argmax())
+    _, ratio, heading = tops[best].tolist()
+    off = 0.0
+    if 0 < best < len(tops) - 1:
+        off, _ = _between(*tops[best - 1 : best + 2, 0].tolist())
+        beside = tops[best + (1 if off > 0 else -1)]
+        ratio += abs(off) * (float(beside[1]) - ratio)
+    return np.array([best + off, ratio, heading])
+
+
+def _top(agreement: Floats) -> tuple[float, float, float]:
+    """Highest value over ratios and headings, and where it is, between cells."""
+    k, a = (int(i) for i in np.unravel_index(agreement.argmax(), agreement.shape))
+    last, around = agreement.shape[0] - 1, agreement.shape[1]
+    value, ratio, heading = float(agreement[k, a]), float(k), float(a)
+    if 0 < k < last:
+        off, value = _between(*agreement[k - 1 : k + 2, a].tolist())
+        ratio += off
+    if around > 1:
+        off, _ = _between(*(float(agreement[k, (a + s) % around]) for s in (-1, 0, 1)))
+        heading += off
+    return value, ratio, heading
+
+
+def _between(before: float, here: float, after: float) -> tuple[float, float]:
+    """Place (of the middle one, -0.5 to 0.5) and height of the parabola through three values."""
+    off = 0.5 * (before - after) / min(before - 2 * here + after, -1e-9)
+    off = min(max(off, -0.5), 0.5)
+    return off, here - 0.25 * (before - after) * off
 
 
 def _verdict(strength: float, spread: float, at_end: bool) -> str:
