@@ -20,6 +20,7 @@ COMMANDS = {
     "convert": "Turn a folder of panoramas into bird's-eye views.",
     "pack": "Store satellite, map, panorama or drone images as shards of one size.",
     "preview": "Draw one panorama, its bird's-eye view and mask, to check the settings.",
+    "calibrate": "Find camera height, heading and horizon from satellite tiles.",
     "info": "Show what a shard file holds.",
     "verify": "Check every image, checksum and table of a shard file.",
     "merge": "Make one portable file of an index and its shards.",

@@ -1,0 +1,224 @@
+"""Which panorama was taken on which satellite tile, and where in it."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from bevgen.calibration import AZIMUTHS, View
+from bevgen.errors import InputError, PanoramaError
+from bevgen.geometry import FULL_CIRCLE, Pose
+from bevgen.metadata import PanoramaInfo, PoseRow, info_from_name, read_poses, read_text
+from bevgen.panorama import default_id, find_images, panorama_view, read_image
+
+COLUMNS = ("query", "reference", "role", "d_row", "d_col", "split")
+_ROWS = 1024  # more rows of a panorama than this tell nothing more
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A panorama and its tile.
+
+    Attributes
+    ----------
+    id
+        Of the panorama.
+    source
+        The panorama's file, relative to its folder.
+    panorama, tile
+        Files.
+    d_row, d_col
+        The camera is ``d_row`` pixels below and ``d_col`` left of the tile's centre, as in VIGOR.
+    own
+        What poses.csv says of the panorama.
+    """
+
+    id: str
+    source: str
+    panorama: Path
+    tile: Path
+    d_row: float
+    d_col: float
+    own: PanoramaInfo
+
+
+def find_pairs(
+    root: Path, reference: Path, *, pairs_file: Path | None = None, poses: Path | None = None
+) -> list[Pair]:
+    """Join the panoramas of a folder to the tiles of another.
+
+    Parameters
+    ----------
+    root, reference
+        Folders.
+    pairs_file
+        CSV with the columns query, reference (ids) and any of role, d_row, d_col, split; rows whose
+        role is semi are passed over. Without it equal ids are pairs.
+    poses
+        poses.csv of the panoramas; it may give ids of their own.
+
+    Returns
+    -------
+    list of Pair
+        In the order of the panoramas' files. Panoramas and tiles without the other are left out.
+
+    Raises
+    ------
+    InputError
+        If a folder or file cannot be used, or nothing pairs.
+    """
+    rows: dict[str, PoseRow] = read_poses(poses) if poses is not None else {}
+    own = {source: row.id for source, row in rows.items()}
+    tiles = {name: reference / file for name, file in _by_id(reference, {}).items()}
+    sources = _by_id(root, own)
+    places = (
+        _read_pairs(pairs_file) if pairs_file is not None else {i: (i, 0.0, 0.0) for i in sources}
+    )
+    found = [
+        Pair(
+            name,
+            source,
+            root / source,
+            tiles[places[name][0]],
+            *places[name][1:],
+            own=rows[source].info if source in rows else PanoramaInfo(),
+        )
+        for name, source in sources.items()
+        if name in places and places[name][0] in tiles
+    ]
+    if not found:
+        by = f"by {pairs_file}" if pairs_file is not None else "by equal ids (see --pairs)"
+        raise InputError(
+            f"no panorama of {root} has a tile in {reference} {by}: their ids are like"
+            f" {next(iter(sources))!r} and {next(iter(tiles))!r}"
+        )
+    return found
+
+
+def _by_id(folder: Path, own: Mapping[str, str | None]) -> dict[str, str]:
+    """Files below a folder by their ids."""
+    found: dict[str, str] = {}
+    for source, _ in find_images(folder):
+        name = own.get(source) or default_id(source)
+        if found.setdefault(name, source) != source:
+            raise InputError(f"{found[name]} and {source} in {folder} have one id, {name!r}")
+    return found
+
+
+def choose(pairs: list[Pair], count: int) -> list[Pair]:
+    """Take so many, at random but the same ones every time."""
+    if count >= len(pairs):
+        return pairs
+    chosen = np.random.default_rng(0).choice(len(pairs), count, replace=False)
+    return [pairs[i] for i in sorted(chosen.tolist())]
+
+
+def _read_pairs(path: Path) -> dict[str, tuple[str, float, float]]:
+    """Find the reference, d_row and d_col of each query."""
+    found: dict[str, tuple[str, float, float]] = {}
+    reader = csv.DictReader(io.StringIO(read_text(path), newline=""))
+    try:
+        header = reader.fieldnames or []
+        if not {"query", "reference"} <= set(header) or not set(header) <= set(COLUMNS):
+            raise InputError(
+                f"{path}: columns must be query, reference and any of {', '.join(COLUMNS[2:])},"
+                f" not {', '.join(header) or 'none'}"
+            )
+        for row in reader:
+            where = f"{path}, line {reader.line_num}"
+            if None in row or None in row.values() or not (row["query"] and row["reference"]):
+                raise InputError(f"{where}: expected {len(header)} values, query and reference too")
+            role = row.get("role") or "positive"
+            if role not in ("positive", "semi"):
+                raise InputError(f"{where}: role must be positive or semi, not {role!r}")
+            if role == "semi":
+                continue
+            offsets = [_offset(row, name, where) for name in ("d_row", "d_col")]
+            place = (row["reference"], offsets[0], offsets[1])
+            if found.setdefault(row["query"], place) != place:
+                raise InputError(f"{where}: {row['query']} has two positive references")
+    except csv.Error as error:
+        raise InputError(
+            f"{path}, line {reader.line_num}: not comma-separated text ({error})"
+        ) from error
+    return found
+
+
+def _offset(row: dict[str, str], name: str, where: str) -> float:
+    cell = row.get(name) or "0"
+    try:
+        value = float(cell)
+    except ValueError:
+        value = float("nan")
+    if not abs(value) < 1e6:
+        raise InputError(f"{where}: {name} must be a number of pixels of the tile, not {cell!r}")
+    return value
+
+
+def load_view(
+    pair: Pair, *, vertical_fov: tuple[float, float] | None = None, centred: bool = False
+) -> tuple[View, PanoramaInfo, tuple[int, int]]:
+    """Read the two images of a pair for `bevgen.calibration.calibrate`.
+
+    Parameters
+    ----------
+    pair
+        Which.
+    vertical_fov
+        Top and bottom of the panorama in degrees; else what its metadata say.
+    centred
+        If nobody says, take pixels to be square and the horizon to be half way up.
+
+    Returns
+    -------
+    view : View
+        Of small grey pictures, but the camera's place is in pixels of the tile as it is on disk.
+    known : PanoramaInfo
+        What poses.csv, the file and its name say; the view has its heading, pitch and roll.
+    shape : (int, int)
+        Rows and columns of the panorama's file.
+
+    Raises
+    ------
+    PanoramaError
+        If one of the files cannot be used.
+    """
+    try:
+        panorama, info = read_image(pair.panorama)
+    except PanoramaError as error:
+        raise PanoramaError(f"{pair.panorama}: {error}") from error
+    try:
+        tile, _ = read_image(pair.tile)
+    except PanoramaError as error:
+        raise PanoramaError(f"{pair.tile}: {error}") from error
+    file = info.fallback(info_from_name(pair.source))
+    known = pair.own.fallback(file)
+    rows, columns = panorama.shape[:2]
+    if vertical_fov is None and file.vertical_fov is None and centred:
+        left, right = file.horizontal_fov or FULL_CIRCLE
+        half = min(90.0, rows * (right - left) / columns / 2)
+        vertical_fov = (half, -half)
+    try:
+        view = panorama_view((rows, columns), file, vertical_fov)
+    except PanoramaError as error:
+        advice = "" if vertical_fov or file.vertical_fov else ", or look for it with --horizon"
+        raise PanoramaError(f"{pair.panorama}: {error}{advice}") from error
+    left, right = view.horizontal_fov
+    width = min(columns, max(2, round(2 * AZIMUTHS * (right - left) / 360)))
+    grey = _grey(panorama, min(rows, _ROWS), width)
+    lens = replace(view, height=grey.shape[0], width=grey.shape[1])
+    pose = Pose(1.0, known.heading or 0.0, known.pitch or 0.0, known.roll or 0.0)
+    place = tile.shape[0] / 2 + pair.d_row, tile.shape[1] / 2 - pair.d_col
+    return View(grey, lens, pose, _grey(tile, *tile.shape[:2]), *place), known, (rows, columns)
+
+
+def _grey(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+    grey = Image.fromarray(image).convert("L")
+    return np.asarray(grey.resize((width, height), Image.Resampling.BOX))
