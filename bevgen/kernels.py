@@ -28,6 +28,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from llvmlite import binding, ir
 from numba import njit, types
+from numba.core import cgutils
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
@@ -37,10 +38,11 @@ HIDDEN = -1
 # Weights of uint8 neighbours are int16 and sum to this, so that a bilinear value takes int32.
 ONE_BITS = 14
 ONE = 1 << ONE_BITS
-# A bilinear sample answers for about this many panorama pixels of a BEV pixel's footprint.
-SAMPLE_AREA = 8.0
-MAX_SAMPLES = 64
+# BEV pixels that cover more panorama pixels than this are the mean of four samples, or of eight.
+# Reading more costs more than it gains: 4 times as many samples gain 1 dB within 5 m.
+FOUR_SAMPLES, EIGHT_SAMPLES = 20.0, 128.0
 GOLDEN = 0.6180339887498949
+AHEAD = 32
 BLOCK = 512  # points whose weights wait in the first-level cache
 
 
@@ -184,7 +186,7 @@ def axis_distances2(x: float, y: float, camera: Camera) -> tuple[float, float]:
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def sample_count(x: float, y: float, resolution: float, camera: Camera, lens: Lens) -> int:
-    """How many panorama points the mean over the BEV pixel at (x, y) takes, 1 to MAX_SAMPLES.
+    """How many panorama points the mean over the BEV pixel at (x, y) takes: 1, 4 or 8.
 
     The pixel's footprint is ``resolution / rho`` radians of azimuth (rho: distance from the
     camera's vertical axis) by ``resolution * height / distance^2`` of elevation.
@@ -193,7 +195,8 @@ def sample_count(x: float, y: float, resolution: float, camera: Camera, lens: Le
     columns = lens.columns_per_radian * resolution / math.sqrt(rho2)
     rows = lens.rows_per_radian * resolution * camera.height / distance2
     columns = min(columns, float(lens.width))
-    return int(min(max(math.ceil(columns * rows / SAMPLE_AREA), 1.0), MAX_SAMPLES))
+    area = columns * rows
+    return 8 if area > EIGHT_SAMPLES else 4 if area > FOUR_SAMPLES else 1
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -206,9 +209,9 @@ def count_samples(
     counts: NDArray[np.uint8],
 ) -> None:
     """Write `sample_count` of the shown pixels that need several samples, 0 of the others."""
-    # That of columns * rows / SAMPLE_AREA > 1, which few reach, the squares can tell.
+    # Whether columns * rows > FOUR_SAMPLES, which few reach, the squares can tell.
     footprint = lens.columns_per_radian * resolution * lens.rows_per_radian * resolution
-    bound = (footprint * camera.height / SAMPLE_AREA) ** 2
+    bound = (footprint * camera.height / FOUR_SAMPLES) ** 2
     for i in range(size):
         y = (size / 2 - i - 0.5) * resolution
         row_counts, row_rows = counts[i * size : (i + 1) * size], rows[i * size : (i + 1) * size]
@@ -252,12 +255,17 @@ def spread_samples(
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def plan_samples(
-    size: int, resolution: float, camera: Camera, lens: Lens, rows: NDArray[np.int32]
+    size: int,
+    resolution: float,
+    camera: Camera,
+    lens: Lens,
+    columns: NDArray[np.int32],
+    rows: NDArray[np.int32],
 ) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]:
     """Return ``averaged``, ``first``, ``sample_columns`` and ``sample_rows`` of a lookup.
 
-    Arguments as in `plan_points`, and the ``rows`` that it returned. Samples that the panorama does
-    not show are left out; of a pixel without any the centre stays.
+    Arguments as in `plan_points`, and the ``columns`` and ``rows`` that it returned. The centre
+    stands in for samples that the panorama does not show.
     """
     counts = np.empty(size * size, np.uint8)
     count_samples(size, resolution, camera, lens, rows, counts)
@@ -274,16 +282,11 @@ def plan_samples(
         spread_samples(x, y, resolution, xs[run], ys[run])
     sample_columns, sample_rows = np.empty(samples, np.int32), np.empty(samples, np.int32)
     look_along(xs, ys, camera, lens, sample_columns, sample_rows)
-    kept = pixels = 0
     for m in range(len(averaged)):
-        start, stop, begin = first[m], first[m + 1], kept
-        for k in range(start, stop):
-            sample_columns[kept], sample_rows[kept] = sample_columns[k], sample_rows[k]
-            kept += sample_rows[k] != HIDDEN
-        averaged[pixels], first[pixels] = averaged[m], begin
-        pixels += kept > begin
-    first[pixels] = kept
-    return averaged[:pixels], first[: pixels + 1], sample_columns[:kept], sample_rows[:kept]
+        for n in range(first[m], first[m + 1]):
+            if sample_rows[n] == HIDDEN:
+                sample_columns[n], sample_rows[n] = columns[averaged[m]], rows[averaged[m]]
+    return averaged, first, sample_columns, sample_rows
 
 
 # What a BEV pixel shows
@@ -466,12 +469,22 @@ def weigh(
 
 
 @njit(cache=True, nogil=True)
+def without_weights(prepared: Prepared, start: int, stop: int) -> bool:
+    """Whether a point of these has to do without vector code."""
+    for k in range(start, stop):
+        if prepared.above[k] == 0 and prepared.below[k] == 0:
+            return True
+    return False
+
+
+@njit(cache=True, nogil=True)
 def row_step(shape: tuple[int, int, int]) -> int:
     """Bytes from an upper to a lower neighbour; of a single row both are the same."""
     return shape[1] * shape[2] if shape[0] > 1 else 0
 
 
-_BYTE, _SHORT, _INT = ir.IntType(8), ir.IntType(16), ir.IntType(32)
+_BYTE, _SHORT, _INT, _LONG = (ir.IntType(bits) for bits in (8, 16, 32, 64))
+_FLOAT = ir.FloatType()
 _SHORTS, _INTS = ir.VectorType(_SHORT, 8), ir.VectorType(_INT, 4)
 _X86 = binding.get_process_triple().startswith(("x86_64", "amd64"))
 
@@ -521,6 +534,18 @@ def _weighted_point(builder: Any, arguments: Any, k: int, channels: int) -> Any:
     )
 
 
+def _prefetch(builder: Any, arguments: Any, k: int) -> None:
+    """Ask for the panorama's bytes of a point some way ahead, which come from far."""
+    _, panorama, step, offsets = arguments[:4]
+    pointer = _BYTE.as_pointer()
+    kind = ir.FunctionType(ir.VoidType(), [pointer, _INT, _INT, _INT])
+    prefetch = builder.module.declare_intrinsic("llvm.prefetch", [pointer], kind)
+    offset = builder.load(_at(builder, offsets, AHEAD + k, _INT))
+    address = builder.add(panorama, builder.sext(offset, panorama.type))
+    for row in (address, builder.add(address, step)):
+        builder.call(prefetch, [builder.inttoptr(row, pointer), _INT(0), _INT(3), _INT(1)])
+
+
 _ADDRESSES = (types.uintp, types.intp, types.uintp, types.uintp, types.uintp, types.uintp)
 
 
@@ -531,6 +556,7 @@ def write_four(_: Any, channels: Any, panorama, step, offsets, above, below, bev
     def generate(context: Any, builder: Any, _: Any, arguments: Any) -> Any:
         number, wide = channels.literal_value, ir.Constant(_INTS, [ONE_BITS] * 4)
         half, pixels = ir.Constant(_INTS, [ONE // 2] * 4), []
+        _prefetch(builder, arguments, 0)
         for k in range(4):
             values = _weighted_point(builder, arguments[1:6], k, number)
             pixels.append(builder.lshr(builder.add(values, half), wide))
@@ -546,16 +572,31 @@ def write_four(_: Any, channels: Any, panorama, step, offsets, above, below, bev
 
 
 @intrinsic(prefer_literal=True)
-def add_sample(_: Any, channels: Any, panorama, step, offsets, above, below, sums) -> Any:  # noqa: ANN001
-    """Add a prepared point's values to four int32 at ``sums``; arguments as in `write_four`."""
+def write_mean(_: Any, channels: Any, panorama, step, offsets, above, below, bev, count) -> Any:  # noqa: ANN001
+    """Write one BEV pixel, the mean of ``count`` points, some fours; else as `write_four`."""
 
     def generate(context: Any, builder: Any, _: Any, arguments: Any) -> Any:
-        values = _weighted_point(builder, arguments[1:6], 0, channels.literal_value)
-        pointer = _at(builder, arguments[6], 0, _INTS)
-        builder.store(builder.add(builder.load(pointer, align=4), values), pointer, align=4)
+        number, start, count = channels.literal_value, arguments[3:6], arguments[7]
+        sums = cgutils.alloca_once_value(builder, ir.Constant(_INTS, [0] * 4))
+        with cgutils.for_range_slice(builder, _LONG(0), count, _LONG(4), inc=True) as (k, _):
+            skip = builder.mul(k, _LONG(4))
+            at = [*arguments[:3], *(builder.add(address, skip) for address in start)]
+            for n in range(4):
+                _prefetch(builder, at, n)
+                value = _weighted_point(builder, at[1:], n, number)
+                builder.store(builder.add(builder.load(sums), value), sums)
+        scale = builder.fdiv(_FLOAT(1 / ONE), builder.sitofp(count, _FLOAT))
+        floats = ir.VectorType(_FLOAT, 4)
+        scales = builder.insert_element(ir.Constant(floats, ir.Undefined), scale, _INT(0))
+        scales = builder.shuffle_vector(scales, scales, _mask(0, 0, 0, 0))
+        values = builder.fmul(builder.sitofp(builder.load(sums), floats), scales)
+        values = builder.fptosi(builder.fadd(values, ir.Constant(floats, [0.5] * 4)), _INTS)
+        values = builder.trunc(values, ir.VectorType(_BYTE, 4))
+        values = builder.shuffle_vector(values, values, _mask(*range(number)))
+        builder.store(values, builder.inttoptr(arguments[6], values.type.as_pointer()), align=1)
         return context.get_dummy_value()
 
-    return types.void(channels, *_ADDRESSES), generate
+    return types.void(channels, *_ADDRESSES, types.intp), generate
 
 
 @njit(cache=True, nogil=True)
@@ -565,38 +606,34 @@ def write_points(
     rows: NDArray[np.int32],
     shift: int,
     wraps: bool,
-    fast: bool,
     prepared: Prepared,
     bev: NDArray[np.uint8],
 ) -> None:
-    """Write the bilinear value of every BEV pixel's one point, 0 where it is hidden."""
+    """Write the bilinear values of at most BLOCK BEV pixels' points, 0 where hidden."""
     width, channels = panorama.shape[1], panorama.shape[2]
     step, source, target = row_step(panorama.shape), panorama.ctypes.data, bev.ctypes.data
     offsets, above, below = prepared
     at, upper, lower = offsets.ctypes.data, above.ctypes.data, below.ctypes.data
-    sums = np.zeros(4, np.int32)
-    for start in range(0, len(columns), BLOCK):
-        count = min(BLOCK, len(columns) - start)
-        special, whole = count, count // 4 * 4
-        if fast:
-            block = slice(start, start + count)
-            special = weigh(columns[block], rows[block], shift, panorama.shape, prepared)
-            for k in range(0, whole, 4):
-                pixel, skip = target + (start + k) * channels, 4 * k
-                if channels == 3:
-                    write_four(3, source, step, at + skip, upper + skip, lower + skip, pixel)
-                else:
-                    write_four(4, source, step, at + skip, upper + skip, lower + skip, pixel)
-            special += count - whole
-            above[whole:count] = below[whole:count] = 0
-        for k in range(count if special else 0):
-            if above[k] == 0 and below[k] == 0:
-                sums[:] = 0
-                if rows[start + k] != HIDDEN:
-                    column = turned(columns[start + k], shift, width)
-                    add_point(panorama, column, rows[start + k], wraps, sums)
-                for c in range(channels):
-                    bev[start + k, c] = (sums[c] + ONE // 2) >> ONE_BITS
+    count = special = len(columns)
+    if takes_vectors(panorama):
+        special = weigh(columns, rows, shift, panorama.shape, prepared)
+        whole = count // 4 * 4
+        for k in range(0, whole, 4):
+            pixel, skip = target + k * channels, 4 * k
+            if channels == 3:
+                write_four(3, source, step, at + skip, upper + skip, lower + skip, pixel)
+            else:
+                write_four(4, source, step, at + skip, upper + skip, lower + skip, pixel)
+        special += count - whole
+        above[whole:count] = below[whole:count] = 0
+    sums = np.empty(4 if special else 0, np.int32)
+    for k in range(count if special else 0):
+        if above[k] == 0 and below[k] == 0:
+            sums[:] = 0
+            if rows[k] != HIDDEN:
+                add_point(panorama, turned(columns[k], shift, width), rows[k], wraps, sums)
+            for c in range(channels):
+                bev[k, c] = (sums[c] + ONE // 2) >> ONE_BITS
 
 
 @njit(cache=True, nogil=True)
@@ -608,40 +645,46 @@ def write_means(
     sample_rows: NDArray[np.int32],
     shift: int,
     wraps: bool,
-    fast: bool,
     prepared: Prepared,
     bev: NDArray[np.uint8],
-) -> None:
-    """Write the mean bilinear value of the BEV pixels with several points."""
+) -> int:
+    """Write the means of BEV pixels with several points, as many as fit BLOCK; how many those are.
+
+    ``averaged`` (pixels,) and ``first`` (pixels + 1,) are parts of a lookup, ``bev`` all of it.
+    """
     width, channels = panorama.shape[1], panorama.shape[2]
-    step, source = row_step(panorama.shape), panorama.ctypes.data
+    step, source, target = row_step(panorama.shape), panorama.ctypes.data, bev.ctypes.data
     offsets, above, below = prepared
     at, upper, lower = offsets.ctypes.data, above.ctypes.data, below.ctypes.data
-    sums = np.zeros(4, np.int32)
-    above[:] = below[:] = 0
-    start = stop = 0
-    for m in range(len(averaged)):
-        if first[m + 1] > stop:  # the next pixels whose points fill a block
-            start, after = first[m], m + 1
-            while after < len(averaged) and first[after + 1] - start <= BLOCK:
-                after += 1
-            stop = first[after]
-            if fast:
-                block = slice(start, stop)
-                weigh(sample_columns[block], sample_rows[block], shift, panorama.shape, prepared)
-        sums[:] = 0
-        for n in range(first[m], first[m + 1]):
-            k = n - start
-            if above[k] == 0 and below[k] == 0:
-                column = turned(sample_columns[n], shift, width)
-                add_point(panorama, column, sample_rows[n], wraps, sums)
-            elif channels == 3:
-                add_sample(3, source, step, at + 4 * k, upper + 4 * k, lower + 4 * k, sums.ctypes.data)
-            else:
-                add_sample(4, source, step, at + 4 * k, upper + 4 * k, lower + 4 * k, sums.ctypes.data)
-        scale = 1 / (ONE * (first[m + 1] - first[m]))
-        for c in range(channels):
-            bev[averaged[m], c] = int(sums[c] * scale + 0.5)
+    start, pixels = first[0], 1
+    while pixels < len(averaged) and first[pixels + 1] - start <= BLOCK:
+        pixels += 1
+    columns, rows = sample_columns[start : first[pixels]], sample_rows[start : first[pixels]]
+    special = len(columns)
+    if takes_vectors(panorama):
+        special = weigh(columns, rows, shift, panorama.shape, prepared)
+    sums = np.empty(4 if special else 0, np.int32)
+    for m in range(pixels):
+        begin, end = first[m] - start, first[m + 1] - start
+        pixel, skip = target + averaged[m] * channels, 4 * begin
+        if special and without_weights(prepared, begin, end):
+            sums[:] = 0
+            for k in range(begin, end):
+                add_point(panorama, turned(columns[k], shift, width), rows[k], wraps, sums)
+            scale = np.float32(1 / ONE) / np.float32(end - begin)
+            for c in range(channels):
+                bev[averaged[m], c] = int(np.float32(sums[c]) * scale + np.float32(0.5))
+        elif channels == 3:
+            write_mean(3, source, step, at + skip, upper + skip, lower + skip, pixel, end - begin)
+        else:
+            write_mean(4, source, step, at + skip, upper + skip, lower + skip, pixel, end - begin)
+    return pixels
+
+
+@njit(cache=True, nogil=True)
+def takes_vectors(panorama: NDArray[np.uint8]) -> bool:
+    """Whether vector code can read this panorama."""
+    return panorama.shape[2] >= 3 and row_step(panorama.shape) + 8 <= panorama.size < 1 << 31
 
 
 @njit(cache=True, nogil=True)
@@ -658,21 +701,27 @@ def apply_to_bytes(
     bev: NDArray[np.uint8],
 ) -> None:
     """Do to uint8 what `apply_to_floats` does, rounded."""
-    fast = panorama.shape[2] >= 3 and row_step(panorama.shape) + 8 <= panorama.size < 1 << 31
+    # Without weights a point takes the slow way.
     prepared = Prepared(
-        np.zeros(BLOCK, np.int32), np.zeros(BLOCK, np.int32), np.zeros(BLOCK, np.int32)
+        np.zeros(BLOCK + AHEAD, np.int32), np.zeros(BLOCK, np.int32), np.zeros(BLOCK, np.int32)
     )
-    write_points(panorama, columns, rows, np.int32(shift), wraps, fast, prepared, bev)
-    if len(averaged):
-        write_means(
-            panorama,
-            averaged,
-            first,
-            sample_columns,
-            sample_rows,
-            np.int32(shift),
-            wraps,
-            fast,
-            prepared,
-            bev,
-        )
+    shift = np.int32(shift)
+    m = 0
+    for start in range(0, len(columns), BLOCK):
+        block = slice(start, start + BLOCK)
+        write_points(panorama, columns[block], rows[block], shift, wraps, prepared, bev[block])
+        after = m
+        while after < len(averaged) and averaged[after] < start + BLOCK:
+            after += 1
+        while m < after:  # at once, while their part of the panorama is in the cache
+            m += write_means(
+                panorama,
+                averaged[m:after],
+                first[m : after + 1],
+                sample_columns,
+                sample_rows,
+                shift,
+                wraps,
+                prepared,
+                bev,
+            )

@@ -79,7 +79,7 @@ def plan_lookup(
     resolution = float(grid.resolution)
     columns, rows = kernels.plan_points(grid.size, resolution, camera, lens)
     if antialias:
-        samples = kernels.plan_samples(grid.size, resolution, camera, lens, rows)
+        samples = kernels.plan_samples(grid.size, resolution, camera, lens, columns, rows)
     valid = (rows != kernels.HIDDEN).reshape(grid.size, grid.size)
     return Lookup(view, columns, rows, *samples, valid)
 
