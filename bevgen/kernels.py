@@ -100,7 +100,7 @@ def arctan2(y: float, x: float) -> float:
     series = series * z + 0.1999999318872209
     series = series * z - 0.3333333327838304
     series = series * z + 0.9999999999992709
-    angle = math.pi / 8 + t * series
+    angle = (math.pi / 8 if along > 0 else 0.0) + t * series
     angle = math.pi / 2 - angle if steep else angle
     angle = math.pi - angle if x < 0 else angle
     return -angle if y < 0 else angle
@@ -550,7 +550,7 @@ _ADDRESSES = (types.uintp, types.intp, types.uintp, types.uintp, types.uintp, ty
 
 
 @intrinsic(prefer_literal=True)
-def write_four(_: Any, channels: Any, panorama, step, offsets, above, below, bev) -> Any:  # noqa: ANN001
+def write_four(_: Any, channels: Any, panorama, step, offsets, above, below, bev) -> Any:
     """Write four BEV pixels of 3 or 4 channels (a literal) at ``bev``; the others are addresses."""
 
     def generate(context: Any, builder: Any, _: Any, arguments: Any) -> Any:
@@ -572,7 +572,7 @@ def write_four(_: Any, channels: Any, panorama, step, offsets, above, below, bev
 
 
 @intrinsic(prefer_literal=True)
-def write_mean(_: Any, channels: Any, panorama, step, offsets, above, below, bev, count) -> Any:  # noqa: ANN001
+def write_mean(_: Any, channels: Any, panorama, step, offsets, above, below, bev, count) -> Any:
     """Write one BEV pixel, the mean of ``count`` points, some fours; else as `write_four`."""
 
     def generate(context: Any, builder: Any, _: Any, arguments: Any) -> Any:

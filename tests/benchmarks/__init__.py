@@ -1,0 +1,1 @@
+"""Measures bevgen and georetrieval beside their peers."""

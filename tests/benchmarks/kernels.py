@@ -12,6 +12,7 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before anything that reads it is imported
 
 import math
+import sys
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -49,7 +50,10 @@ def remap_ways() -> Ways:
     column, row, _ = (a.astype(np.float32) for a in panorama_pixels(GRID, VIEW, CAMERA))
     fixed = cv2.convertMaps(column, row, cv2.CV_16SC2)
     remap = partial(
-        cv2.remap, image, dst=np.empty_like(out), interpolation=cv2.INTER_LINEAR,
+        cv2.remap,
+        image,
+        dst=np.empty_like(out),
+        interpolation=cv2.INTER_LINEAR,
         borderMode=cv2.BORDER_WRAP,
     )
     return {
@@ -181,13 +185,17 @@ def rows(rounds: int = 101) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    print("| row | ours / peer | ms | peer, ms | least | peer, least | ratio | by the wall clock |")
-    print("|---|---|---|---|---|---|---|---|")
+    """Measure, and print a table."""
+    lines = [
+        "| row | ours / peer | ms | peer, ms | least | peer, least | ratio | by the wall clock |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
     for row in rows():
         cells = [row["row"], row["name"], *(f"{v:.2f}" for v in list(row.values())[2:])]
-        print("| " + " | ".join(map(str, cells)) + " |")
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
     for name, error in errors().items():
-        print(f"{name}: at most {error:.2f} grey levels off on white noise")
+        lines.append(f"{name}: at most {error:.2f} grey levels off on white noise")
+    sys.stdout.write("\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":
