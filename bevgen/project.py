@@ -22,22 +22,27 @@ Device = Literal["auto", "cpu"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Lookup:
-    """The panorama points of every BEV pixel; see `bevgen.kernels` for the layout.
+    """Where on the panorama every BEV pixel looks; see `bevgen.kernels` for the layout.
 
     Attributes
     ----------
     view
         The panorama it reads.
-    first : (size * size + 1,) int32
-    columns, rows : (points,) int32
+    columns, rows : (size * size,) int32
+    averaged : (pixels,) int32
+    first : (pixels + 1,) int32
+    sample_columns, sample_rows : (samples,) int32
     valid : (size, size) bool
         What the panorama shows.
     """
 
     view: PanoramaView
-    first: NDArray[np.int32]
     columns: NDArray[np.int32]
     rows: NDArray[np.int32]
+    averaged: NDArray[np.int32]
+    first: NDArray[np.int32]
+    sample_columns: NDArray[np.int32]
+    sample_rows: NDArray[np.int32]
     valid: NDArray[np.bool_]
 
 
@@ -47,14 +52,16 @@ def plan_lookup(
     """Compute the lookup of one grid, view and pose."""
     from bevgen import kernels
 
+    none = np.empty(0, np.int32)
+    samples = none, np.zeros(1, np.int32), none, none
     if compat == "ep-bev":
         column, row, valid = ep_bev_pixels(grid, view, pose.height)
-        first = np.zeros(valid.size + 1, np.int32)
-        np.cumsum(valid, out=first[1:])
         columns, rows = (
-            np.floor(a[valid] * kernels.SUBPIXEL + 0.5).astype(np.int32) for a in (column, row)
+            np.floor(np.where(valid, a, 0) * kernels.SUBPIXEL + 0.5).astype(np.int32).ravel()
+            for a in (column, row)
         )
-        return Lookup(view, first, columns, rows, valid)
+        rows[~valid.ravel()] = kernels.HIDDEN
+        return Lookup(view, columns, rows, *samples, valid)
     axes: list[float] = pose.world_from_camera().T.ravel().tolist()
     camera = kernels.Camera._make([*axes, float(pose.height)])
     (top, bottom), (left, right) = np.deg2rad(view.vertical_fov), np.deg2rad(view.horizontal_fov)
@@ -70,12 +77,11 @@ def plan_lookup(
         wraps=view.wraps,
     )
     resolution = float(grid.resolution)
-    most = kernels.count_points(grid.size, resolution, camera, lens, antialias)
-    first = np.empty(grid.size**2 + 1, np.int32)
-    columns, rows = np.empty(most, np.int32), np.empty(most, np.int32)
-    n = kernels.build_lookup(grid.size, resolution, camera, lens, antialias, first, columns, rows)
-    valid = (np.diff(first) > 0).reshape(grid.size, grid.size)
-    return Lookup(view, first, columns[:n], rows[:n], valid)
+    columns, rows = kernels.plan_points(grid.size, resolution, camera, lens)
+    if antialias:
+        samples = kernels.plan_samples(grid.size, resolution, camera, lens, columns, rows)
+    valid = (rows != kernels.HIDDEN).reshape(grid.size, grid.size)
+    return Lookup(view, columns, rows, *samples, valid)
 
 
 # About 3 MB each at 512 pixels, 0.2 GB at 4096: of large ones the last alone is kept.
@@ -120,11 +126,15 @@ def project_view(
     )
     panorama = panorama.view()
     panorama.flags.writeable = False  # one compiled kernel for read-only and writable arrays
-    kernels.apply_lookup(
+    apply = kernels.apply_to_bytes if panorama.dtype == np.uint8 else kernels.apply_to_floats
+    apply(
         panorama,
-        lookup.first,
         lookup.columns,
         lookup.rows,
+        lookup.averaged,
+        lookup.first,
+        lookup.sample_columns,
+        lookup.sample_rows,
         shift,
         view.wraps,
         bev.reshape(-1, bev.shape[2]),

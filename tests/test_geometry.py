@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +16,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from bevgen import kernels
 from bevgen.errors import InputError
 from bevgen.geometry import (
     FULL_CIRCLE,
@@ -26,6 +29,7 @@ from bevgen.geometry import (
 )
 from bevgen.project import project_view
 from tests.ground_truth import Shot
+from tests.guarded import digest
 
 grids = st.builds(BevGrid, st.integers(1, 24), st.floats(0.005, 5))
 poses = st.builds(
@@ -279,6 +283,37 @@ def test_kernel_edge_cases_anti_aliased(name: str) -> None:
     np.testing.assert_array_equal(bev, np.where(shown, 200, 0)[..., None].repeat(2, axis=2))
 
 
+@pytest.mark.parametrize("channels", [3, 4])
+@pytest.mark.parametrize("pose", [Pose(1.5), Pose(1.5, 12.345), Pose(1.5, -70.0, 3.0, -2.0)])
+def test_full_size_within_the_rounding_of_the_reference(pose: Pose, channels: int) -> None:
+    # The nearest 1/4096 pixel and the integer weights cost 0.2 grey levels of white noise at most,
+    # and rounding half a level.
+    grid, view = BevGrid(512, 0.06), PanoramaView(832, 1664)
+    panorama = np.random.default_rng(channels).integers(0, 256, (832, 1664, channels), np.uint8)
+    column, row, _ = panorama_pixels(grid, view, pose)
+    expected = bilinear(panorama, column, row, wraps=True)
+    bev, _ = project_view(panorama, grid, view, pose, antialias=False)
+    np.testing.assert_allclose(bev, expected, atol=0.7)
+    floats, _ = project_view(panorama.astype(np.float32), grid, view, pose, antialias=False)
+    np.testing.assert_allclose(bev, floats, atol=0.52)
+
+
+coordinates = st.floats(-1e150, 1e150).filter(lambda value: value == 0 or abs(value) > 1e-150)
+
+
+@given(y=coordinates, x=coordinates)
+def test_the_arc_tangent_is_right(y: float, x: float) -> None:
+    # With a million columns, 1e-12 radians are less than a thousandth of 1/4096 pixel.
+    assert kernels.arctan2(y, x) == pytest.approx(math.atan2(y + 0.0, x + 0.0), abs=1e-12)
+
+
+def test_the_arc_tangent_is_right_all_around() -> None:
+    angles = np.concatenate([np.linspace(-np.pi, np.pi, 20_001), np.arange(-7, 9) * np.pi / 8])
+    for angle in angles:
+        y, x = math.sin(angle), math.cos(angle)
+        assert abs(kernels.arctan2(y, x) - math.atan2(y, x)) < 1e-12
+
+
 @settings(max_examples=60, deadline=None)
 @given(grid=grids, view=views, pose=poses)
 def test_kernel_anti_aliased_stays_within_the_panorama(
@@ -300,10 +335,11 @@ BOUNDS_CHECKED = """
 import sys
 import numpy as np, pytest
 from bevgen import kernels
-first, far = np.array([0, 1], np.int32), np.array([1 << 20], np.int32)
-with pytest.raises(IndexError):
-    panorama = np.zeros((1, 1, 1), np.uint8)
-    kernels.apply_lookup(panorama, first, far, far, 0, True, np.zeros((1, 1), np.uint8))
+far, none = np.array([1 << 20], np.int32), np.empty(0, np.int32)
+for apply, dtype in ((kernels.apply_to_bytes, np.uint8), (kernels.apply_to_floats, np.float32)):
+    panorama, bev = np.zeros((1, 1, 1), dtype), np.zeros((1, 1), dtype)
+    with pytest.raises(IndexError):
+        apply(panorama, far, far, none, np.zeros(1, np.int32), none, none, 0, True, bev)
 sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", "-k", "test_kernel_", sys.argv[1]]))
 """
 
@@ -320,3 +356,31 @@ def test_kernels_stay_within_bounds(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"{2 * len(EDGE_CASES) + 2} passed" in done.stdout
+
+
+# Vector instructions know no bounds checks. What runs here reads up to where memory ends.
+
+
+def run_guarded(tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    cache = {"NUMBA_CACHE_DIR": str(tmp_path)} if "portable" in arguments else {}
+    return subprocess.run(
+        [sys.executable, "-m", "tests.guarded", *arguments],
+        env=os.environ | cache,
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=Path(__file__).parents[1],
+    )
+
+
+@pytest.mark.parametrize("arguments", [("end",), ("start",), ("end", "portable")], ids=" ".join)
+def test_nothing_beyond_the_panorama_and_the_bev_is_touched(
+    tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    done = run_guarded(tmp_path, *arguments)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) == digest(None)
+
+
+def test_memory_does_end_there(tmp_path: Path) -> None:
+    assert run_guarded(tmp_path, "beyond").returncode in (-signal.SIGSEGV, -signal.SIGBUS)

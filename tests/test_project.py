@@ -141,7 +141,7 @@ def test_quarter_turns_are_exact(
     size: int, width: int, turns: int, dtype: type, antialias: bool
 ) -> None:
     rng = np.random.default_rng(size)
-    panorama = rng.integers(0, 256, (width // 2, width, 2)).astype(dtype)
+    panorama = rng.integers(0, 256, (width // 2, width, 3)).astype(dtype)
     rolled = np.roll(panorama, turns * width // 4, axis=1)
     bev = project(panorama, size=size, antialias=antialias)
     np.testing.assert_array_equal(
@@ -156,13 +156,15 @@ def test_quarter_turns_are_exact(
 @given(
     columns=st.integers(-500, 500),
     width=st.integers(1, 200),
+    channels=st.integers(1, 4),
     dtype=st.sampled_from([np.uint8, np.float32]),
     antialias=st.booleans(),
 )
 def test_the_place_of_the_seam_changes_nothing(
-    columns: int, width: int, dtype: type, antialias: bool
+    columns: int, width: int, channels: int, dtype: type, antialias: bool
 ) -> None:
-    panorama = np.random.default_rng(width).integers(0, 256, (64, width)).astype(dtype)
+    rng = np.random.default_rng(width)
+    panorama = rng.integers(0, 256, (64, width, channels)).astype(dtype)
     bev = project(panorama, size=33, resolution=0.3, antialias=antialias)
     rolled = project(
         np.roll(panorama, columns, axis=1),
@@ -353,7 +355,7 @@ def test_shapes_and_dtypes_come_back(shape: tuple[int, ...]) -> None:
     assert bev.dtype == np.uint8
     exact = project(panorama.astype(np.float32), size=48)
     assert exact.dtype == np.float32
-    np.testing.assert_allclose(bev, exact, atol=0.51)
+    np.testing.assert_allclose(bev, exact, atol=0.52)
     for channel in range(panorama.size // (64 * 128)):
         alone = project(panorama.reshape(64, 128, -1)[..., channel], size=48)
         np.testing.assert_array_equal(bev.reshape(48, 48, -1)[..., channel], alone)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from bevgen.shards.fileformat import (
     Tables,
     beside,
     check_place,
+    crc32,
     shard_folder,
 )
 from bevgen.shards.opening import (
@@ -173,7 +173,7 @@ def _copy_images(layout: Layout, tables: Tables, first: int, part: Path, offset:
     try:
         for k in range(layout.rows):
             image = os.pread(source, size, layout.images + k * size)
-            if zlib.crc32(image) != tables.crc32[first + k]:
+            if crc32(image) != tables.crc32[first + k]:
                 raise ShardError(
                     f"{layout.path}: damaged: row {k} (id {tables.ids[first + k]!r}) is not what"
                     f" was written; {REDO}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +25,7 @@ from bevgen.shards.fileformat import (
     ShardInputs,
     ShardSummary,
     Tables,
+    crc32,
     decode,
     files_checksum,
     shard_folder,
@@ -246,7 +246,7 @@ def wrong_masks(h5: h5py.File, layout: Layout) -> str | None:
     crc = 0
     with layout.path.open("rb") as file:
         while count and (block := os.pread(file.fileno(), min(count, _BLOCK), offset)):
-            crc = zlib.crc32(block, crc)
+            crc = crc32(block, crc)
             offset, count = offset + len(block), count - len(block)
     if crc == number_attribute(dataset(h5, "valid"), "crc32"):
         return None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import glob
 import os
-import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from bevgen.shards.fileformat import (
     Layout,
     ShardSummary,
     Tables,
+    crc32,
     shard_folder,
 )
 from bevgen.shards.opening import (
@@ -164,7 +164,7 @@ def _wrong_pixels(
             for row in range(layout.rows):
                 at = layout.images + row * layout.image_bytes
                 image = os.pread(file.fileno(), layout.image_bytes, at)
-                if zlib.crc32(image) != tables.crc32[row]:
+                if crc32(image) != tables.crc32[row]:
                     yield (
                         f"{layout.path}: damaged: the image of row {row} (id {tables.ids[row]!r})"
                         f" is not what was written; {REDO}"

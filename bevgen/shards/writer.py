@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from bevgen.shards.fileformat import (
     ShardHeader,
     Tables,
     beside,
+    crc32,
     encode,
     files_checksum,
     settings_text,
@@ -107,10 +107,10 @@ class PartialShard:
         pixels = np.ascontiguousarray(image)
         _write_at(self.part, pixels, self.images_offset + slot * pixels.nbytes, create=False)
         if valid is None or valid.all():
-            return zlib.crc32(pixels.data), None
+            return crc32(pixels.data), None
         mask = np.ascontiguousarray(valid).view(np.uint8)
         _write_at(beside(self.part, VALID), mask, slot * mask.nbytes, create=True)
-        return zlib.crc32(pixels.data), zlib.crc32(mask.data)
+        return crc32(pixels.data), crc32(mask.data)
 
 
 def begin_shard(path: Path, slots: int, header: ShardHeader, *, attempt: str = "") -> PartialShard:
@@ -307,14 +307,14 @@ def write_mask_per_row(h5: h5py.File, count: int, masks: Iterator[NDArray[np.uin
     valid = h5.create_dataset("valid", (count, *first.shape), dtype=np.uint8)
     for row, mask in enumerate(chain([first], masks)):
         valid[row] = mask
-        crc = zlib.crc32(mask.data, crc)
+        crc = crc32(mask.data, crc)
     valid.attrs["crc32"] = np.uint32(crc)
 
 
 def write_shared_mask(h5: h5py.File, mask: NDArray[np.uint8]) -> None:
     """Write the ``valid`` (height, width) of all rows."""
     valid = h5.create_dataset("valid", data=mask)
-    valid.attrs["crc32"] = np.uint32(zlib.crc32(mask.data))
+    valid.attrs["crc32"] = np.uint32(crc32(mask.data))
 
 
 def publish(part: Path, path: Path) -> None:
