@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -44,11 +45,8 @@ for source in (types.uint8, types.float32):
 
 def test_compiles_for_a_real_one() -> None:
     """Needs NVIDIA's compiler, which `pip install 'bevgen[cuda]'` brings, but no GPU."""
-    has_compiler = "from numba import cuda; cuda.compile_ptx(lambda: None, (), cc=(9, 0))"
-    if subprocess.run(
-        [sys.executable, "-c", has_compiler], capture_output=True, check=False
-    ).returncode:
-        pytest.skip("NVIDIA's compiler is not installed")
+    if importlib.util.find_spec("numba_cuda") is None:
+        pytest.skip("numba-cuda is not installed")
     done = subprocess.run(
         [sys.executable, "-c", COMPILE], capture_output=True, text=True, check=False
     )
