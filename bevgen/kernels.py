@@ -292,7 +292,7 @@ def plan_samples(
 # What a BEV pixel shows
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, inline="always")
 def turned(column: int, shift: int, width: int) -> int:
     """Column after a turn of the camera, from half a pixel left of the first pixel's centre."""
     column += shift

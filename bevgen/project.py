@@ -5,7 +5,7 @@ Numba is imported by the first projection, not by the import of this module.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Literal
@@ -17,7 +17,7 @@ from bevgen.errors import InputError
 from bevgen.geometry import FULL_SPHERE, BevGrid, PanoramaView, Pose, ep_bev_pixels
 
 Compat = Literal["ep-bev"]
-Device = Literal["auto", "cpu"]
+Device = Literal["auto", "cpu", "cuda"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -120,7 +120,7 @@ def project_view(
     """
     from bevgen import kernels
 
-    lookup, shift = _lookup_and_shift(grid, view, pose, antialias, compat)
+    lookup, shift = lookup_and_shift(grid, view, pose, antialias, compat)
     bev = (
         np.empty((grid.size, grid.size, panorama.shape[2]), panorama.dtype) if out is None else out
     )
@@ -142,7 +142,7 @@ def project_view(
     return bev, lookup.valid
 
 
-def _lookup_and_shift(
+def lookup_and_shift(
     grid: BevGrid, view: PanoramaView, pose: Pose, antialias: bool, compat: Compat | None
 ) -> tuple[Lookup, int]:
     """Lookup, and the columns to add: without tilt, a heading is a mere shift of the panorama."""
@@ -208,11 +208,8 @@ class Projector:
     def __post_init__(self) -> None:
         if self.compat is not None:
             check_compat(self.compat, PanoramaView(1, 1, self.vertical_fov), self.pose)
-        if self.device not in ("auto", "cpu"):
-            raise InputError(
-                f'device must be "auto" or "cpu", not {self.device!r}'
-                " (this version has no kernels for GPUs yet)"
-            )
+        if self.device not in ("auto", "cpu", "cuda"):
+            raise InputError(f'device must be "auto", "cpu" or "cuda", not {self.device!r}')
         _ = self.grid, self.pose, PanoramaView(1, 1, self.vertical_fov)
 
     @property
@@ -227,20 +224,22 @@ class Projector:
 
     def __call__(
         self,
-        panorama: ArrayLike,
+        panorama: Any,
         *,
         height: ArrayLike | None = None,
         heading: ArrayLike | None = None,
         pitch: ArrayLike | None = None,
         roll: ArrayLike | None = None,
         return_valid: bool = False,
-        out: NDArray[Any] | None = None,
+        out: Any = None,
     ) -> Any:
         """Project one panorama, or a batch of equal sizes with a pose for each.
 
         Parameters
         ----------
         panorama : (H, W), (H, W, C) or (N, H, W, C), uint8 or float32, C 1 to 4
+            Anything that NumPy takes, or, on a GPU, anything with the CUDA array interface, such
+            as a torch tensor: it is projected where it is.
         height, heading, pitch, roll : float or (N,)
             Instead of the projector's own.
         return_valid
@@ -251,41 +250,134 @@ class Projector:
         Returns
         -------
         bev : (size, size), (size, size, C) or (N, size, size, C), of the panorama's dtype
+            Of a panorama on a GPU an array there, with the CUDA array interface; else NumPy's.
         valid : bool, (size, size) or (N, size, size)
-            Only with ``return_valid``.
+            Only with ``return_valid``; always NumPy's.
 
         Raises
         ------
         InputError
             If shape, dtype or a pose cannot be used.
         """
-        images, shape = _as_batch(panorama, self.size)
-        if out is None:
-            out = np.empty(shape, images.dtype)
-        elif out.shape != shape or out.dtype != images.dtype:
+        images, shape = _as_batch(self._placed(panorama), self.size)
+        poses = self._poses(len(images), height, heading, pitch, roll)
+        if isinstance(images, np.ndarray):
+            out, draw = _host_result(out, shape, images.dtype), self._draw_on_host
+        else:
+            out, draw = _device_result(out, shape, images.dtype), self._draw_on_device
+        valids = draw(images, poses, out.reshape(len(images), self.size**2, images.shape[3]))
+        if not return_valid:
+            return out
+        return out, np.stack(valids) if len(shape) == 4 else valids[0].copy()
+
+    def to_chw(
+        self,
+        panorama: Any,
+        *,
+        mean: ArrayLike = 0.0,
+        std: ArrayLike = 1.0,
+        dtype: Any = np.float32,
+        height: ArrayLike | None = None,
+        heading: ArrayLike | None = None,
+        pitch: ArrayLike | None = None,
+        roll: ArrayLike | None = None,
+        out: Any = None,
+    ) -> Any:
+        """Project a batch in device memory straight to a network's input.
+
+        For use inside a training loop: one pass, nothing leaves the device. On the CPU, pass BEVs
+        to `bevgen.to_chw`.
+
+        Parameters
+        ----------
+        panorama : (N, H, W, C) uint8 or float32 of 0 to 255, with the CUDA array interface
+        mean, std : scalar or (C,)
+            The result is ``(value / 255 - mean) / std``.
+        dtype
+            float16 or float32.
+        height, heading, pitch, roll : float or (N,)
+            Instead of the projector's own.
+        out : (N, C, size, size) of that dtype, optional
+            On the device, such as a torch tensor; written and returned.
+
+        Returns
+        -------
+        (N, C, size, size) array with the CUDA array interface
+
+        Raises
+        ------
+        InputError
+            If the array is not on a device, or shape, dtype or a pose cannot be used.
+        """
+        from bevgen import cuda
+
+        images, shape = _as_batch(self._placed(panorama), self.size)
+        if isinstance(images, np.ndarray) or len(shape) != 4 or np.dtype(dtype).kind != "f":
             raise InputError(
-                f"out must be {images.dtype} of shape {shape}, not {out.dtype} of shape {out.shape}"
+                "to_chw takes a batch (N, H, W, C) in device memory and gives float16 or float32;"
+                " on the CPU use bevgen.to_chw"
             )
-        elif not (out.flags.c_contiguous and out.flags.writeable):
-            raise InputError("out must be C-contiguous and writeable")
-        bevs = out.reshape(len(images), self.size, self.size, images.shape[3])
+        n, channels = len(images), images.shape[3]
+        out = _device_result(out, (n, channels, self.size, self.size), np.dtype(dtype))
+        poses = self._poses(n, height, heading, pitch, roll)
+        ink = cuda.network_ink(channels, mean, std)
+        self._draw_on_device(images, poses, out.reshape(n, channels, self.size**2), ink)
+        return out
+
+    def _placed(self, panorama: Any) -> Any:
+        """Return an array of the host as NumPy's, one of the device as Numba's."""
+        if not (hasattr(panorama, "__cuda_array_interface__") or _is_numba_cuda(panorama)):
+            return np.asarray(panorama)
+        if self.device == "cpu":
+            raise InputError("the panorama is on a GPU: copy it to the host, or use device cuda")
+        from bevgen import cuda
+
+        return cuda.as_device_array(panorama)
+
+    def _draw_on_host(
+        self, images: NDArray[Any], poses: Iterable[Pose], bevs: NDArray[Any]
+    ) -> list[NDArray[np.bool_]]:
+        """Draw panoramas of the host, by the CPU or by way of the GPU; returns the masks."""
         view = PanoramaView(images.shape[1], images.shape[2], self.vertical_fov)
-        valids = np.empty(bevs.shape[:3], np.bool_) if return_valid else None
-        for i, pose in enumerate(self._poses(len(images), height, heading, pitch, roll)):
-            _, valid = project_view(
-                images[i],
+        if self.device == "cuda":
+            from bevgen import cuda
+
+            valids: list[NDArray[np.bool_]] = []
+            cuda.draw_from_host(images, self._plan(view, poses, valids), view.wraps, bevs)
+            return valids
+        return [
+            project_view(
+                image,
                 self.grid,
                 view,
                 pose,
                 antialias=self.antialias,
                 compat=self.compat,
-                out=bevs[i],
-            )
-            if valids is not None:
-                valids[i] = valid
-        if valids is None:
-            return out
-        return out, valids if len(shape) == 4 else valids[0]
+                out=bev.reshape(self.size, self.size, -1),
+            )[1]
+            for image, pose, bev in zip(images, poses, bevs, strict=True)
+        ]
+
+    def _draw_on_device(
+        self, images: Any, poses: Iterable[Pose], bevs: Any, ink: Any = None
+    ) -> list[NDArray[np.bool_]]:
+        """Draw panoramas of the device; returns the masks."""
+        from bevgen import cuda
+
+        view = PanoramaView(images.shape[1], images.shape[2], self.vertical_fov)
+        valids: list[NDArray[np.bool_]] = []
+        ink = ink or cuda.plain_ink(images.dtype, images.shape[3])
+        cuda.draw(images, self._plan(view, poses, valids), view.wraps, bevs, ink)
+        return valids
+
+    def _plan(
+        self, view: PanoramaView, poses: Iterable[Pose], valids: list[NDArray[np.bool_]]
+    ) -> Iterator[tuple[Lookup, int]]:
+        """Yield the lookup and shift of each pose, and note what it shows."""
+        for pose in poses:
+            planned = lookup_and_shift(self.grid, view, pose, self.antialias, self.compat)
+            valids.append(planned[0].valid)
+            yield planned
 
     def _poses(self, n: int, *own: ArrayLike | None) -> Iterable[Pose]:
         """One pose per image: its own values where given, else the projector's."""
@@ -301,32 +393,73 @@ class Projector:
         return (Pose(*values) for values in zip(*columns, strict=True))
 
 
-def _as_batch(panorama: ArrayLike, size: int) -> tuple[NDArray[Any], tuple[int, ...]]:
+def _is_numba_cuda(array: Any) -> bool:
+    return bool(getattr(array, "__cuda_ndarray__", False))
+
+
+def _host_result(
+    out: NDArray[Any] | None, shape: tuple[int, ...], dtype: np.dtype[Any]
+) -> NDArray[Any]:
+    """Return the array to write, given or new."""
+    if out is None:
+        return np.empty(shape, dtype)
+    _check_result(out, shape, dtype)
+    if not (out.flags.c_contiguous and out.flags.writeable):
+        raise InputError("out must be C-contiguous and writeable")
+    return out
+
+
+def _device_result(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
+    """Return Numba's view of the array to write, given or new."""
+    from bevgen import cuda
+
+    if out is None:
+        return cuda.new(shape, dtype)
+    array = cuda.as_device_array(out)
+    if array is None:
+        raise InputError("out must be on the device, as the panorama is")
+    _check_result(array, shape, dtype)
+    if not array.is_c_contiguous():
+        raise InputError("out must be C-contiguous")
+    return array
+
+
+def _check_result(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    if tuple(out.shape) != shape or out.dtype != dtype:
+        raise InputError(
+            f"out must be {dtype} of shape {shape}, not {out.dtype} of shape {tuple(out.shape)}"
+        )
+
+
+def _as_batch(image: Any, size: int) -> tuple[Any, tuple[int, ...]]:
     """(N, H, W, C) view of the input, contiguous, and the result's shape."""
-    image = np.asarray(panorama)
+    shape = tuple(image.shape)
     if image.dtype not in (np.uint8, np.float32):
         raise InputError(f"a panorama must be uint8 or float32, not {image.dtype}")
-    if image.ndim not in (2, 3, 4) or 0 in image.shape:
+    if len(shape) not in (2, 3, 4) or 0 in shape:
         raise InputError(
             "a panorama must have shape (H, W) or (H, W, C), a batch (N, H, W, C),"
-            f" and pixels, not shape {image.shape}"
+            f" and pixels, not shape {shape}"
         )
-    if image.ndim > 2 and not 1 <= image.shape[-1] <= 4:
-        hint = " (channels come last)" if 1 <= image.shape[-3] <= 4 else ""
+    if len(shape) > 2 and not 1 <= shape[-1] <= 4:
+        hint = " (channels come last)" if 1 <= shape[-3] <= 4 else ""
         raise InputError(
-            f"a panorama must have 1 to 4 channels, not {image.shape[-1]}{hint};"
-            f" its shape is {image.shape}"
+            f"a panorama must have 1 to 4 channels, not {shape[-1]}{hint};"
+            f" its shape is {shape}"
         )
-    image = np.ascontiguousarray(image)
-    if image.ndim == 2:
-        return image[None, :, :, None], (size, size)
-    if image.ndim == 3:
-        return image[None], (size, size, image.shape[2])
-    return image, (len(image), size, size, image.shape[3])
+    if isinstance(image, np.ndarray):
+        image = np.ascontiguousarray(image)
+    elif not image.is_c_contiguous():
+        raise InputError("a panorama on the device must be C-contiguous")
+    if len(shape) == 2:
+        return image.reshape(1, *shape, 1), (size, size)
+    if len(shape) == 3:
+        return image.reshape(1, *shape), (size, size, shape[2])
+    return image, (shape[0], size, size, shape[3])
 
 
 def project(
-    panorama: ArrayLike,
+    panorama: Any,
     height: float = 2.0,
     resolution: float = 0.06,
     size: int = 512,
@@ -363,7 +496,7 @@ def project(
     return_valid
         Also return which BEV pixels the panorama shows; the others are 0.
     device
-        ``"cpu"`` or ``"auto"``, which is the CPU in this version.
+        ``"cpu"``, ``"cuda"``, or ``"auto"``: a GPU for what is in its memory, else the CPU.
 
     Returns
     -------

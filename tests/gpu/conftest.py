@@ -1,0 +1,12 @@
+"""Tests of the GPU's path: on a real one, or in Numba's simulator (see tests/test_cuda.py)."""
+
+from __future__ import annotations
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def _gpu() -> None:
+    cuda = pytest.importorskip("numba.cuda")
+    if not cuda.is_available():
+        pytest.skip("no GPU, and not in the simulator")
