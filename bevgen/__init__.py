@@ -2,8 +2,7 @@
 
 Imports run one way: errors <- geometry, presets <- kernels, metadata <- project, panorama, shards,
 schedule <- settings <- existing <- plan <- conversion <- calibration <- pairs <- preview,
-calibration_sheet <- cli. Nothing heavy is imported
-before it is needed.
+calibration_sheet <- cli. Nothing heavy is imported before it is needed.
 """
 
 from importlib import import_module
