@@ -18,6 +18,7 @@ from bevgen.geometry import FULL_CIRCLE, Pose
 from bevgen.metadata import PanoramaInfo, PoseRow, info_from_name, read_poses, read_text
 from bevgen.panorama import default_id, find_images, panorama_view, read_image
 
+ROLES = ("positive", "semi", "gallery")
 COLUMNS = ("query", "reference", "role", "d_row", "d_col", "split")
 _ROWS = 1024  # more rows of a panorama than this tell nothing more
 
@@ -59,8 +60,8 @@ def find_pairs(
     root, reference
         Folders.
     pairs_file
-        CSV with the columns query, reference (ids) and any of role, d_row, d_col, split; rows whose
-        role is semi are passed over. Without it equal ids are pairs.
+        CSV with the columns query, reference (ids) and any of role, d_row, d_col, split; only rows
+        whose role is positive count. Without it equal ids are pairs.
     poses
         poses.csv of the panoramas; it may give ids of their own.
 
@@ -133,17 +134,17 @@ def _read_pairs(path: Path) -> dict[str, tuple[str, float, float]]:
             )
         for row in reader:
             where = f"{path}, line {reader.line_num}"
-            if None in row or None in row.values() or not (row["query"] and row["reference"]):
-                raise InputError(f"{where}: expected {len(header)} values, query and reference too")
             role = row.get("role") or "positive"
-            if role not in ("positive", "semi"):
-                raise InputError(f"{where}: role must be positive or semi, not {role!r}")
-            if role == "semi":
+            nameless = not row["reference"] or bool(row["query"]) == (role == "gallery")
+            if None in row or None in row.values() or nameless:
+                raise InputError(f"{where}: expected {len(header)} values, query and reference too")
+            if role not in ROLES:
+                raise InputError(f"{where}: role must be one of {', '.join(ROLES)}, not {role!r}")
+            if role != "positive":
                 continue
             offsets = [_offset(row, name, where) for name in ("d_row", "d_col")]
             place = (row["reference"], offsets[0], offsets[1])
-            if found.setdefault(row["query"], place) != place:
-                raise InputError(f"{where}: {row['query']} has two positive references")
+            found.setdefault(row["query"], place)  # of several the first serves
     except csv.Error as error:
         raise InputError(
             f"{path}, line {reader.line_num}: not comma-separated text ({error})"

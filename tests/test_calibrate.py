@@ -306,11 +306,19 @@ def test_a_sample_is_the_same_every_time(tmp_path):
 PAIRS_FILES = {
     "query,tile\na,b\n": "columns must be query, reference",
     "query,reference,d_row\na,b,far\n": "line 2: d_row must be a number",
-    "query,reference,role\na,b,best\n": "line 2: role must be positive or semi, not 'best'",
+    "query,reference,role\na,b,best\n": "line 2: role must be one of positive, semi,",
     "query,reference\na\n": "line 2: expected 2 values",
-    "query,reference\na,b\na,c\n": "line 3: a has two positive references",
+    "query,reference,role\na,b,gallery\n": "line 2: expected 3 values",
     "query,reference\nq,r\n": "no panorama of",
 }
+
+
+def test_of_several_references_the_first_serves(tmp_path):
+    root = pictures(tmp_path / "p", ["a.png", "b.png", "c.png"])
+    text = "query,reference,role\na,b,positive\na,c,positive\nb,a,semi\n,c,gallery\n"
+    (tmp_path / "pairs.csv").write_text(text)
+    [pair] = find_pairs(root, root, pairs_file=tmp_path / "pairs.csv")
+    assert (pair.panorama.name, pair.tile.name) == ("a.png", "b.png")
 
 
 @pytest.mark.parametrize("text", PAIRS_FILES, ids=range(len(PAIRS_FILES)))
