@@ -86,35 +86,38 @@ def rank_references(
         If a score is not finite.
     """
     _check_finite(queries, gallery)
-    ranks, hits, precisions, best, best_scores = [], [], [], [], []
-    top = min(top, len(gallery))
-    for start in range(0, len(queries), chunk):
-        scores = queries[start : start + chunk] @ gallery.T
+    count, top = len(queries), min(top, len(gallery))
+    result = Ranking(
+        rank=np.empty(count, np.int64),
+        rank_hit=np.empty(count, np.int64),
+        precision=np.empty(count, np.float64),
+        top=np.empty((count, top), np.int64),
+        scores=np.empty((count, top), np.float32),
+        gallery=len(gallery),
+    )
+    # Written over for each chunk: tensors kept from chunk to chunk would break up the heap.
+    buffer = gallery.new_empty((min(chunk, count), len(gallery)))
+    for start in range(0, count, chunk):
+        part = slice(start, min(start + chunk, count))
+        scores = torch.matmul(queries[part], gallery.T, out=buffer[: part.stop - start])
         rows = torch.arange(len(scores), device=scores.device)
-        target = torch.as_tensor(positive[start : start + chunk], device=scores.device)
+        target = torch.as_tensor(positive[part], device=scores.device)
         row, column = _places(others, start, scores)
         right = scores[rows, target].scatter_reduce(0, row, scores[row, column], "amax")
         above = scores >= right[:, None]
         above[rows, target] = False
         above[row, column] = False
         rank = above.sum(1, dtype=torch.int32)  # twice as fast as int64
-        ranks.append(rank.cpu())
-        precisions.append(average_precision(scores, target, row, column, rank).cpu())
+        result.rank[part] = rank.cpu().numpy()
+        result.precision[part] = average_precision(scores, target, row, column, rank).cpu().numpy()
         if semi is not None:
             above[_places(semi, start, scores)] = False
             rank = above.sum(1, dtype=torch.int32)
-        hits.append(rank.cpu())
+        result.rank_hit[part] = rank.cpu().numpy()
         value, index = scores.topk(top, dim=1)
-        best.append(index.cpu())
-        best_scores.append(value.float().cpu())
-    return Ranking(
-        rank=torch.cat(ranks).long().numpy(),
-        rank_hit=torch.cat(hits).long().numpy(),
-        precision=torch.cat(precisions).numpy(),
-        top=torch.cat(best).numpy(),
-        scores=torch.cat(best_scores).numpy(),
-        gallery=len(gallery),
-    )
+        result.top[part] = index.cpu().numpy()
+        result.scores[part] = value.float().cpu().numpy()
+    return result
 
 
 def _check_finite(queries: Tensor, gallery: Tensor) -> None:
