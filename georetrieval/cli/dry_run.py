@@ -47,8 +47,8 @@ def _print_branch(one: Forecast, optim: OptimSettings) -> None:
             f" {one.batch_size:,} an epoch, {one.steps * one.epochs:,} in {one.epochs} epochs"
         )
     click.echo(
-        f"  learning rate  {sparkline(optim)}  up to {optim.learning_rate:g} in"
-        f" {optim.warmup_epochs:g} epochs, then to 0 by a cosine"
+        f"  learning rate  {sparkline(optim)}  up to {optim.learning_rate:g} until epoch"
+        f" {optim.warmup_epochs:g}, then to 0 by a cosine"
     )
     memory = one.memory
     click.echo(

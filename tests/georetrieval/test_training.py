@@ -18,6 +18,7 @@ from bevgen import ShardSet
 from georetrieval import training
 from georetrieval.checkpoints import load_branch, load_state, save_state
 from georetrieval.config import BranchSettings, OptimSettings, Settings
+from georetrieval.data import Batch, PairReader
 from georetrieval.errors import CheckpointError, DataError, SettingsError
 from georetrieval.evaluation import evaluate
 from georetrieval.optim import learning_rate, make_optimizer
@@ -140,6 +141,33 @@ def test_every_option_trains(small_world, tmp_path, changes):
         _, encoder, kind = load_branch(run / f"{name}.safetensors")
         assert kind == name
         assert encoder == settings.branches()[name].encoder
+
+
+def test_each_of_several_right_references_is_trained_on(small_world, tmp_path, monkeypatch):
+    world = small_world
+    place = {name: k for k, name in enumerate(world.ids)}
+    rows = [f"{q},{q},{s}" for q, s in zip(world.ids[16:], world.splits[16:], strict=True)]
+    for first, second in zip(world.ids[0:16:2], world.ids[1:16:2], strict=True):
+        rows += [f"{first},{first},train", f"{first},{second},train"]
+    (world.root / "pairs.csv").write_text("query,reference,split\n" + "\n".join(rows))
+    seen: list[list[tuple[int, int]]] = []
+    read = PairReader.read
+
+    def watched(self: PairReader, batches: list[np.ndarray]) -> Iterator[Batch]:
+        for batch in read(self, batches):
+            pairs = self.pairs
+            chosen = zip(pairs.queries[batch.pairs], pairs.references[batch.pairs], strict=True)
+            seen.append([(int(q), int(r)) for q, r in chosen])
+            yield batch
+
+    monkeypatch.setattr(PairReader, "read", watched)
+    train(tiny_settings(optim__epochs=1, sampling__batch_size=8), world.root, tmp_path / "run")
+    used = {pair for batch in seen for pair in batch}
+    expected = {(place[q], place[r]) for q, r, _ in (row.split(",") for row in rows[12:])}
+    assert used == expected
+    assert len(used) == 16
+    for batch in seen:
+        assert len({query for query, _ in batch}) == len(batch) == 8
 
 
 def test_what_a_run_reports(small_world, tmp_path):
