@@ -240,6 +240,8 @@ def main(
         raise click.UsageError(f"--test-since takes a month such as 2022-01, not {since!r}")
     protocol = Protocol(cities, since)
     run = out / f"run{protocol.name}{'-map' if reference == 'map' else ''}"
+    if protocol.name:
+        settings = [f"data.pairs={protocol.pairs}", *settings]
     if reference == "map":
         settings = ["data.reference=map.h5", *settings]
     if heading == "unknown":

@@ -50,12 +50,12 @@ def train(
 ) -> None:
     """Train by a recipe, or go on with what an earlier call began.
 
-    Without held-out places the test split validates, as in the published code.
+    Where ``pairs``, which the recipe or the settings name too, holds no places out, the test split
+    validates, as in the published code.
     """
-    options = [f"data.pairs={pairs}"] if pairs != PAIRS else []
     if "val" not in splits_of(data / pairs):
-        options.append("data.validation_split=test")
-    words = [f"--set {shlex.quote(setting)}" for setting in (*options, *settings)]
+        settings = ["data.validation_split=test", *settings]
+    words = [f"--set {shlex.quote(setting)}" for setting in settings]
     if list(folder.glob("*.state")):
         words.append("--resume")
     where = f"--data {quoted(data)} --run {quoted(folder)}"

@@ -551,12 +551,12 @@ def test_cvglobal_from_folder_to_table(tmp_path):
     root, out = raw.make_cvglobal(tmp_path / "CVGlobal"), tmp_path / "out"
     text = run(
         "cvglobal", "--root", root, "--out", out, "--hold-out", 0.2, "--reference", "map",
-        *raw.tiny("panorama", "bev"),
+        "--test-city", "Munich", *raw.tiny("panorama", "bev"),
     )  # fmt: skip
     assert "R@1" in text
-    found = evaluation(out / "run-map")
-    assert found["gallery"] == 8
-    assert len(found["queries"]) == 8
+    found = evaluation(out / "run-Munich-map")
+    assert found["gallery"] == len(found["queries"]) == 11  # one has no map
+    assert {query.split("/")[0] for query in found["queries"]} == {"Munich"}
     with bevgen.ShardSet(out / "bev.h5") as bevs:
         for k in (0, 5, 9):
             name = f"Sao-Paulo/streetview/{raw.cvglobal_name('Sao-Paulo', k)}"
