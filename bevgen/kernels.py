@@ -471,7 +471,7 @@ def weigh(
 @njit(cache=True, nogil=True)
 def without_weights(prepared: Prepared, start: int, stop: int) -> bool:
     """Whether a point of these has to do without vector code."""
-    for k in range(start, stop):
+    for k in range(start, stop):  # noqa: SIM110 (Numba knows no generators here)
         if prepared.above[k] == 0 and prepared.below[k] == 0:
             return True
     return False
@@ -705,11 +705,11 @@ def apply_to_bytes(
     prepared = Prepared(
         np.zeros(BLOCK + AHEAD, np.int32), np.zeros(BLOCK, np.int32), np.zeros(BLOCK, np.int32)
     )
-    shift = np.int32(shift)
+    turn = np.int32(shift)
     m = 0
     for start in range(0, len(columns), BLOCK):
         block = slice(start, start + BLOCK)
-        write_points(panorama, columns[block], rows[block], shift, wraps, prepared, bev[block])
+        write_points(panorama, columns[block], rows[block], turn, wraps, prepared, bev[block])
         after = m
         while after < len(averaged) and averaged[after] < start + BLOCK:
             after += 1
@@ -720,7 +720,7 @@ def apply_to_bytes(
                 first[m : after + 1],
                 sample_columns,
                 sample_rows,
-                shift,
+                turn,
                 wraps,
                 prepared,
                 bev,

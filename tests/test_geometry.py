@@ -301,6 +301,7 @@ def test_full_size_within_the_rounding_of_the_reference(pose: Pose, channels: in
 coordinates = st.floats(-1e150, 1e150).filter(lambda value: value == 0 or abs(value) > 1e-150)
 
 
+@settings(deadline=None)  # the first call compiles
 @given(y=coordinates, x=coordinates)
 def test_the_arc_tangent_is_right(y: float, x: float) -> None:
     # With a million columns, 1e-12 radians are less than a thousandth of 1/4096 pixel.

@@ -78,11 +78,12 @@ def test_quality_with_and_without_anti_aliasing() -> None:
         measured = [psnr(points, truth, pixels), psnr(means, truth, pixels)]
         assert [float(cell) for cell in told] == pytest.approx(measured, abs=0.1), name
     lookup = plan_lookup(GRID, PanoramaView(832, 1664), Pose(2.0), True, None)
-    averaged = np.diff(lookup.first).reshape(512, 512) > 1
-    furthest, share = distance[averaged].max(), 100 * averaged.mean()
+    averaged = lookup.averaged
+    furthest, share = distance.flat[averaged].max(), 100 * averaged.size / distance.size
+    assert set(np.diff(lookup.first)) == {4, 8}
     assert f"those within {furthest:.1f} m, {share:.0f} % of the BEV" in WORDS
-    assert f"averages up to {kernels.MAX_SAMPLES} samples" in WORDS
-    assert f"one for every {kernels.SAMPLE_AREA:g} panorama pixels" in WORDS
+    assert f"covers more than {kernels.FOUR_SAMPLES:g} panorama pixels" in WORDS
+    assert f"eight where it covers more than {kernels.EIGHT_SAMPLES:g}" in WORDS
 
 
 def test_what_a_row_and_a_column_cover() -> None:
