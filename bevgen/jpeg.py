@@ -334,7 +334,7 @@ def _quantisers(tables: tuple[bytes, ...]) -> NDArray[np.int32]:
     return values
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=False, nogil=True)
 def fill_skip(look: NDArray[np.int32], skip: NDArray[np.int32]) -> None:
     """Join entries of AC symbols, up to an end of block, as long as they fit."""
     for bits in range(1 << SKIP_BITS):
@@ -342,7 +342,7 @@ def fill_skip(look: NDArray[np.int32], skip: NDArray[np.int32]) -> None:
         while advance < 128:
             rest = (bits << dropped) & ((1 << SKIP_BITS) - 1)
             entry = look[rest >> (SKIP_BITS - LOOK_BITS)]
-            if entry == 0 or dropped + (entry & DROP) > SKIP_BITS:
+            if entry == 0 or (dropped and dropped + (entry & DROP) > SKIP_BITS):
                 break
             dropped += entry & DROP
             advance += entry >> ADVANCE_SHIFT
@@ -352,7 +352,28 @@ def fill_skip(look: NDArray[np.int32], skip: NDArray[np.int32]) -> None:
 # --- compressed data ---
 
 
-@njit(cache=True, nogil=True)
+@intrinsic
+def _copy_32(typingctx, source, place, target, to):  # noqa: ARG001
+    """Copy 32 bytes; returns how many of them come before the first 0xFF."""
+    signature = types.int64(source, place, target, to)
+
+    def generate(context, b, sig, args):
+        piece = ir.VectorType(ir.IntType(8), 32)
+
+        def at(array, place):
+            start = context.make_array(sig.args[array])(context, b, args[array]).data
+            return b.bitcast(b.gep(start, [args[place]]), piece.as_pointer())
+
+        value = b.load(at(0, 1), align=1)
+        b.store(value, at(2, 3), align=1)
+        equal = b.icmp_unsigned("==", value, ir.Constant(piece, [0xFF] * 32))
+        bits = b.bitcast(equal, ir.IntType(32))
+        return b.zext(b.cttz(bits, ir.Constant(ir.IntType(1), 0)), ir.IntType(64))
+
+    return signature, generate
+
+
+@njit(cache=False, nogil=True)
 def unstuff(
     data: NDArray[np.uint8], start: int, scan: NDArray[np.uint8], bounds: NDArray[np.int64]
 ) -> bool:
@@ -375,24 +396,17 @@ def unstuff(
     place, written, segment, end = start, 0, 0, len(data)
     bounds[0] = 0
     while True:
-        # Runs without 0xFF, in pieces that the compiler turns into vector code.
         while place + 32 <= end:
-            stuffed = np.uint8(0)
-            for i in range(32):
-                value = data[np.uint64(place + i)]
-                scan[np.uint64(written + i)] = value
-                stuffed |= np.uint8(value == 0xFF)
-            if stuffed:
+            _ = data[place + 31], scan[written + 31]  # the vector code checks no bounds
+            clean = _copy_32(data, place, scan, written)
+            place += clean
+            written += clean
+            if clean < 32:
                 break
-            place += 32
-            written += 32
-        stop = min(place + 32, end)
-        while place < stop and data[place] != 0xFF:
+        while place < end and data[place] != 0xFF:
             scan[written] = data[place]
             place += 1
             written += 1
-        if place == stop and place < end:
-            continue
         if place + 2 > end:
             return False
         marker = data[place + 1]
@@ -412,7 +426,7 @@ def unstuff(
             return False
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=False, nogil=True, inline='always')
 def find_entry(bits: int, limits: NDArray[np.int32], offsets: NDArray[np.int32], entries) -> int:
     """Entry of a long code by its length: ``bits`` are the next 16; 0 if there is no such code."""
     for length in range(1, 17):
@@ -422,7 +436,7 @@ def find_entry(bits: int, limits: NDArray[np.int32], offsets: NDArray[np.int32],
     return 0
 
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(cache=False, nogil=True, inline="always")
 def next_word(scan: NDArray[np.uint8], place: int) -> int:
     """Eight bytes as a big-endian number; the compiler makes one load of it."""
     at = np.uint64(place)
@@ -438,7 +452,7 @@ def next_word(scan: NDArray[np.uint8], place: int) -> int:
     )
 
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(cache=False, nogil=True, inline="always")
 def top_value(word: int, entry: int) -> int:
     """Signed value of the bits that follow a code: those of T.81, table 5, F.12."""
     size = (entry >> SIZE_SHIFT) & 15
@@ -451,7 +465,7 @@ def top_value(word: int, entry: int) -> int:
 # refill leaves 56 or more, enough for two symbols with their values (at most 27 and 26 bits).
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=False, nogil=True)
 def read_mcus(
     scan: NDArray[np.uint8],
     state: NDArray[np.int64],
@@ -517,27 +531,28 @@ def read_mcus(
             left -= entry & DROP
             k = 0
             if not wanted:
-                while True:
+                while k < 63:
                     word |= next_word(scan, place) >> left
                     place += (63 - left) >> 3
                     left |= 56
-                    entry = tables.skip[c, np.int64(word >> (64 - SKIP_BITS))]
-                    ahead = k + (entry >> ADVANCE_SHIFT)
-                    if (entry & DROP) == 0 or ahead & 127 > 63:
-                        entry = tables.ac[c, np.int64(word >> (64 - LOOK_BITS))]
-                        if entry == 0:
-                            entry = find_entry(
-                                np.int64(word >> 48), tables.limits[2 * c + 1],
-                                tables.offsets[2 * c + 1], tables.entries[2 * c + 1],
-                            )
-                            if entry == 0:
-                                return False
+                    for _ in range(2):
+                        entry = tables.skip[c, np.int64(word >> (64 - SKIP_BITS))]
                         ahead = k + (entry >> ADVANCE_SHIFT)
-                    word <<= entry & DROP
-                    left -= entry & DROP
-                    k = ahead
-                    if k >= 63:
-                        break
+                        if (entry & DROP) == 0 or ahead & 127 > 63:
+                            entry = tables.ac[c, np.int64(word >> (64 - LOOK_BITS))]
+                            if entry == 0:
+                                entry = find_entry(
+                                    np.int64(word >> 48), tables.limits[2 * c + 1],
+                                    tables.offsets[2 * c + 1], tables.entries[2 * c + 1],
+                                )
+                                if entry == 0:
+                                    return False
+                            ahead = k + (entry >> ADVANCE_SHIFT)
+                        word <<= entry & DROP
+                        left -= entry & DROP
+                        k = ahead
+                        if k >= 63:
+                            break
                 if 63 < k < END:
                     return False
                 continue
@@ -545,27 +560,27 @@ def read_mcus(
             value = dc * q[0]
             total = abs(value)
             block[0] = value
-            last = 0
-            while True:
+            while k < 63:
                 word |= next_word(scan, place) >> left
                 place += (63 - left) >> 3
                 left |= 56
-                entry = tables.ac[c, np.int64(word >> (64 - LOOK_BITS))]
-                if entry == 0:
-                    entry = find_entry(
-                        np.int64(word >> 48), tables.limits[2 * c + 1],
-                        tables.offsets[2 * c + 1], tables.entries[2 * c + 1],
-                    )
+                for _ in range(2):
+                    entry = tables.ac[c, np.int64(word >> (64 - LOOK_BITS))]
                     if entry == 0:
-                        return False
-                k += entry >> ADVANCE_SHIFT
-                value = top_value(word, entry) * q[k]
-                total += abs(value)
-                block[ZIGZAG[k]] = value
-                word <<= entry & DROP
-                left -= entry & DROP
-                if k >= 63:
-                    break
+                        entry = find_entry(
+                            np.int64(word >> 48), tables.limits[2 * c + 1],
+                            tables.offsets[2 * c + 1], tables.entries[2 * c + 1],
+                        )
+                        if entry == 0:
+                            return False
+                    k += entry >> ADVANCE_SHIFT
+                    value = top_value(word, entry) * q[np.uint64(k)]
+                    total += abs(value)
+                    block[np.uint64(ZIGZAG[np.uint64(k)])] = value
+                    word <<= entry & DROP
+                    left -= entry & DROP
+                    if k >= 63:
+                        break
             if 63 < k < END or total > MAX_SUM:
                 return False
             if c == 0:
@@ -684,7 +699,7 @@ def _inverse_dct(typingctx, block, plane, row, col):  # noqa: ARG001
     return signature, generate
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=False, nogil=True)
 def transform(block: NDArray[np.int16], plane: NDArray[np.uint8], row: int, col: int) -> int:
     """Inverse cosine transform of a block to 8 x 8 samples at (row, col); clears the block.
 
@@ -694,90 +709,149 @@ def transform(block: NDArray[np.int16], plane: NDArray[np.uint8], row: int, col:
     return _inverse_dct(block, plane, row, col)
 
 
-@njit(cache=True, nogil=True)
-def widen(sums: NDArray[np.int32], n: int, scale: int, wide: NDArray[np.uint8]) -> None:
-    """Double a chroma row by the triangle filter: (n,) values, times ``scale``, to 2 n bytes.
+# Numba computes with 64 bits unless told after each step; of narrow numbers LLVM makes vectors.
 
-    Each value weighs 3/4 in the two nearest; rounded up and down in turn.
+
+@njit(cache=False, nogil=True)
+def widen(
+    sums: NDArray[np.int16], n: int, before: int, after: int, wide: NDArray[np.uint8]
+) -> None:
+    """Double n > 1 chroma values, four times too large, to 2 n bytes.
+
+    The triangle filter: 3/4 of the nearest value, 1/4 of the next; `before` and `after` round.
     """
-    if scale == 4:
-        bias, bits = 8, 4
-        less = 1
-    else:
-        bias, bits = 1, 2
-        less = -1
-    wide[0] = (sums[0] * 4 + bias) >> bits if scale == 4 else sums[0]
-    for i in range(1, n):
-        wide[2 * i] = (sums[i] * 3 + sums[i - 1] + bias) >> bits
-    for i in range(n - 1):
-        wide[2 * i + 1] = (sums[i] * 3 + sums[i + 1] + bias - less) >> bits
-    wide[2 * n - 1] = (sums[n - 1] * 4 + bias - less) >> bits if scale == 4 else sums[n - 1]
+    three, four = np.int16(3), np.int16(4)
+    to_left, to_right = np.int16(before), np.int16(after)
+    for i in range(1, n - 1):
+        near = np.int16(sums[i] * three)
+        wide[2 * i] = np.int16(np.int16(near + np.int16(sums[i - 1] + to_left)) >> four)
+        wide[2 * i + 1] = np.int16(np.int16(near + np.int16(sums[i + 1] + to_right)) >> four)
+    wide[0] = (sums[0] * 4 + before) >> 4
+    wide[1] = (sums[0] * 3 + sums[1] + after) >> 4
+    wide[2 * n - 2] = (sums[n - 1] * 3 + sums[n - 2] + before) >> 4
+    wide[2 * n - 1] = (sums[n - 1] * 4 + after) >> 4
 
 
-@njit(cache=True, nogil=True)
+@intrinsic
+def _colour_sixteen(typingctx, luma, blue, red, rgb, x):  # noqa: ARG001
+    """Vector code of `colour` for the 16 pixels from column ``x``."""
+    signature = types.void(luma, blue, red, rgb, x)
+
+    def generate(context, b, sig, args):
+        bytes16, words = ir.VectorType(ir.IntType(8), 16), ir.VectorType(ir.IntType(16), 16)
+        longs = ir.VectorType(ir.IntType(32), 16)
+
+        def constant(value, kind=words):
+            return ir.Constant(kind, [value] * 16)
+
+        def at(array, place, kind):
+            start = context.make_array(sig.args[array])(context, b, args[array]).data
+            return b.bitcast(b.gep(start, [place]), kind.as_pointer())
+
+        def scaled(value, factor):  # value * factor / 2**16, rounded, of a value doubled before
+            product = b.mul(b.sext(value, longs), constant(factor, longs))
+            high = b.trunc(b.ashr(product, constant(16, longs)), words)
+            return b.ashr(b.add(high, constant(1)), constant(1))
+
+        y, cb, cr = (b.zext(b.load(at(i, args[4], bytes16), align=1), words) for i in range(3))
+        cb, cr = b.sub(cb, constant(128)), b.sub(cr, constant(128))
+        twice_cb, twice_cr = b.add(cb, cb), b.add(cr, cr)
+        # 1.402 and 1.772 as 1 + 0.402 and 2 - 0.228, 0.714 as 1 - 0.286, to fit in 16 bits.
+        r = b.add(b.add(y, cr), scaled(twice_cr, 26345))
+        blue_ = b.add(b.add(y, twice_cb), scaled(twice_cb, -14942))
+        g = b.add(
+            b.mul(b.sext(cb, longs), constant(-22554, longs)),
+            b.mul(b.sext(cr, longs), constant(18734, longs)),
+        )
+        g = b.ashr(b.add(g, constant(1 << 15, longs)), constant(16, longs))
+        g = b.add(b.sub(y, cr), b.trunc(g, words))
+        channels = []
+        for value in (r, g, blue_):
+            value = b.select(b.icmp_signed("<", value, constant(0)), constant(0), value)
+            value = b.select(b.icmp_signed(">", value, constant(255)), constant(255), value)
+            channels.append(b.trunc(value, bytes16))
+        index = ir.IntType(32)
+        both = ir.Constant(ir.VectorType(index, 32), list(range(32)))
+        mixed = ir.Constant(
+            ir.VectorType(index, 48), [16 * c + i for i in range(16) for c in range(3)]
+        )
+        red_green = b.shuffle_vector(channels[0], channels[1], both)
+        blue_only = b.shuffle_vector(channels[2], channels[2], both)
+        pixels = b.shuffle_vector(red_green, blue_only, mixed)
+        place = b.mul(args[4], ir.Constant(args[4].type, 3))
+        b.store(pixels, at(3, place, pixels.type), align=1)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@njit(cache=False, nogil=True)
 def colour(
     luma: NDArray[np.uint8], blue: NDArray[np.uint8], red: NDArray[np.uint8], rgb: NDArray[np.uint8]
 ) -> None:
-    """Convert a row of YCbCr to RGB, (W, 3), by the JFIF equations in 16 bits."""
-    for x in range(len(rgb)):
-        y, cb, cr = np.int32(luma[x]), np.int32(blue[x]) - 128, np.int32(red[x]) - 128
+    """Convert a row of YCbCr to (W * 3,) RGB by the JFIF equations, in 16 bits after the point."""
+    width = len(rgb) // 3
+    done = width & ~15
+    if done:  # the vector code checks no bounds
+        _ = luma[done - 1], blue[done - 1], red[done - 1], rgb[3 * done - 1]
+    for x in range(0, done, 16):
+        _colour_sixteen(luma, blue, red, rgb, x)
+    for x in range(done, width):
+        y, cb, cr = np.int64(luma[x]), blue[x] - 128, red[x] - 128
         r = y + ((91881 * cr + 32768) >> 16)
         g = y + ((-22554 * cb - 46802 * cr + 32768) >> 16)
         b = y + ((116130 * cb + 32768) >> 16)
-        rgb[x, 0] = min(max(r, 0), 255)
-        rgb[x, 1] = min(max(g, 0), 255)
-        rgb[x, 2] = min(max(b, 0), 255)
+        rgb[3 * x] = min(max(r, 0), 255)
+        rgb[3 * x + 1] = min(max(g, 0), 255)
+        rgb[3 * x + 2] = min(max(b, 0), 255)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=False, nogil=True)
 def draw_row(
     planes: NDArray[np.uint8],
     frame: Frame,
     y: int,
     top: int,
     wide: NDArray[np.uint8],
-    sums: NDArray[np.int32],
+    sums: NDArray[np.int16],
     rgb: NDArray[np.uint8],
 ) -> None:
     """Write pixel row ``y``; ``top`` is the first row of the MCU row that `planes` begins with."""
     luma = planes[0, y - top + 1]
     if frame.components == 1:
         for x in range(frame.width):
-            rgb[x, 0] = rgb[x, 1] = rgb[x, 2] = luma[x]
+            rgb[3 * x] = rgb[3 * x + 1] = rgb[3 * x + 2] = luma[x]
         return
-    chroma_top = top // frame.down
-    near = y // frame.down
-    other = near
     height, width = -(-frame.height // frame.down), -(-frame.width // frame.across)
-    smooth = frame.across == 1 or width > 2  # libjpeg repeats samples of tiny images
+    smooth = frame.across == 1 or width > 2  # libjpeg repeats the samples of tiny images
+    near = other = y // frame.down
     if frame.down == 2 and smooth:
-        other = min(max(near - 1 + 2 * (y & 1), 0), height - 1)
-    near, other = near - chroma_top + 1, other - chroma_top + 1
+        other = min(max(near - 1 + 2 * (y % 2), 0), height - 1)
+    above = top // frame.down - 1
     for c in range(2):
-        plane = planes[c + 1]
-        if frame.across == 1 and frame.down == 1:
+        here, there = planes[c + 1, near - above], planes[c + 1, other - above]
+        if not smooth:
             for x in range(width):
-                wide[c, x] = plane[near, x]
-        elif not smooth:
-            for x in range(width):
-                wide[c, 2 * x] = wide[c, 2 * x + 1] = plane[near, x]
-        elif frame.across == 1:
-            bias = 1 + (y & 1)
-            for x in range(width):
-                wide[c, x] = (3 * np.int32(plane[near, x]) + plane[other, x] + bias) >> 2
-        else:
+                wide[c, 2 * x] = wide[c, 2 * x + 1] = here[x]
+        elif frame.across == 2:
             if frame.down == 2:
                 for x in range(width):
-                    sums[x] = 3 * np.int32(plane[near, x]) + plane[other, x]
-                widen(sums, width, 4, wide[c])
+                    sums[x] = here[x] * 3 + there[x]
+                widen(sums, width, 8, 7, wide[c])
             else:
                 for x in range(width):
-                    sums[x] = plane[near, x]
-                widen(sums, width, 1, wide[c])
+                    sums[x] = here[x] * 4
+                widen(sums, width, 4, 8, wide[c])
+        elif frame.down == 2:
+            for x in range(width):
+                wide[c, x] = (here[x] * 3 + there[x] + 1 + y % 2) >> 2
+        else:
+            for x in range(width):
+                wide[c, x] = here[x]
     colour(luma, wide[0], wide[1], rgb)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=False, nogil=True)
 def decode(
     scan: NDArray[np.uint8],
     bounds: NDArray[np.int64],
@@ -801,7 +875,7 @@ def decode(
     block = np.zeros(65, np.int16)
     padded = frame.mcus_across * frame.across * 8
     planes = np.empty((frame.components, tall + 1, padded), np.uint8)
-    wide, sums = np.empty((2, padded), np.uint8), np.empty(padded, np.int32)
+    wide, sums = np.empty((2, padded), np.uint8), np.empty(padded, np.int16)
     mcu = 0
     if frame.interval:  # begin at the last restart marker above the rows
         segment = begin * frame.mcus_across // frame.interval
@@ -825,6 +899,6 @@ def decode(
             low = max(first, top - reach)
             high = last if row == end - 1 else min(last, top + tall - reach)
             for y in range(low, high):
-                draw_row(planes, frame, y, top, wide, sums, out[y])
+                draw_row(planes, frame, y, top, wide, sums, out[y].reshape(3 * frame.width))
     segment = (mcu - 1) // frame.interval if frame.interval else 0
     return state[2] * 8 - state[1] <= bounds[segment + 1] * 8
