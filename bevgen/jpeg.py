@@ -30,8 +30,8 @@ from numpy.typing import NDArray
 MAX_PIXELS = 2**28
 MAX_SIDE = 65500  # as libjpeg
 
-LOOK_BITS = 10  # longer codes are searched for; they are rare
-SKIP_BITS = 12  # as many symbols as fit are walked over at once
+LOOK_BITS = 10
+SKIP_BITS = 12
 # What is read beyond a segment before its end is noticed: a word, and the longest block.
 SLACK = 8 + 256
 
@@ -246,7 +246,14 @@ def _combine(
     if any(key not in quantisers for key in sampling[3::3]):
         return None
     frame = Frame(
-        width, height, n, across, down, interval, -(-width // (8 * across)), -(-height // (8 * down))
+        width,
+        height,
+        n,
+        across,
+        down,
+        interval,
+        -(-width // (8 * across)),
+        -(-height // (8 * down)),
     )
     return _Header(
         frame,
@@ -334,7 +341,7 @@ def _quantisers(tables: tuple[bytes, ...]) -> NDArray[np.int32]:
     return values
 
 
-@njit(cache=False, nogil=True)
+@njit(cache=True, nogil=True)
 def fill_skip(look: NDArray[np.int32], skip: NDArray[np.int32]) -> None:
     """Join entries of AC symbols, up to an end of block, as long as they fit."""
     for bits in range(1 << SKIP_BITS):
@@ -353,7 +360,7 @@ def fill_skip(look: NDArray[np.int32], skip: NDArray[np.int32]) -> None:
 
 
 @intrinsic
-def _copy_32(typingctx, source, place, target, to):  # noqa: ARG001
+def _copy_32(typingctx, source, place, target, to):
     """Copy 32 bytes; returns how many of them come before the first 0xFF."""
     signature = types.int64(source, place, target, to)
 
@@ -373,7 +380,7 @@ def _copy_32(typingctx, source, place, target, to):  # noqa: ARG001
     return signature, generate
 
 
-@njit(cache=False, nogil=True)
+@njit(cache=True, nogil=True)
 def unstuff(
     data: NDArray[np.uint8], start: int, scan: NDArray[np.uint8], bounds: NDArray[np.int64]
 ) -> bool:
@@ -426,7 +433,7 @@ def unstuff(
             return False
 
 
-@njit(cache=False, nogil=True, inline='always')
+@njit(cache=True, nogil=True, inline="always")
 def find_entry(bits: int, limits: NDArray[np.int32], offsets: NDArray[np.int32], entries) -> int:
     """Entry of a long code by its length: ``bits`` are the next 16; 0 if there is no such code."""
     for length in range(1, 17):
@@ -436,7 +443,7 @@ def find_entry(bits: int, limits: NDArray[np.int32], offsets: NDArray[np.int32],
     return 0
 
 
-@njit(cache=False, nogil=True, inline="always")
+@njit(cache=True, nogil=True, inline="always")
 def next_word(scan: NDArray[np.uint8], place: int) -> int:
     """Eight bytes as a big-endian number; the compiler makes one load of it."""
     at = np.uint64(place)
@@ -452,7 +459,7 @@ def next_word(scan: NDArray[np.uint8], place: int) -> int:
     )
 
 
-@njit(cache=False, nogil=True, inline="always")
+@njit(cache=True, nogil=True, inline="always")
 def top_value(word: int, entry: int) -> int:
     """Signed value of the bits that follow a code: those of T.81, table 5, F.12."""
     size = (entry >> SIZE_SHIFT) & 15
@@ -465,7 +472,7 @@ def top_value(word: int, entry: int) -> int:
 # refill leaves 56 or more, enough for two symbols with their values (at most 27 and 26 bits).
 
 
-@njit(cache=False, nogil=True)
+@njit(cache=True, nogil=True)
 def read_mcus(
     scan: NDArray[np.uint8],
     state: NDArray[np.int64],
@@ -520,7 +527,9 @@ def read_mcus(
             entry = tables.dc[c, np.int64(word >> (64 - LOOK_BITS))]
             if entry == 0:
                 entry = find_entry(
-                    np.int64(word >> 48), tables.limits[2 * c], tables.offsets[2 * c],
+                    np.int64(word >> 48),
+                    tables.limits[2 * c],
+                    tables.offsets[2 * c],
                     tables.entries[2 * c],
                 )
                 if entry == 0:
@@ -542,8 +551,10 @@ def read_mcus(
                             entry = tables.ac[c, np.int64(word >> (64 - LOOK_BITS))]
                             if entry == 0:
                                 entry = find_entry(
-                                    np.int64(word >> 48), tables.limits[2 * c + 1],
-                                    tables.offsets[2 * c + 1], tables.entries[2 * c + 1],
+                                    np.int64(word >> 48),
+                                    tables.limits[2 * c + 1],
+                                    tables.offsets[2 * c + 1],
+                                    tables.entries[2 * c + 1],
                                 )
                                 if entry == 0:
                                     return False
@@ -568,8 +579,10 @@ def read_mcus(
                     entry = tables.ac[c, np.int64(word >> (64 - LOOK_BITS))]
                     if entry == 0:
                         entry = find_entry(
-                            np.int64(word >> 48), tables.limits[2 * c + 1],
-                            tables.offsets[2 * c + 1], tables.entries[2 * c + 1],
+                            np.int64(word >> 48),
+                            tables.limits[2 * c + 1],
+                            tables.offsets[2 * c + 1],
+                            tables.entries[2 * c + 1],
                         )
                         if entry == 0:
                             return False
@@ -661,11 +674,11 @@ def _transpose_eight(b: ir.IRBuilder, x: list[Any]) -> list[Any]:
 
 
 @intrinsic
-def _inverse_dct(typingctx, block, plane, row, col):  # noqa: ARG001
+def _inverse_dct(typingctx, block, plane, row, col):
     """Vector code of `transform`; returns bits above the tenth of samples that are out of range."""
     signature = types.int64(block, plane, row, col)
 
-    def generate(context, b, sig, args):  # noqa: ARG001
+    def generate(context, b, sig, args):
         i8, i32 = ir.IntType(8), ir.IntType(32)
         words, bytes8 = ir.VectorType(i32, 8), ir.VectorType(i8, 8)
         shorts = ir.VectorType(ir.IntType(16), 8)
@@ -699,7 +712,7 @@ def _inverse_dct(typingctx, block, plane, row, col):  # noqa: ARG001
     return signature, generate
 
 
-@njit(cache=False, nogil=True)
+@njit(cache=True, nogil=True)
 def transform(block: NDArray[np.int16], plane: NDArray[np.uint8], row: int, col: int) -> int:
     """Inverse cosine transform of a block to 8 x 8 samples at (row, col); clears the block.
 
@@ -712,7 +725,7 @@ def transform(block: NDArray[np.int16], plane: NDArray[np.uint8], row: int, col:
 # Numba computes with 64 bits unless told after each step; of narrow numbers LLVM makes vectors.
 
 
-@njit(cache=False, nogil=True)
+@njit(cache=True, nogil=True)
 def widen(
     sums: NDArray[np.int16], n: int, before: int, after: int, wide: NDArray[np.uint8]
 ) -> None:
@@ -733,7 +746,7 @@ def widen(
 
 
 @intrinsic
-def _colour_sixteen(typingctx, luma, blue, red, rgb, x):  # noqa: ARG001
+def _colour_sixteen(typingctx, luma, blue, red, rgb, x):
     """Vector code of `colour` for the 16 pixels from column ``x``."""
     signature = types.void(luma, blue, red, rgb, x)
 
@@ -785,7 +798,7 @@ def _colour_sixteen(typingctx, luma, blue, red, rgb, x):  # noqa: ARG001
     return signature, generate
 
 
-@njit(cache=False, nogil=True)
+@njit(cache=True, nogil=True)
 def colour(
     luma: NDArray[np.uint8], blue: NDArray[np.uint8], red: NDArray[np.uint8], rgb: NDArray[np.uint8]
 ) -> None:
@@ -806,7 +819,7 @@ def colour(
         rgb[3 * x + 2] = min(max(b, 0), 255)
 
 
-@njit(cache=False, nogil=True)
+@njit(cache=True, nogil=True)
 def draw_row(
     planes: NDArray[np.uint8],
     frame: Frame,
@@ -851,7 +864,7 @@ def draw_row(
     colour(luma, wide[0], wide[1], rgb)
 
 
-@njit(cache=False, nogil=True)
+@njit(cache=True, nogil=True)
 def decode(
     scan: NDArray[np.uint8],
     bounds: NDArray[np.int64],
