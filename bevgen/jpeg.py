@@ -37,8 +37,9 @@ SLACK = 8 + 256
 
 # A table entry is 0 (look further), or bits to drop | bits of the value << 5 | advance << 9, where
 # advance is the zeros before the coefficient and itself, and END at the end of a block.
-END = 129
 DROP, SIZE_SHIFT, ADVANCE_SHIFT = 31, 5, 9
+END = 129
+NO_CODE = 64 << ADVANCE_SHIFT
 # Larger sums of |coefficients| would overflow 32 bits in the transform; no image has them.
 MAX_SUM = 15000
 
@@ -267,23 +268,23 @@ def _combine(
 
 
 class Tables(NamedTuple):
-    """Huffman tables of each component.
+    """Huffman tables: rows ``2 c`` and ``2 c + 1`` are DC and AC of component ``c``.
 
     Attributes
     ----------
-    dc, ac : (components, 2**LOOK_BITS) int32
-        Entry of the symbol that the next bits begin with.
+    look : (2 * components, 2**LOOK_BITS) int32
+        Entry of the symbol that the next bits begin with; 0 if its code is longer.
     skip : (components, 2**SKIP_BITS) int32
-        One entry for all AC symbols that the next bits hold whole.
+        One entry for all AC symbols that the next bits hold, the last one's value perhaps beyond;
+        0 likewise.
     limits, offsets : (2 * components, 17) int32
-        For codes of each length, DC and AC of each component in turn: their end, shifted to 16
-        bits; what to add to one for the place of its entry.
+        For codes of each length: their end, shifted to 16 bits; what to add to one for the place of
+        its entry.
     entries : (2 * components, 256) int32
         In the order of the codes.
     """
 
-    dc: NDArray[np.int32]
-    ac: NDArray[np.int32]
+    look: NDArray[np.int32]
     skip: NDArray[np.int32]
     limits: NDArray[np.int32]
     offsets: NDArray[np.int32]
@@ -296,11 +297,11 @@ def _tables(codes: tuple[tuple[bytes, bytes], ...]) -> Tables:
 
     Most files share their tables: those of the standard.
     """
-    n = len(codes) // 2
-    look = np.zeros((2 * n, 1 << LOOK_BITS), np.int32)
-    limits, offsets = np.zeros((2 * n, 17), np.int32), np.zeros((2 * n, 17), np.int32)
-    entries = np.zeros((2 * n, 256), np.int32)
-    skip = np.empty((n, 1 << SKIP_BITS), np.int32)
+    n = len(codes)
+    look = np.zeros((n, 1 << LOOK_BITS), np.int32)
+    limits, offsets = np.zeros((n, 17), np.int32), np.zeros((n, 17), np.int32)
+    entries = np.full((n, 256), NO_CODE, np.int32)
+    skip = np.empty((n // 2, 1 << SKIP_BITS), np.int32)
     for i, (counts, symbols) in enumerate(codes):
         code = place = 0
         for length, count in enumerate(counts, start=1):
@@ -312,24 +313,24 @@ def _tables(codes: tuple[tuple[bytes, bytes], ...]) -> Tables:
                     begin = code << (LOOK_BITS - length)
                     look[i, begin : begin + (1 << (LOOK_BITS - length))] = entry
                 code, place = code + 1, place + 1
-            if code >= 1 << length and count:  # too many codes, or one of all ones
-                raise ValueError
+            if count and code >= 1 << length:
+                raise ValueError("too many codes, or one of all ones")
             limits[i, length] = code << (16 - length)
             code <<= 1
-    for i in range(n):
+    for i in range(n // 2):
         fill_skip(look[2 * i + 1], skip[i])
-    return Tables(look[::2].copy(), look[1::2].copy(), skip, limits, offsets, entries)
+    return Tables(look, skip, limits, offsets, entries)
 
 
 def _entry(length: int, symbol: int, ac: bool) -> int:
-    """Table entry of a symbol; 0 for one that no 8-bit file has."""
+    """Table entry of a symbol; `NO_CODE` for those that libjpeg takes and no 8-bit file has."""
     run, size = divmod(symbol, 16)
-    if not ac:
-        return length + size | size << SIZE_SHIFT if symbol <= 11 else 0
-    if size == 0:
-        advance = {0: END, 15: 16}.get(run, 0)
-        return length | advance << ADVANCE_SHIFT if advance else 0
-    return length + size | size << SIZE_SHIFT | (run + 1) << ADVANCE_SHIFT if size <= 10 else 0
+    if not ac and symbol > 15:
+        raise ValueError("no symbol of DC")
+    if size > (10 if ac else 11) or (ac and size == 0 and run not in (0, 15)):
+        return NO_CODE
+    advance = (END if symbol == 0 else run + 1) if ac else 0
+    return length + size | size << SIZE_SHIFT | advance << ADVANCE_SHIFT
 
 
 @lru_cache(maxsize=64)
@@ -349,7 +350,7 @@ def fill_skip(look: NDArray[np.int32], skip: NDArray[np.int32]) -> None:
         while advance < 128:
             rest = (bits << dropped) & ((1 << SKIP_BITS) - 1)
             entry = look[rest >> (SKIP_BITS - LOOK_BITS)]
-            if entry == 0 or (dropped and dropped + (entry & DROP) > SKIP_BITS):
+            if entry in (0, NO_CODE) or (dropped and dropped + (entry & DROP) > SKIP_BITS):
                 break
             dropped += entry & DROP
             advance += entry >> ADVANCE_SHIFT
@@ -433,21 +434,15 @@ def unstuff(
             return False
 
 
-@njit(cache=True, nogil=True, inline="always")
-def find_entry(bits: int, limits: NDArray[np.int32], offsets: NDArray[np.int32], entries) -> int:
-    """Entry of a long code by its length: ``bits`` are the next 16; 0 if there is no such code."""
-    for length in range(1, 17):
-        if bits < limits[length]:
-            place = (bits >> (16 - length)) + offsets[length]
-            return entries[place & 255]
-    return 0
+# Bits are read from `word`, `left` of them good (from the top), the next byte being `place`. A
+# refill leaves 56 or more: enough for two symbols with their values, of at most 27 and 26 bits.
 
 
-@njit(cache=True, nogil=True, inline="always")
-def next_word(scan: NDArray[np.uint8], place: int) -> int:
-    """Eight bytes as a big-endian number; the compiler makes one load of it."""
+@njit(cache=True, nogil=True, forceinline=True)
+def refill(scan: NDArray[np.uint8], word: int, left: int, place: int) -> tuple[int, int, int]:
+    """Add whole bytes to a word; of the eight reads the compiler makes one load."""
     at = np.uint64(place)
-    return (
+    eight = (
         np.uint64(scan[at]) << 56
         | np.uint64(scan[at + np.uint64(1)]) << 48
         | np.uint64(scan[at + np.uint64(2)]) << 40
@@ -457,31 +452,94 @@ def next_word(scan: NDArray[np.uint8], place: int) -> int:
         | np.uint64(scan[at + np.uint64(6)]) << 8
         | np.uint64(scan[at + np.uint64(7)])
     )
+    return word | eight >> left, left | 56, place + ((63 - left) >> 3)
 
 
-@njit(cache=True, nogil=True, inline="always")
-def top_value(word: int, entry: int) -> int:
-    """Signed value of the bits that follow a code: those of T.81, table 5, F.12."""
+@njit(cache=True, nogil=True)
+def find_entry(word: int, table: int, tables: Tables) -> int:
+    """Entry of a symbol whose code is longer than LOOK_BITS."""
+    bits = np.int64(word >> 48)
+    for length in range(LOOK_BITS + 1, 17):
+        if bits < tables.limits[table, length]:
+            place = (bits >> (16 - length)) + tables.offsets[table, length]
+            return np.int64(tables.entries[table, place & 255])
+    return NO_CODE
+
+
+@njit(cache=True, nogil=True, forceinline=True)
+def value_after(word: int, entry: int) -> int:
+    """Signed value of the bits that follow a code (T.81, F.2.2.1: a leading 0 means negative)."""
     size = (entry >> SIZE_SHIFT) & 15
     bits = np.int64((word << ((entry & DROP) - size)) >> 1 >> (63 - size))
     half = (1 << size) >> 1
     return bits + (((bits - half) >> 63) & (1 - (1 << size)))
 
 
-# Bits are read from `word`, `left` of them good (from the top), the next byte being `place`. A
-# refill leaves 56 or more, enough for two symbols with their values (at most 27 and 26 bits).
+@njit(cache=True, nogil=True, forceinline=True)
+def skip_block(
+    scan: NDArray[np.uint8], word: int, left: int, place: int, component: int, tables: Tables
+) -> tuple[int, int, int, int]:
+    """Pass the AC symbols of a block; returns the reader's state and the advance in all."""
+    k = 0
+    while k < 63:
+        word, left, place = refill(scan, word, left, place)
+        for _ in range(2):
+            entry = np.int64(tables.skip[component, np.int64(word >> (64 - SKIP_BITS))])
+            ahead = k + (entry >> ADVANCE_SHIFT)
+            if entry == 0 or ahead & 127 > 63:  # the block ends before the last of these symbols
+                entry = np.int64(tables.look[2 * component + 1, np.int64(word >> (64 - LOOK_BITS))])
+                if entry == 0:
+                    entry = find_entry(word, 2 * component + 1, tables)
+                ahead = k + (entry >> ADVANCE_SHIFT)
+            word <<= entry & DROP
+            left -= entry & DROP
+            k = ahead
+            if k >= 63:
+                break
+    return word, left, place, k
+
+
+@njit(cache=True, nogil=True, forceinline=True)
+def read_block(
+    scan: NDArray[np.uint8],
+    word: int,
+    left: int,
+    place: int,
+    component: int,
+    tables: Tables,
+    steps: NDArray[np.int32],
+    block: NDArray[np.int16],
+) -> tuple[int, int, int, int, int]:
+    """Read the AC symbols of a block; as `skip_block`, and the sum of absolute coefficients."""
+    k = total = 0
+    while k < 63:
+        word, left, place = refill(scan, word, left, place)
+        for _ in range(2):
+            entry = np.int64(tables.look[2 * component + 1, np.int64(word >> (64 - LOOK_BITS))])
+            if entry == 0:
+                entry = find_entry(word, 2 * component + 1, tables)
+            k += entry >> ADVANCE_SHIFT
+            at = np.uint64(k)
+            value = value_after(word, entry) * steps[component, at]
+            total += abs(value)
+            block[np.uint64(ZIGZAG[at])] = value
+            word <<= entry & DROP
+            left -= entry & DROP
+            if k >= 63:
+                break
+    return word, left, place, k, total
 
 
 @njit(cache=True, nogil=True)
 def read_mcus(
     scan: NDArray[np.uint8],
-    state: NDArray[np.int64],
+    bounds: NDArray[np.int64],
     frame: Frame,
     tables: Tables,
-    quantisers: NDArray[np.int32],
+    steps: NDArray[np.int32],
     begin: int,
     stop: int,
-    bounds: NDArray[np.int64],
+    state: NDArray[np.int64],
     wanted: bool,
     planes: NDArray[np.uint8],
     block: NDArray[np.int16],
@@ -490,10 +548,14 @@ def read_mcus(
 
     Parameters
     ----------
+    scan, bounds
+        As `unstuff` wrote them.
+    steps : (components, 192) int32
+        Quantisation tables.
     state : (6,) int64, read and written
-        word, left, place, and the DC value of each component.
+        word, left, place, and the last DC value of each component.
     planes : (components, rows, columns) uint8, written
-        One MCU row of samples.
+        One MCU row of samples, from row 1.
     block : (65,) int16
         All 0, and so it is left.
 
@@ -503,116 +565,54 @@ def read_mcus(
         False if the data is damaged.
     """
     word, left, place = np.uint64(state[0]), state[1], state[2]
-    per_mcu = frame.across * frame.down
-    blocks = per_mcu + frame.components - 1
-    segment = begin // frame.interval if frame.interval else 0
-    limit = bounds[segment + 1] + 8
-    total_bad = 0
+    lumas = frame.across * frame.down
+    end = bounds[begin // frame.interval + 1 if frame.interval else 1]
+    beyond = 0
     for mcu in range(begin, stop):
         if frame.interval and mcu % frame.interval == 0:
             segment = mcu // frame.interval
             if place * 8 - left > bounds[segment] * 8:
                 return False
             word, left, place = np.uint64(0), 0, bounds[segment]
-            limit = bounds[segment + 1] + 8
-            state[3:6] = 0
+            end = bounds[segment + 1]
+            state[3:] = 0
         column = mcu % frame.mcus_across
-        for b in range(blocks):
-            if place > limit:
+        for b in range(lumas + frame.components - 1):
+            if place > end + 8:
                 return False
-            c = max(b - per_mcu + 1, 0)
-            word |= next_word(scan, place) >> left
-            place += (63 - left) >> 3
-            left |= 56
-            entry = tables.dc[c, np.int64(word >> (64 - LOOK_BITS))]
+            c = max(b - lumas + 1, 0)
+            word, left, place = refill(scan, word, left, place)
+            entry = np.int64(tables.look[2 * c, np.int64(word >> (64 - LOOK_BITS))])
             if entry == 0:
-                entry = find_entry(
-                    np.int64(word >> 48),
-                    tables.limits[2 * c],
-                    tables.offsets[2 * c],
-                    tables.entries[2 * c],
-                )
-                if entry == 0:
-                    return False
-            dc = state[3 + c] + top_value(word, entry)
+                entry = find_entry(word, 2 * c, tables)
+            if entry == NO_CODE:
+                return False
+            dc = state[3 + c] + value_after(word, entry)
             state[3 + c] = dc
             word <<= entry & DROP
             left -= entry & DROP
-            k = 0
             if not wanted:
-                while k < 63:
-                    word |= next_word(scan, place) >> left
-                    place += (63 - left) >> 3
-                    left |= 56
-                    for _ in range(2):
-                        entry = tables.skip[c, np.int64(word >> (64 - SKIP_BITS))]
-                        ahead = k + (entry >> ADVANCE_SHIFT)
-                        if (entry & DROP) == 0 or ahead & 127 > 63:
-                            entry = tables.ac[c, np.int64(word >> (64 - LOOK_BITS))]
-                            if entry == 0:
-                                entry = find_entry(
-                                    np.int64(word >> 48),
-                                    tables.limits[2 * c + 1],
-                                    tables.offsets[2 * c + 1],
-                                    tables.entries[2 * c + 1],
-                                )
-                                if entry == 0:
-                                    return False
-                            ahead = k + (entry >> ADVANCE_SHIFT)
-                        word <<= entry & DROP
-                        left -= entry & DROP
-                        k = ahead
-                        if k >= 63:
-                            break
+                word, left, place, k = skip_block(scan, word, left, place, c, tables)
                 if 63 < k < END:
                     return False
                 continue
-            q = quantisers[c]
-            value = dc * q[0]
-            total = abs(value)
-            block[0] = value
-            while k < 63:
-                word |= next_word(scan, place) >> left
-                place += (63 - left) >> 3
-                left |= 56
-                for _ in range(2):
-                    entry = tables.ac[c, np.int64(word >> (64 - LOOK_BITS))]
-                    if entry == 0:
-                        entry = find_entry(
-                            np.int64(word >> 48),
-                            tables.limits[2 * c + 1],
-                            tables.offsets[2 * c + 1],
-                            tables.entries[2 * c + 1],
-                        )
-                        if entry == 0:
-                            return False
-                    k += entry >> ADVANCE_SHIFT
-                    value = top_value(word, entry) * q[np.uint64(k)]
-                    total += abs(value)
-                    block[np.uint64(ZIGZAG[np.uint64(k)])] = value
-                    word <<= entry & DROP
-                    left -= entry & DROP
-                    if k >= 63:
-                        break
-            if 63 < k < END or total > MAX_SUM:
+            word, left, place, k, total = read_block(
+                scan, word, left, place, c, tables, steps, block
+            )
+            dc *= steps[c, 0]
+            if 63 < k < END or total + abs(dc) > MAX_SUM:
                 return False
+            block[0] = dc
+            row, col = 1, 8 * column
             if c == 0:
-                row, col = 1 + b // frame.across * 8, (column * frame.across + b % frame.across) * 8
-            else:
-                row, col = 1, column * 8
-            plane = planes[c]
+                row += b // frame.across * 8
+                col = (column * frame.across + b % frame.across) * 8
             if k == END:
-                level = (block[0] + 4 >> 3) + 128
-                total_bad |= (level + 384) & ~1023
-                level = np.uint8(min(max(level, 0), 255))
-                for i in range(8):
-                    for j in range(8):
-                        plane[row + i, col + j] = level
-                block[0] = 0
+                beyond |= fill(block, planes, c, row, col)
             else:
-                total_bad |= transform(block, plane, row, col)
+                beyond |= transform(block, planes, c, row, col)
     state[0], state[1], state[2] = np.int64(word), left, place
-    return total_bad == 0
+    return beyond == 0 and np.abs(state[3:]).max() < 1 << 20
 
 
 # --- samples to pixels ---
@@ -674,9 +674,9 @@ def _transpose_eight(b: ir.IRBuilder, x: list[Any]) -> list[Any]:
 
 
 @intrinsic
-def _inverse_dct(typingctx, block, plane, row, col):
+def _inverse_dct(typingctx, block, planes, c, row, col):
     """Vector code of `transform`; returns bits above the tenth of samples that are out of range."""
-    signature = types.int64(block, plane, row, col)
+    signature = types.int64(block, planes, c, row, col)
 
     def generate(context, b, sig, args):
         i8, i32 = ir.IntType(8), ir.IntType(32)
@@ -692,8 +692,8 @@ def _inverse_dct(typingctx, block, plane, row, col):
         columns = _transpose_eight(b, _transform_eight(b, rows, 11))
         samples = _transpose_eight(b, _transform_eight(b, columns, 18))
         target = context.make_array(sig.args[1])(context, b, args[1])
-        stride = b.extract_value(target.strides, 0)
-        start = b.add(b.mul(args[2], stride), args[3])
+        apart, stride = (b.extract_value(target.strides, i) for i in range(2))
+        start = b.add(b.mul(args[2], apart), b.add(b.mul(args[3], stride), args[4]))
         beyond = ir.Constant(words, [0] * 8)
         zero, most = (ir.Constant(words, [value] * 8) for value in (0, 255))
         for i, sample in enumerate(samples):
@@ -712,14 +712,27 @@ def _inverse_dct(typingctx, block, plane, row, col):
     return signature, generate
 
 
-@njit(cache=True, nogil=True)
-def transform(block: NDArray[np.int16], plane: NDArray[np.uint8], row: int, col: int) -> int:
+@njit(cache=True, nogil=True, forceinline=True)
+def fill(block: NDArray[np.int16], planes: NDArray[np.uint8], c: int, row: int, col: int) -> int:
+    """As `transform`, of a block of nothing but DC."""
+    level = ((block[0] + 4) >> 3) + 128
+    for i in range(8):
+        for j in range(8):
+            planes[c, row + i, col + j] = min(max(level, 0), 255)
+    block[0] = 0
+    return (level + 384) >> 10
+
+
+@njit(cache=True, nogil=True, forceinline=True)
+def transform(
+    block: NDArray[np.int16], planes: NDArray[np.uint8], c: int, row: int, col: int
+) -> int:
     """Inverse cosine transform of a block to 8 x 8 samples at (row, col); clears the block.
 
     Returns 0 unless a sample lies so far out of range that libjpeg's versions differ.
     """
-    block[63], plane[row + 7, col + 7] = block[63], 0  # the vector code checks no bounds
-    return _inverse_dct(block, plane, row, col)
+    block[63], planes[c, row + 7, col + 7] = block[63], 0  # the vector code checks no bounds
+    return _inverse_dct(block, planes, c, row, col)
 
 
 # Numba computes with 64 bits unless told after each step; of narrow numbers LLVM makes vectors.
@@ -870,7 +883,7 @@ def decode(
     bounds: NDArray[np.int64],
     frame: Frame,
     tables: Tables,
-    quantisers: NDArray[np.int32],
+    steps: NDArray[np.int32],
     first: int,
     last: int,
     out: NDArray[np.uint8],
@@ -903,7 +916,7 @@ def decode(
             for c in range(1, frame.components):
                 planes[c, 0] = planes[c, 8]
         if not read_mcus(
-            scan, state, frame, tables, quantisers, mcu, stop, bounds, wanted, planes, block
+            scan, bounds, frame, tables, steps, mcu, stop, state, wanted, planes, block
         ):
             return False
         mcu = stop
