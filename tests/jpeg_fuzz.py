@@ -171,7 +171,7 @@ def run(count, seed, seconds=None):
         if random.random() < 0.2:
             try:
                 data = mutated(data, random)
-            except IndexError:  # there is no way through its segments any more
+            except (IndexError, StopIteration, ValueError):  # its segments are beyond recognition
                 continue
         counts["files"] += 1
         try:
@@ -181,11 +181,15 @@ def run(count, seed, seconds=None):
         if problem:
             with tempfile.NamedTemporaryFile(suffix=".jpg", delete=False) as file:
                 file.write(data)
-            print(f"{file.name}: {problem}", file=sys.stderr)  # noqa: T201
-            sys.exit(1)
+            sys.exit(f"{file.name}: {problem}")
     return counts
 
 
+def main(*words):
+    """Take the words of the command line."""
+    count, seed, *seconds = map(int, words)
+    sys.stdout.write(json.dumps(run(count, seed, *seconds)) + "\n")
+
+
 if __name__ == "__main__":
-    counts = run(int(sys.argv[1]), int(sys.argv[2]), *map(float, sys.argv[3:]))
-    print(json.dumps(counts))  # noqa: T201
+    main(*sys.argv[1:])
