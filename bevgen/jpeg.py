@@ -8,12 +8,13 @@ T.81 with libjpeg's choices where the standard leaves one: the accurate integer 
 (Loeffler, Ligtenberg, Moschytz, 13 bits), triangle-filtered chroma, 16-bit colour tables.
 
 Compressed data is read in three passes: byte stuffing is taken out of all of it (`unstuff`); blocks
-above the rows are walked over, several symbols at a time (`skip`); the rest is decoded one MCU row
-at a time, in buffers that stay in the cache (`decode`).
+above the rows are walked over, several symbols at a time (`skip_block`); the rest is decoded one
+MCU row at a time, in buffers that stay in the cache (`decode`).
 """
 
 # Numba's scalars and arrays are not what the annotations, made for readers, say to a type checker.
 # pyright: reportArgumentType=false, reportReturnType=false, reportCallIssue=false
+# pyright: reportAssignmentType=false
 
 from __future__ import annotations
 
@@ -30,17 +31,19 @@ from numpy.typing import NDArray
 MAX_PIXELS = 2**28
 MAX_SIDE = 65500  # as libjpeg
 
-LOOK_BITS = 10
+LOOK_BITS = 10  # longer codes are searched for: there are few
 SKIP_BITS = 12
 # What is read beyond a segment before its end is noticed: a word, and the longest block.
 SLACK = 8 + 256
 
-# A table entry is 0 (look further), or bits to drop | bits of the value << 5 | advance << 9, where
-# advance is the zeros before the coefficient and itself, and END at the end of a block.
+# A table entry: bits to drop | bits of the value among them << 5 | advance << 9, where advance is
+# the zeros before a coefficient and itself; 0 if the code is longer. END is the advance at the end
+# of a block: whatever is added to it, it stays above all others, and modulo 128 above the 63 of a
+# block that was full already. NO_CODE leads beyond a block and is not its end.
 DROP, SIZE_SHIFT, ADVANCE_SHIFT = 31, 5, 9
 END = 129
 NO_CODE = 64 << ADVANCE_SHIFT
-# Larger sums of |coefficients| would overflow 32 bits in the transform; no image has them.
+# With larger sums of |coefficients| the transform might overflow 32 bits; no image has them.
 MAX_SUM = 15000
 
 # Position in the file's order -> in the block (row * 8 + column); beyond its end: a dummy.
@@ -98,10 +101,11 @@ def decode_rows(
 
     Notes
     -----
-    The file must be whole: restart markers in order and an end marker after the compressed data,
-    whatever follows. Damage after the last row asked for is not seen, nor is damage that leaves
-    valid codes, nor before the last restart marker above the rows. None of it changes these rows:
-    libjpeg, too, reads on after it, and only warns.
+    The file must be whole: all restart markers in order, and an end marker after the compressed
+    data; what follows it (photos with a film or a second picture) does not matter. Damage that
+    leaves valid codes is seen by no decoder. Not looked for is damage after the last row, and
+    before the last restart marker above the rows: libjpeg only warns of it and goes on, so these
+    rows are the same.
     """
     source = np.frombuffer(data, np.uint8)
     source.flags.writeable = False  # one compiled function for bytes and bytearrays
@@ -890,8 +894,8 @@ def decode(
 ) -> bool:
     """Decode rows ``first`` to ``last`` of what `unstuff` wrote; False if the data is damaged.
 
-    Two rows above and below in chroma are one more than in luma: the triangle filter needs its
-    neighbours. So each MCU row's last pixel row is written when the next one has been read.
+    Chroma of half the height is interpolated between rows, so that the last row of an MCU row waits
+    for the next MCU row; row 0 of the planes keeps it, and the samples above.
     """
     tall = 8 * frame.down
     reach = 1 if frame.down == 2 else 0
