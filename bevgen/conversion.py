@@ -20,12 +20,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from uuid import uuid4
 
 from bevgen.errors import BevgenError, RefusedError
 from bevgen.metadata import info_from_name
-from bevgen.panorama import read_image
+from bevgen.panorama import open_image
 from bevgen.plan import Item, Plan, plan_run
 from bevgen.schedule import run, worker_count
 from bevgen.settings import Settings
@@ -46,6 +46,7 @@ from bevgen.shards import (
 
 log = logging.getLogger(__name__)
 
+Decoder = Literal["auto", "pillow"]
 STAGES = ("decode", "project", "write")
 EXAMPLES = 3
 
@@ -160,6 +161,7 @@ class ShardJob:
     header: ShardHeader
     piece: int
     contested: bool
+    decoder: Decoder = "auto"
     watcher: Watcher | None = None
     stop: threading.Event | None = None
 
@@ -213,9 +215,11 @@ class ShardJob:
 
     def _row(self, begun: PartialShard, slot: int, item: Item, seconds: dict[str, float]) -> Row:
         times = [time.perf_counter()]
-        image, info = read_image(self.root / item.source)
+        file = open_image(self.root / item.source)
+        info = file.info.fallback(info_from_name(item.source))
+        rows = self.settings.rows(file.shape, item.own, info)
+        image = file.pixels(rows if self.decoder == "auto" else None)
         times.append(time.perf_counter())
-        info = info.fallback(info_from_name(item.source))
         picture = self.settings.picture(image, item.own, info)
         times.append(time.perf_counter())
         crc32, mask_crc32 = begun.write(slot, picture.image, picture.valid)
@@ -253,6 +257,7 @@ def convert(
     extend: bool = False,
     overwrite: bool = False,
     retry_failed: bool = False,
+    decoder: Decoder = "auto",
     watcher: Watcher | None = None,
 ) -> Report:
     """Turn a folder of images into shards: BEVs, or plain images of one size.
@@ -270,6 +275,9 @@ def convert(
         As in `bevgen.plan.plan_run`.
     scheduler, workers
         As in `bevgen.schedule.run`.
+    decoder
+        ``"pillow"`` leaves all decoding to Pillow; ``"auto"`` gives the same pixels sooner, as it
+        decodes of plain JPEG files only the rows that are needed.
     watcher
         Is told of plan and progress.
 
@@ -311,7 +319,7 @@ def convert(
             _check_disk(plan)
         with _disk_errors(out):
             if not plan.complete:
-                _run_jobs(plan, report, watcher, scheduler, workers, count)
+                _run_jobs(plan, report, watcher, scheduler, workers, count, decoder)
             _complete(plan)
         whole = read_header(out)
     report.all_rows, report.all_failures = whole.rows, whole.failures
@@ -326,6 +334,7 @@ def _run_jobs(
     scheduler: str,
     workers: int | None,
     count: int | None,
+    decoder: Decoder,
 ) -> None:
     """Make the missing shards; only threads of this process can be watched and stopped inside."""
     inside = scheduler in ("threads", "sync")
@@ -341,6 +350,7 @@ def _run_jobs(
             plan.header(shard),
             piece,
             count is None,
+            decoder,
             watcher if inside else None,
             stop if inside else None,
         )

@@ -8,6 +8,8 @@ import os
 import stat
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
@@ -33,11 +35,13 @@ from bevgen.metadata import (
 )
 
 __all__ = [
+    "OpenImage",
     "PanoramaInfo",
     "PoseRow",
     "default_id",
     "find_images",
     "info_from_name",
+    "open_image",
     "panorama_view",
     "read_image",
     "read_poses",
@@ -178,8 +182,54 @@ def _listed(root: Path, list_file: Path) -> Iterator[tuple[str, int]]:
 # --- decode ---
 
 
-def read_image(path: Path) -> tuple[NDArray[np.uint8], PanoramaInfo]:
-    """Decode an image file to sRGB pixels, and read what its metadata say.
+@dataclass(frozen=True, slots=True, eq=False)
+class OpenImage:
+    """An image file that is read; a plain JPEG's pixels are decoded when they are asked for.
+
+    Attributes
+    ----------
+    shape
+        Height and width of the upright image in pixels.
+    info
+        What its metadata say: GPano over EXIF. Damaged metadata are no reason to lose an image:
+        they say nothing.
+    """
+
+    shape: tuple[int, int]
+    info: PanoramaInfo
+    _decoded: NDArray[np.uint8] | None
+    _image: ImageFile
+    _data: bytes
+
+    def pixels(self, rows: tuple[int, int] | None = None) -> NDArray[np.uint8]:
+        """Return the image's sRGB pixels, (H, W, 3) uint8, C-contiguous and read-only.
+
+        Parameters
+        ----------
+        rows
+            First and last (exclusive) of the rows that are needed: the others may hold anything.
+            Of all others than baseline JPEG files, all rows are decoded.
+
+        Raises
+        ------
+        PanoramaError
+            If they cannot be decoded; the message is the reason without the file's name.
+        """
+        if self._decoded is not None:
+            return self._decoded
+        if rows is not None:
+            from bevgen.jpeg import decode_rows
+
+            pixels = decode_rows(self._data, *rows)
+            if pixels is not None:
+                pixels.flags.writeable = False
+                return pixels
+        with _reasons():
+            return np.asarray(_as_rgb(self._image))
+
+
+def open_image(path: Path) -> OpenImage:
+    """Read an image file and its metadata.
 
     JPEG (also MPO), PNG, WebP and TIFF, told by their first bytes and not by their ending. Of
     animations and several pages the first counts. Turned by the EXIF orientation first; whatever
@@ -194,27 +244,51 @@ def read_image(path: Path) -> tuple[NDArray[np.uint8], PanoramaInfo]:
     path
         The file.
 
-    Returns
-    -------
-    pixels : (H, W, 3) uint8
-        C-contiguous and read-only, as Pillow hands them out.
-    info : PanoramaInfo
-        GPano over EXIF. Damaged metadata are no reason to lose an image: they say nothing.
-
     Raises
     ------
     PanoramaError
         Whatever is wrong with the file; the message is the reason without its name.
     """
     _silence_pillow()
-    try:
-        image = _open(Path(path))
-        image.load()
+    with _reasons():
+        image, data = _open(Path(path))
+        plain = isinstance(image, JpegImageFile) and image.mode in ("L", "RGB")
+        if not plain:
+            image.load()
         exif = _exif(image)
-        rgb = _as_rgb(image)
         turn = _TURNS.get(exif.get(ExifTags.Base.Orientation, 1)) if exif else None
+        profile = image.info.get("icc_profile")
+        if plain and turn is None and not (profile and _to_srgb(profile, image.mode)):
+            shape = (image.height, image.width)
+            return OpenImage(shape, _info(image, exif, shape), None, image, data)
+        rgb = _as_rgb(image)
         pixels = np.asarray(rgb if turn is None else rgb.transpose(turn))
-        return pixels, _info(image, exif, pixels.shape[:2])
+        shape = (pixels.shape[0], pixels.shape[1])
+        return OpenImage(shape, _info(image, exif, shape), pixels, image, data)
+
+
+def read_image(path: Path) -> tuple[NDArray[np.uint8], PanoramaInfo]:
+    """Decode all of an image file: pixels and metadata as of `open_image`.
+
+    Returns
+    -------
+    pixels : (H, W, 3) uint8
+    info : PanoramaInfo
+
+    Raises
+    ------
+    PanoramaError
+        Whatever is wrong with the file; the message is the reason without its name.
+    """
+    image = open_image(path)
+    return image.pixels(), image.info
+
+
+@contextmanager
+def _reasons() -> Iterator[None]:
+    """Turn whatever Pillow raises into a reason."""
+    try:
+        yield
     except PanoramaError:
         raise
     except Exception as error:
@@ -304,7 +378,7 @@ def _silence_pillow() -> None:
         warnings.filterwarnings("ignore", category=UserWarning, module=_PILLOW_READERS)
 
 
-def _open(path: Path) -> ImageFile:
+def _open(path: Path) -> tuple[ImageFile, bytes]:
     """Read the file and its header; pixels are not decoded yet.
 
     Pillow's reader of the format is called itself: `Image.open` judges sizes by a process-wide
@@ -338,7 +412,7 @@ def _open(path: Path) -> ImageFile:
         if limit is not None and image.width * image.height > limit:
             # Of TIFF alone Pillow judges the size again when it decodes.
             warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
-    return image
+    return image, data
 
 
 def _lacks_pixels(image: TiffImageFile, size: int) -> bool:

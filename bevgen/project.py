@@ -159,6 +159,41 @@ def lookup_and_shift(
     return plan(grid, view, pose, antialias, None), 0
 
 
+def needed_rows(grid: BevGrid, view: PanoramaView, pose: Pose) -> tuple[int, int]:
+    """Rows of the panorama that a projection reads: the first, and the one after the last.
+
+    With whatever options: neighbours and the half pixel of ``compat`` are among them.
+
+    Notes
+    -----
+    The grid's outline is seen as four arcs of great circles. Elevation (in the camera's frame) has
+    its extremes over the grid at a corner, where it stands still along an arc, or straight up or
+    down.
+    """
+    # Anti-aliasing reaches beyond a pixel's own square, as far as its corners if turned.
+    half = grid.extent / 2 + 0.25 * grid.resolution
+    up = pose.world_from_camera()[:, 2]
+    corners = np.array([(-half, -half), (half, -half), (half, half), (-half, half)])
+    start = np.column_stack([corners, np.full(4, -pose.height)])
+    along = np.roll(start, -1, axis=0) - start
+    # Where on start + t along is the derivative of up . ray / |ray| zero?
+    a, b = start @ up, along @ up
+    aa, ab, bb = ((u * v).sum(axis=1) for u, v in ((start, start), (start, along), (along, along)))
+    slope = b * ab - a * bb
+    t = np.clip(np.divide(a * ab - b * aa, slope, out=np.zeros(4), where=slope != 0), 0, 1)
+    rays = np.concatenate([start, start + t[:, None] * along])
+    sines = rays @ up / np.linalg.norm(rays, axis=1)
+    highest, lowest = np.degrees(np.arcsin(np.clip([sines.max(), sines.min()], -1, 1)))
+    straight = up * (-pose.height / up[2]) if up[2] else np.full(3, np.inf)
+    if np.abs(straight[:2]).max() <= half:  # the camera's axis meets the grid
+        highest, lowest = (90.0, lowest) if up[2] < 0 else (highest, -90.0)
+    top, bottom = view.vertical_fov
+    rows = [(top - elevation) / (top - bottom) * view.height for elevation in (highest, lowest)]
+    margin = 2  # a neighbour, and the half pixel of compat
+    first, last = int(rows[0]) - margin, int(rows[1]) + 1 + margin
+    return min(max(first, 0), view.height), min(max(last, 0), view.height)
+
+
 def check_compat(compat: str, view: PanoramaView, pose: Pose) -> None:
     """Refuse what the published script cannot do.
 
@@ -444,8 +479,7 @@ def _as_batch(image: Any, size: int) -> tuple[Any, tuple[int, ...]]:
     if len(shape) > 2 and not 1 <= shape[-1] <= 4:
         hint = " (channels come last)" if 1 <= shape[-3] <= 4 else ""
         raise InputError(
-            f"a panorama must have 1 to 4 channels, not {shape[-1]}{hint};"
-            f" its shape is {shape}"
+            f"a panorama must have 1 to 4 channels, not {shape[-1]}{hint}; its shape is {shape}"
         )
     if isinstance(image, np.ndarray):
         image = np.ascontiguousarray(image)

@@ -18,7 +18,7 @@ from bevgen.geometry import FULL_SPHERE, MAX_SIZE, BevGrid, PanoramaView, Pose
 from bevgen.metadata import PanoramaInfo
 from bevgen.panorama import panorama_view
 from bevgen.presets import PRESETS
-from bevgen.project import Compat, check_compat, project_view
+from bevgen.project import Compat, check_compat, needed_rows, project_view
 
 CHANNELS = 3
 # Goes up when the same settings would give other pixels, so that the two are never mixed.
@@ -123,6 +123,19 @@ class BevSettings:
                 " take these columns out of the poses file"
             )
 
+    def rows(
+        self, shape: tuple[int, int], own: PanoramaInfo, file: PanoramaInfo
+    ) -> tuple[int, int] | None:
+        """Rows of pixels (first, last exclusive) that `picture` reads of an image of this shape.
+
+        Raises
+        ------
+        PanoramaError
+            If the image is no panorama.
+        """
+        view, pose = self._view_and_pose(shape, self._known(own, file), file)
+        return needed_rows(self.grid, view, pose)
+
     def picture(self, image: NDArray[np.uint8], own: PanoramaInfo, file: PanoramaInfo) -> Picture:
         """Project one panorama.
 
@@ -139,25 +152,35 @@ class BevSettings:
         PanoramaError
             If the image is no panorama, or shows none of the ground.
         """
-        options = PanoramaInfo(
-            heading=self.heading, pitch=self.pitch, roll=self.roll, height=self.height
-        )
-        if self.compat is not None:  # it draws all at 0
-            options = replace(options, heading=0.0, pitch=0.0, roll=0.0)
-        known = own.fallback(options).fallback(file)
-        view = panorama_view(image.shape[:2], file, self.vertical_fov)
-        pose = Pose(
-            known.height or self.height,
-            known.heading or 0.0,
-            known.pitch or 0.0,
-            known.roll or 0.0,
-        )
+        known = self._known(own, file)
+        view, pose = self._view_and_pose(image.shape[:2], known, file)
         bev, valid = project_view(
             image, self.grid, view, pose, antialias=self.antialias, compat=self.compat
         )
         if not valid.any():
             raise PanoramaError("shows none of the ground: are field of view and pose right?")
         return Picture(bev, None if valid.all() else valid, _columns(known), known.date or "")
+
+    def _known(self, own: PanoramaInfo, file: PanoramaInfo) -> PanoramaInfo:
+        """Merge poses.csv, options and file, in this order."""
+        options = PanoramaInfo(
+            heading=self.heading, pitch=self.pitch, roll=self.roll, height=self.height
+        )
+        if self.compat is not None:  # it draws all at 0
+            options = replace(options, heading=0.0, pitch=0.0, roll=0.0)
+        return own.fallback(options).fallback(file)
+
+    def _view_and_pose(
+        self, shape: tuple[int, int], known: PanoramaInfo, file: PanoramaInfo
+    ) -> tuple[PanoramaView, Pose]:
+        view = panorama_view(shape, file, self.vertical_fov)
+        pose = Pose(
+            known.height or self.height,
+            known.heading or 0.0,
+            known.pitch or 0.0,
+            known.roll or 0.0,
+        )
+        return view, pose
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +225,9 @@ class ImageSettings:
 
     def check(self, own: PanoramaInfo) -> None:
         """Accept whatever poses.csv says: it does not change these pixels."""
+
+    def rows(self, shape: tuple[int, int], own: PanoramaInfo, file: PanoramaInfo) -> None:
+        """All rows are needed; arguments as for BEVs."""
 
     def picture(self, image: NDArray[np.uint8], own: PanoramaInfo, file: PanoramaInfo) -> Picture:
         """Resize one image by Lanczos filtering; arguments as for BEVs."""

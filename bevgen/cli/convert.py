@@ -18,6 +18,10 @@ from bevgen.cli import COMMANDS, options
 @options.output("The HDF5 file to write; large ones get a folder of shards beside it.")
 @options.geometry
 @options.inputs
+@click.option(
+    "--decoder", type=click.Choice(["auto", "pillow"]), default="auto", show_default=True,
+    help="auto decodes of plain JPEG files only the rows that are needed; the pixels are the same.",
+)  # fmt: skip
 @options.running
 def command(
     root: Path,

@@ -18,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from bevgen.cli import EXIT_FAILED, EXIT_FAILURES, EXIT_INTERRUPTED
 from bevgen.cli.progress import ProgressLines
-from bevgen.conversion import Report, Watcher, convert
+from bevgen.conversion import Decoder, Report, Watcher, convert
 from bevgen.plan import Plan, plan_run
 from bevgen.schedule import worker_count
 from bevgen.settings import BevSettings, Settings
@@ -38,6 +38,7 @@ def run_command(
     as_json: bool,
     scheduler: str,
     workers: int | None,
+    decoder: Decoder = "auto",
     **inputs: Any,
 ) -> int:
     """Run, with a live bar on stderr, and return the exit code."""
@@ -62,8 +63,9 @@ def run_command(
     with _Bar(console) as bar:
         try:
             report = convert(
-                root, out, settings, scheduler=scheduler, workers=workers, watcher=bar, **inputs
-            )
+                root, out, settings, scheduler=scheduler, workers=workers, decoder=decoder,
+                watcher=bar, **inputs,
+            )  # fmt: skip
         except KeyboardInterrupt:
             bar.stop()
             done = "Finished shards are kept" if bar.plan else "Nothing was changed"
