@@ -27,6 +27,7 @@ from bevgen.errors import BevgenError, RefusedError
 from bevgen.metadata import info_from_name
 from bevgen.panorama import open_image
 from bevgen.plan import Item, Plan, plan_run
+from bevgen.project import Device
 from bevgen.schedule import run, worker_count
 from bevgen.settings import Settings
 from bevgen.shards import (
@@ -46,7 +47,9 @@ from bevgen.shards import (
 
 log = logging.getLogger(__name__)
 
-Decoder = Literal["auto", "pillow"]
+Decoder = Literal["auto", "rows", "pillow"]
+# Below so many images, compiling the decoder of rows may take longer than it saves.
+MANY = 500
 STAGES = ("decode", "project", "write")
 EXAMPLES = 3
 
@@ -161,12 +164,14 @@ class ShardJob:
     header: ShardHeader
     piece: int
     contested: bool
-    decoder: Decoder = "auto"
+    decoder: Decoder = "pillow"
+    device: Device = "auto"
     watcher: Watcher | None = None
     stop: threading.Event | None = None
 
     def begin(self) -> PartialShard:
         """Allocate the file under another name."""
+        _check_device(self.device)  # a cluster's worker has its own
         attempt = uuid4().hex[:8] if self.contested else ""
         with _disk_errors(self.path):
             return begin_shard(self.path, len(self.items), self.header, attempt=attempt)
@@ -218,9 +223,9 @@ class ShardJob:
         file = open_image(self.root / item.source)
         info = file.info.fallback(info_from_name(item.source))
         rows = self.settings.rows(file.shape, item.own, info)
-        image = file.pixels(rows if self.decoder == "auto" else None)
+        image = file.pixels(rows if self.decoder == "rows" else None)
         times.append(time.perf_counter())
-        picture = self.settings.picture(image, item.own, info)
+        picture = self.settings.picture(image, item.own, info, self.device)
         times.append(time.perf_counter())
         crc32, mask_crc32 = begun.write(slot, picture.image, picture.valid)
         times.append(time.perf_counter())
@@ -258,6 +263,7 @@ def convert(
     overwrite: bool = False,
     retry_failed: bool = False,
     decoder: Decoder = "auto",
+    device: Device = "auto",
     watcher: Watcher | None = None,
 ) -> Report:
     """Turn a folder of images into shards: BEVs, or plain images of one size.
@@ -276,8 +282,11 @@ def convert(
     scheduler, workers
         As in `bevgen.schedule.run`.
     decoder
-        ``"pillow"`` leaves all decoding to Pillow; ``"auto"`` gives the same pixels sooner, as it
-        decodes of plain JPEG files only the rows that are needed.
+        ``"pillow"`` leaves all decoding to Pillow; ``"rows"`` gives the same pixels sooner, as it
+        decodes of plain JPEG files only the rows that are needed, but is compiled once on a
+        machine; ``"auto"`` takes it for 500 images and more.
+    device
+        ``"cuda"`` projects on the GPU of each worker; ``"auto"`` and ``"cpu"`` do not.
     watcher
         Is told of plan and progress.
 
@@ -288,7 +297,7 @@ def convert(
     Raises
     ------
     InputError
-        If images, poses, ids or scheduler cannot be used.
+        If images, poses, ids, scheduler or device cannot be used.
     RefusedError
         If the output holds something else, another run is at work on it, or the disk is too small.
     BevgenError
@@ -301,6 +310,8 @@ def convert(
     watcher = watcher or Watcher()
     count = worker_count(scheduler, workers)
     check_place(out)
+    if count is not None:
+        _check_device(device)
     with _only_run(out):
         plan = plan_run(
             root,
@@ -319,12 +330,19 @@ def convert(
             _check_disk(plan)
         with _disk_errors(out):
             if not plan.complete:
-                _run_jobs(plan, report, watcher, scheduler, workers, count, decoder)
+                _run_jobs(plan, report, watcher, scheduler, workers, count, decoder, device)
             _complete(plan)
         whole = read_header(out)
     report.all_rows, report.all_failures = whole.rows, whole.failures
     report.seconds = time.monotonic() - start
     return report
+
+
+def _check_device(device: Device) -> None:
+    if device == "cuda":
+        from bevgen.cuda import require_gpu
+
+        require_gpu()
 
 
 def _run_jobs(
@@ -335,11 +353,14 @@ def _run_jobs(
     workers: int | None,
     count: int | None,
     decoder: Decoder,
+    device: Device,
 ) -> None:
     """Make the missing shards; only threads of this process can be watched and stopped inside."""
     inside = scheduler in ("threads", "sync")
     stop = threading.Event()
     # Pieces of 64 hide Dask's cost; smaller ones keep all workers busy in a small run.
+    if decoder == "auto":
+        decoder = "rows" if plan.images_todo >= MANY else "pillow"
     piece = 64 if count is None else min(max(plan.images_todo // (4 * count), 1), 64)
     jobs = [
         ShardJob(
@@ -351,6 +372,7 @@ def _run_jobs(
             piece,
             count is None,
             decoder,
+            device,
             watcher if inside else None,
             stop if inside else None,
         )

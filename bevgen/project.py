@@ -96,9 +96,10 @@ def project_view(
     *,
     antialias: bool = True,
     compat: Compat | None = None,
+    device: Device = "auto",
     out: NDArray[Any] | None = None,
 ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    """Project one panorama of known view and pose on the CPU: the step that all others use.
+    """Project one panorama of known view and pose, from host memory to host memory.
 
     Parameters
     ----------
@@ -110,6 +111,8 @@ def project_view(
         Average where a BEV pixel covers many panorama pixels.
     compat
         ``"ep-bev"`` for the published script's pixels; takes no angles.
+    device
+        ``"cuda"`` for a GPU, else the CPU.
     out : (size, size, C) of the panorama's dtype, optional
         Where to write; C-contiguous.
 
@@ -124,6 +127,12 @@ def project_view(
     bev = (
         np.empty((grid.size, grid.size, panorama.shape[2]), panorama.dtype) if out is None else out
     )
+    if device == "cuda":
+        from bevgen import cuda
+
+        flat = bev.reshape(1, -1, bev.shape[2])
+        cuda.draw_from_host(panorama[None], iter([(lookup, shift)]), view.wraps, flat)
+        return bev, lookup.valid
     panorama = panorama.view()
     panorama.flags.writeable = False  # one compiled kernel for read-only and writable arrays
     apply = kernels.apply_to_bytes if panorama.dtype == np.uint8 else kernels.apply_to_floats
@@ -489,7 +498,7 @@ def _as_batch(image: Any, size: int) -> tuple[Any, tuple[int, ...]]:
         return image.reshape(1, *shape, 1), (size, size)
     if len(shape) == 3:
         return image.reshape(1, *shape), (size, size, shape[2])
-    return image, (shape[0], size, size, shape[3])
+    return image, (len(image), size, size, image.shape[-1])
 
 
 def project(

@@ -18,7 +18,7 @@ from bevgen.geometry import FULL_SPHERE, MAX_SIZE, BevGrid, PanoramaView, Pose
 from bevgen.metadata import PanoramaInfo
 from bevgen.panorama import panorama_view
 from bevgen.presets import PRESETS
-from bevgen.project import Compat, check_compat, needed_rows, project_view
+from bevgen.project import Compat, Device, check_compat, needed_rows, project_view
 
 CHANNELS = 3
 # Goes up when the same settings would give other pixels, so that the two are never mixed.
@@ -136,7 +136,13 @@ class BevSettings:
         view, pose = self._view_and_pose(shape, self._known(own, file), file)
         return needed_rows(self.grid, view, pose)
 
-    def picture(self, image: NDArray[np.uint8], own: PanoramaInfo, file: PanoramaInfo) -> Picture:
+    def picture(
+        self,
+        image: NDArray[np.uint8],
+        own: PanoramaInfo,
+        file: PanoramaInfo,
+        device: Device = "auto",
+    ) -> Picture:
         """Project one panorama.
 
         Parameters
@@ -146,6 +152,8 @@ class BevSettings:
             What poses.csv says of it.
         file
             What the file and its name say.
+        device
+            ``"cuda"`` for a GPU, else the CPU.
 
         Raises
         ------
@@ -155,7 +163,13 @@ class BevSettings:
         known = self._known(own, file)
         view, pose = self._view_and_pose(image.shape[:2], known, file)
         bev, valid = project_view(
-            image, self.grid, view, pose, antialias=self.antialias, compat=self.compat
+            image,
+            self.grid,
+            view,
+            pose,
+            antialias=self.antialias,
+            compat=self.compat,
+            device=device,
         )
         if not valid.any():
             raise PanoramaError("shows none of the ground: are field of view and pose right?")
@@ -229,7 +243,13 @@ class ImageSettings:
     def rows(self, shape: tuple[int, int], own: PanoramaInfo, file: PanoramaInfo) -> None:
         """All rows are needed; arguments as for BEVs."""
 
-    def picture(self, image: NDArray[np.uint8], own: PanoramaInfo, file: PanoramaInfo) -> Picture:
+    def picture(
+        self,
+        image: NDArray[np.uint8],
+        own: PanoramaInfo,
+        file: PanoramaInfo,
+        device: Device = "auto",
+    ) -> Picture:
         """Resize one image by Lanczos filtering; arguments as for BEVs."""
         from PIL import Image
 

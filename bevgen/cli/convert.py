@@ -19,8 +19,13 @@ from bevgen.cli import COMMANDS, options
 @options.geometry
 @options.inputs
 @click.option(
-    "--decoder", type=click.Choice(["auto", "pillow"]), default="auto", show_default=True,
-    help="auto decodes of plain JPEG files only the rows that are needed; the pixels are the same.",
+    "--decoder", type=click.Choice(["auto", "rows", "pillow"]), default="auto", show_default=True,
+    help="rows decodes of plain JPEG files only the rows that are needed; the pixels are the same."
+    "  auto does so for 500 images and more.",
+)  # fmt: skip
+@click.option(
+    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True,
+    help="cuda projects on a GPU; auto is the CPU.",
 )  # fmt: skip
 @options.running
 def command(

@@ -20,6 +20,7 @@ from bevgen.cli import EXIT_FAILED, EXIT_FAILURES, EXIT_INTERRUPTED
 from bevgen.cli.progress import ProgressLines
 from bevgen.conversion import Decoder, Report, Watcher, convert
 from bevgen.plan import Plan, plan_run
+from bevgen.project import Device
 from bevgen.schedule import worker_count
 from bevgen.settings import BevSettings, Settings
 
@@ -39,6 +40,7 @@ def run_command(
     scheduler: str,
     workers: int | None,
     decoder: Decoder = "auto",
+    device: Device = "auto",
     **inputs: Any,
 ) -> int:
     """Run, with a live bar on stderr, and return the exit code."""
@@ -64,6 +66,7 @@ def run_command(
         try:
             report = convert(
                 root, out, settings, scheduler=scheduler, workers=workers, decoder=decoder,
+                device=device,
                 watcher=bar, **inputs,
             )  # fmt: skip
         except KeyboardInterrupt:

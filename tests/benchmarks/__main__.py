@@ -6,7 +6,6 @@ import argparse
 import sys
 import tempfile
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -15,7 +14,16 @@ from tests.benchmarks import report
 from tests.benchmarks.frame import Contest, NotHereError, Setup, measure, peak_here
 
 # Each has CONTESTS; `kernels` comes with the fast kernels.
-MODULES = ("conversion", "kernels", "loading", "retrieval", "starting", "training", "scaling")
+MODULES = (
+    "conversion",
+    "kernels",
+    "loading",
+    "retrieval",
+    "starting",
+    "gpu",
+    "training",
+    "scaling",
+)
 PAGE = Path(__file__).parents[2] / "docs" / "benchmarks.md"
 
 
@@ -23,9 +31,8 @@ def contests() -> dict[str, Contest]:
     """All contests by name."""
     found: dict[str, Contest] = {}
     for name in MODULES:
-        if find_spec(f"tests.benchmarks.{name}"):
-            module = import_module(f"tests.benchmarks.{name}")
-            found |= {contest.name: contest for contest in module.CONTESTS}
+        module = import_module(f"tests.benchmarks.{name}")
+        found |= {contest.name: contest for contest in module.CONTESTS}
     return found
 
 

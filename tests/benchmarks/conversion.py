@@ -19,7 +19,9 @@ SETTINGS = BevSettings(height=1.5, size=512, resolution=0.06)
 
 
 def to_shard(source: Path, out: Path, scheduler: str, workers: int | None) -> None:
-    convert(source, out, SETTINGS, scheduler=scheduler, workers=workers, overwrite=True)
+    convert(
+        source, out, SETTINGS, scheduler=scheduler, workers=workers, overwrite=True, decoder="rows"
+    )
 
 
 def to_jpeg_files(source: Path, target: Path) -> None:

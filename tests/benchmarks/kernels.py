@@ -1,19 +1,11 @@
-"""Projection alone, from pixels in memory to pixels in memory, beside its peers.
+"""Rows 5 to 7: projection alone, from pixels in memory to pixels in memory.
 
-Run as ``python -m tests.benchmarks.kernels``. CVACT-like work, one thread: a panorama of 1664 x 832
-RGB pixels, a BEV of 512 x 512 at 0.06 m. All ways take turns; a ratio is the median of the ratios
-within a round, of the time that the thread itself spent.
+CVACT-like work: a panorama of 1664 x 832 RGB pixels, a BEV of 512 x 512 at 0.06 m.
 """
 
 from __future__ import annotations
 
-import os
-
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # before anything that reads it is imported
-
 import math
-import sys
-import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import count
@@ -27,8 +19,7 @@ from numpy.typing import NDArray
 
 from bevgen.geometry import BevGrid, PanoramaView, Pose, panorama_pixels
 from bevgen.project import project_view
-
-cv2.setNumThreads(1)
+from tests.benchmarks.frame import Contest, Row, Setup, Way
 
 GRID, VIEW, CAMERA = BevGrid(512, 0.06), PanoramaView(832, 1664), Pose(1.5)
 Ways = Mapping[str, Callable[[], Any]]
@@ -144,59 +135,37 @@ def errors() -> dict[str, float]:
     return {"bevgen": np.abs(ours - exact).max(), "cv2.remap": np.abs(theirs - exact).max()}
 
 
-def measure(ways: Ways, rounds: int) -> dict[str, dict[str, NDArray[np.float64]]]:
-    """Milliseconds of every way in every round, by the thread's own time and by the wall clock."""
-    for run in ways.values():
-        run()
-    times = {name: {"cpu": np.empty(rounds), "wall": np.empty(rounds)} for name in ways}
-    names = list(ways)
-    for k in range(rounds):
-        for name in names[k % len(names) :] + names[: k % len(names)]:
-            wall, cpu = time.perf_counter(), time.thread_time()
-            ways[name]()
-            times[name]["cpu"][k] = (time.thread_time() - cpu) * 1e3
-            times[name]["wall"][k] = (time.perf_counter() - wall) * 1e3
-    return times
+def contestants(make: Callable[[], Ways], setup: Setup) -> Mapping[str, Way]:
+    """Each way often enough to be timed."""
+    repeats = setup.pick(20, 1)
+
+    def often(run: Callable[[], Any]) -> None:
+        for _ in range(repeats):
+            run()
+
+    return {name: Way(partial(often, run), repeats) for name, run in make().items()}
 
 
-def rows(rounds: int = 101) -> list[dict[str, Any]]:
-    """Measure rows 5 to 7: a dict for each pair, times in milliseconds, ratio = peer / ours."""
-    found = []
-    for number, ways, own in ((5, remap_ways(), 1), (6, pose_ways(), 2), (7, antialias_ways(), 1)):
-        times = measure(ways, rounds)
-        names = list(ways)
-        for ours in names[:own]:
-            for peer in names[own:]:
-                pair = times[ours], times[peer]
-                ratios = {clock: pair[1][clock] / pair[0][clock] for clock in ("cpu", "wall")}
-                found.append(
-                    {
-                        "row": number,
-                        "name": f"{ours} / {peer}",
-                        "ours_ms": float(np.median(pair[0]["cpu"])),
-                        "peer_ms": float(np.median(pair[1]["cpu"])),
-                        "ours_min_ms": float(pair[0]["cpu"].min()),
-                        "peer_min_ms": float(pair[1]["cpu"].min()),
-                        "ratio": float(np.median(ratios["cpu"])),
-                        "ratio_wall": float(np.median(ratios["wall"])),
-                    }
-                )
-    return found
-
-
-def main() -> None:
-    """Measure, and print a table."""
-    lines = [
-        "| row | ours / peer | ms | peer, ms | least | peer, least | ratio | by the wall clock |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for row in rows():
-        cells = [row["row"], row["name"], *(f"{v:.2f}" for v in list(row.values())[2:])]
-        lines.append("| " + " | ".join(map(str, cells)) + " |")
-    for name, error in errors().items():
-        lines.append(f"{name}: at most {error:.2f} grey levels off on white noise")
-    sys.stdout.write("\n".join(lines) + "\n")
-
-
-if __name__ == "__main__":
-    main()
+CONTESTS = [
+    Contest(
+        "remap",
+        "1664x832 RGB pixels in memory to 512x512, the map is there, no anti-aliasing",
+        "image",
+        partial(contestants, remap_ways),
+        [Row("5", "remap", "bevgen", "cv2.remap, fixed-point maps", 2, 3)],
+    ),
+    Contest(
+        "poses",
+        "the same with a pose of its own for each image, so the map is made each time",
+        "image",
+        partial(contestants, pose_ways),
+        [Row("6", "a pose for each image", "bevgen", "map in torch, bilinear by hand", 10, 20)],
+    ),
+    Contest(
+        "antialiasing",
+        "the map is there, with and without anti-aliasing; 0.83x is 20 % of extra time",
+        "image",
+        partial(contestants, antialias_ways),
+        [Row("7", "anti-aliasing", "bevgen, anti-aliased", "bevgen, points", 1 / 1.2, 1 / 1.1)],
+    ),
+]
