@@ -498,7 +498,7 @@ def _as_batch(image: Any, size: int) -> tuple[Any, tuple[int, ...]]:
         return image.reshape(1, *shape, 1), (size, size)
     if len(shape) == 3:
         return image.reshape(1, *shape), (size, size, shape[2])
-    return image, (len(image), size, size, image.shape[-1])
+    return image, (len(image), size, size, image.shape[3])
 
 
 def project(

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 
-from bevgen import InputError, Projector, project
+from bevgen import BevSettings, InputError, Projector, ShardSet, convert, project
 from bevgen.geometry import BevGrid, PanoramaView, Pose, panorama_pixels
 
 SIMULATED = os.environ.get("NUMBA_ENABLE_CUDASIM") == "1"
@@ -120,6 +122,17 @@ def test_more_images_than_fit_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     at_once = projector(images, heading=headings)
     monkeypatch.setattr(cuda, "CHUNK_BYTES", 2 * images[0].nbytes)
     np.testing.assert_array_equal(projector(images, heading=headings), at_once)
+
+
+def test_convert(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name, image in zip("ab", panoramas("uint8", 2), strict=True):
+        Image.fromarray(image).save(folder / f"{name}.png")
+    settings = BevSettings(size=SIZE, resolution=RESOLUTION)
+    convert(folder, tmp_path / "bev.h5", settings, scheduler="sync", device="cuda")
+    drawn = Projector(size=SIZE, resolution=RESOLUTION, device="cuda")(panoramas("uint8", 2))
+    np.testing.assert_array_equal(ShardSet(tmp_path / "bev.h5").read([0, 1]), drawn)
 
 
 def test_what_cannot_be_used() -> None:
