@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -358,8 +358,9 @@ class BranchTraining:
 
     def _mine(self, pool: int) -> NDArray[np.int32]:
         """Find pairs that the current model confuses (dynamic similarity sampling)."""
-        queries, gallery = self._embed(self.pairs)
-        own = np.searchsorted(self.pairs.gallery, self.pairs.references)
+        trained = np.unique(self.pairs.references)  # the rest of the gallery is not asked for
+        queries, gallery = self._embed(replace(self.pairs, gallery=trained))
+        own = np.searchsorted(trained, self.pairs.references)
         return similarity_neighbours(queries, gallery[torch.from_numpy(own)], pool)
 
     def _evaluate(self, epoch: int) -> None:
