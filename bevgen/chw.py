@@ -52,10 +52,36 @@ def to_chw(
         )
     n, height, width, channels = images.shape
     shape = (n, channels, height, width)
+    centre, spread = (v[:, None] for v in mean_and_std(channels, mean, std))
+    if out is None:
+        out = np.empty(shape, np.float32)
+    elif out.dtype != np.float32 or out.shape != shape or not out.flags.c_contiguous:
+        raise InputError(
+            f"out must be a C-contiguous float32 array of {shape}, not {out.dtype} of {out.shape}"
+        )
+    elif not out.flags.writeable:
+        raise InputError("out must be writeable")
+    # Of each value there are 256: looking them up is faster than computing them, and exact.
+    values = (np.arange(256, dtype=np.float32) / np.float32(255) - centre) / spread
+    images = images.view()
+    images.flags.writeable = False  # one compiled kernel for read-only and writable arrays
+    _kernel()(images, values, out)
+    return out
+
+
+def mean_and_std(
+    channels: int, mean: ArrayLike, std: ArrayLike
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return both as (channels,) float32.
+
+    Raises
+    ------
+    InputError
+        If they have another shape, or a ``std`` is not above 0.
+    """
     try:
         centre, spread = (
-            np.broadcast_to(np.asarray(value, np.float32), (channels,))[:, None]
-            for value in (mean, std)
+            np.broadcast_to(np.asarray(value, np.float32), (channels,)) for value in (mean, std)
         )
     except ValueError:
         raise InputError(
@@ -63,18 +89,7 @@ def to_chw(
         ) from None
     if not (np.isfinite(centre).all() and np.isfinite(spread).all() and (spread > 0).all()):
         raise InputError("mean must be finite, and std finite and above 0")
-    if out is None:
-        out = np.empty(shape, np.float32)
-    elif out.dtype != np.float32 or out.shape != shape or not out.flags.c_contiguous:
-        raise InputError(
-            f"out must be a C-contiguous float32 array of {shape}, not {out.dtype} of {out.shape}"
-        )
-    # Of each value there are 256: looking them up is faster than computing them, and exact.
-    values = (np.arange(256, dtype=np.float32) / np.float32(255) - centre) / spread
-    images = images.view()
-    images.flags.writeable = False  # one compiled kernel for read-only and writable arrays
-    _kernel()(images, values, out)
-    return out
+    return centre, spread
 
 
 @cache

@@ -20,10 +20,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 from uuid import uuid4
 
-from bevgen.errors import BevgenError, RefusedError
+from bevgen.errors import BevgenError, DeviceError, InputError, RefusedError
 from bevgen.metadata import info_from_name
 from bevgen.panorama import open_image
 from bevgen.plan import Item, Plan, plan_run
@@ -171,7 +171,7 @@ class ShardJob:
 
     def begin(self) -> PartialShard:
         """Allocate the file under another name."""
-        _check_device(self.device)  # a cluster's worker has its own
+        check_device(self.device)  # a cluster's worker has its own
         attempt = uuid4().hex[:8] if self.contested else ""
         with _disk_errors(self.path):
             return begin_shard(self.path, len(self.items), self.header, attempt=attempt)
@@ -190,6 +190,8 @@ class ShardJob:
             item = self.items[slot]
             try:
                 filled.rows.append(self._row(begun, slot, item, filled.stage_seconds))
+            except DeviceError:
+                raise
             except BevgenError as error:
                 if not self.root.is_dir():  # an unmounted disk must not set all images aside
                     raise BevgenError(
@@ -310,8 +312,10 @@ def convert(
     watcher = watcher or Watcher()
     count = worker_count(scheduler, workers)
     check_place(out)
+    if decoder not in get_args(Decoder):
+        raise InputError(f"decoder must be one of {', '.join(get_args(Decoder))}, not {decoder!r}")
     if count is not None:
-        _check_device(device)
+        check_device(device)
     with _only_run(out):
         plan = plan_run(
             root,
@@ -338,7 +342,16 @@ def convert(
     return report
 
 
-def _check_device(device: Device) -> None:
+def check_device(device: Device) -> None:
+    """Refuse a device that this machine does not have.
+
+    Raises
+    ------
+    InputError
+        If it is unknown, or there is no GPU.
+    """
+    if device not in get_args(Device):
+        raise InputError(f"device must be one of {', '.join(get_args(Device))}, not {device!r}")
     if device == "cuda":
         from bevgen.cuda import require_gpu
 

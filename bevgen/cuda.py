@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numba import cuda
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from bevgen.errors import InputError
 from bevgen.kernels import HIDDEN, blend, neighbours, turned
@@ -100,10 +100,9 @@ def plain_ink(dtype: np.dtype[Any], channels: int) -> Ink:
     return Ink(cuda.to_device(scale), cuda.to_device(bias), planar=False)
 
 
-def network_ink(channels: int, mean: ArrayLike, std: ArrayLike) -> Ink:
+def network_ink(mean: NDArray[np.float32], std: NDArray[np.float32]) -> Ink:
     """Return what takes 0 to 255 to ``(value / 255 - mean) / std``, (C, pixels)."""
-    centre, spread = (np.broadcast_to(np.asarray(v, np.float64), channels) for v in (mean, std))
-    scale, bias = (1 / (255 * spread)).astype(np.float32), (-centre / spread).astype(np.float32)
+    scale, bias = (1 / (255 * std)).astype(np.float32), (-mean / std).astype(np.float32)
     return Ink(cuda.to_device(scale), cuda.to_device(bias), planar=True)
 
 
@@ -155,7 +154,8 @@ def draw_from_host(images: NDArray[Any], planned: Planned, wraps: bool, bevs: ND
     bevs : (N, pixels, C) of the images' dtype, written
     """
     require_gpu()
-    count = max(CHUNK_BYTES // images[0].nbytes, 1)
+    largest = max(images[0].nbytes, bevs[0].nbytes)
+    count = min(max(CHUNK_BYTES // largest, 1), len(images))
     slots = _slots(count, images.shape[1:], bevs.shape[1:], images.dtype)
     waiting: deque[tuple[_Slot, NDArray[Any]]] = deque()
     for k, start in enumerate(range(0, len(images), count)):

@@ -17,5 +17,9 @@ class InputError(BevgenError, ValueError):
     """The request itself is wrong: a folder, a poses file or an option that cannot be used."""
 
 
+class DeviceError(BevgenError):
+    """The GPU failed: no fault of the image at hand, so a conversion ends and can be continued."""
+
+
 class RefusedError(BevgenError):
     """The request is sound, but carrying it out would mix, overwrite or disturb existing work."""

@@ -107,6 +107,8 @@ def decode_rows(
     before the last restart marker above the rows: libjpeg only warns of it and goes on, so these
     rows are the same.
     """
+    if out is not None and not (out.dtype == np.uint8 and out.flags.carray):
+        raise ValueError("out must be a writeable C-contiguous uint8 array")
     source = np.frombuffer(data, np.uint8)
     source.flags.writeable = False  # one compiled function for bytes and bytearrays
     header = _parse(source)

@@ -13,7 +13,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from bevgen.errors import InputError
+from bevgen.chw import mean_and_std
+from bevgen.errors import BevgenError, DeviceError, InputError
 from bevgen.geometry import FULL_SPHERE, BevGrid, PanoramaView, Pose, ep_bev_pixels
 
 Compat = Literal["ep-bev"]
@@ -120,6 +121,11 @@ def project_view(
     -------
     bev : (size, size, C) of the panorama's dtype
     valid : (size, size) bool, shared and read-only
+
+    Raises
+    ------
+    DeviceError
+        If the GPU fails.
     """
     from bevgen import kernels
 
@@ -131,7 +137,15 @@ def project_view(
         from bevgen import cuda
 
         flat = bev.reshape(1, -1, bev.shape[2])
-        cuda.draw_from_host(panorama[None], iter([(lookup, shift)]), view.wraps, flat)
+        try:
+            cuda.draw_from_host(panorama[None], iter([(lookup, shift)]), view.wraps, flat)
+        except BevgenError:
+            raise
+        except Exception as error:  # whatever driver and compiler raise
+            why = " ".join(str(error).split()) or type(error).__name__
+            raise DeviceError(
+                f"the GPU failed ({why}): use the device cpu, or try again"
+            ) from error
         return bev, lookup.valid
     panorama = panorama.view()
     panorama.flags.writeable = False  # one compiled kernel for read-only and writable arrays
@@ -306,10 +320,12 @@ class Projector:
         images, shape = _as_batch(self._placed(panorama), self.size)
         poses = self._poses(len(images), height, heading, pitch, roll)
         if isinstance(images, np.ndarray):
-            out, draw = _host_result(out, shape, images.dtype), self._draw_on_host
+            out = target = _host_result(out, shape, images.dtype)
+            draw = self._draw_on_host
         else:
-            out, draw = _device_result(out, shape, images.dtype), self._draw_on_device
-        valids = draw(images, poses, out.reshape(len(images), self.size**2, images.shape[3]))
+            target, draw = _device_result(out, shape, images.dtype), self._draw_on_device
+            out = target if out is None else out
+        valids = draw(images, poses, target.reshape(len(images), self.size**2, images.shape[3]))
         if not return_valid:
             return out
         return out, np.stack(valids) if len(shape) == 4 else valids[0].copy()
@@ -356,17 +372,18 @@ class Projector:
         from bevgen import cuda
 
         images, shape = _as_batch(self._placed(panorama), self.size)
-        if isinstance(images, np.ndarray) or len(shape) != 4 or np.dtype(dtype).kind != "f":
+        floats = (np.float16, np.float32)
+        if isinstance(images, np.ndarray) or len(shape) != 4 or np.dtype(dtype) not in floats:
             raise InputError(
                 "to_chw takes a batch (N, H, W, C) in device memory and gives float16 or float32;"
                 " on the CPU use bevgen.to_chw"
             )
         n, channels = len(images), images.shape[3]
-        out = _device_result(out, (n, channels, self.size, self.size), np.dtype(dtype))
+        target = _device_result(out, (n, channels, self.size, self.size), np.dtype(dtype))
         poses = self._poses(n, height, heading, pitch, roll)
-        ink = cuda.network_ink(channels, mean, std)
-        self._draw_on_device(images, poses, out.reshape(n, channels, self.size**2), ink)
-        return out
+        ink = cuda.network_ink(*mean_and_std(channels, mean, std))
+        self._draw_on_device(images, poses, target.reshape(n, channels, self.size**2), ink)
+        return target if out is None else out
 
     def _placed(self, panorama: Any) -> Any:
         """Return an array of the host as NumPy's, one of the device as Numba's."""

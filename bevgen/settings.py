@@ -21,7 +21,8 @@ from bevgen.presets import PRESETS
 from bevgen.project import Compat, Device, check_compat, needed_rows, project_view
 
 CHANNELS = 3
-# Goes up when the same settings would give other pixels, so that the two are never mixed.
+# Goes up when the same settings would give other pixels, so that the two are never mixed; counted
+# from the first release on. A GPU's rounding may differ by one grey level, and is not counted.
 PIXEL_RULE = 1
 
 

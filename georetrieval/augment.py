@@ -69,7 +69,7 @@ def augment_pairs(
         if settings.free_turn:
             degrees = torch.rand(n, generator=generator) * 360
         else:
-            degrees = torch.randint(4, (n,), generator=generator) * 90.0
+            degrees = torch.randint(1, 4, (n,), generator=generator) * 90.0
         degrees = torch.where(turned, degrees, 0.0)
         query = turn(query, degrees, kind)
         reference = turn(reference, degrees, "bev")

@@ -20,6 +20,7 @@ from bevgen import ShardSet
 from georetrieval.checks import check_batches, check_sizes, check_turns, input_sizes
 from georetrieval.config import OptimSettings, Settings, Size
 from georetrieval.data import join
+from georetrieval.errors import SettingsError
 from georetrieval.loss import InfoNCE
 from georetrieval.model import Branch
 from georetrieval.optim import learning_rate
@@ -118,6 +119,11 @@ def forecast(
         If there is data that cannot be used.
     """
     chosen = settings.branches()
+    for name in branches or ():
+        if name not in chosen:
+            raise SettingsError(
+                f"the settings have no branch {name!r}; there are {', '.join(chosen)}"
+            )
     return [_forecast(name, settings, root, pairs) for name in branches or chosen]
 
 

@@ -126,6 +126,12 @@ def read(root: Path) -> Dataset:
         found = sum(pair.split == split for pair in data.pairs[datasets.PAIRS])
         data.counts.append((split, found, expected))
     data.counts.append(("test in ACT_data.mat", len(lists.splits["test"]), EXPECTED["test"]))
+    if "test" in chosen:
+        test = set(chosen["test"])
+        for split, expected in (("train", 0), ("val", EXPECTED["val"])):
+            data.counts.append(
+                (f"test that is also {split}", len(test & set(chosen[split])), expected)
+            )
     return data
 
 

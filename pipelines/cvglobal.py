@@ -197,7 +197,10 @@ def _add_tile(data: Dataset, paths: Paths, tile: str, reference: str) -> None:
 
 def views_of(out: Path) -> dict[str, str]:
     """Return the views that the tables hold, with their sizes."""
-    return {view: size for view, size in SIZES.items() if (out / f"{view}.csv").exists()}
+    views = {view: size for view, size in SIZES.items() if (out / f"{view}.csv").exists()}
+    if not views:
+        raise InputError(f"{out} has no tables yet: run the step poses first")
+    return views
 
 
 @click.command()

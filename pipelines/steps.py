@@ -136,7 +136,7 @@ def carry_out(steps: Mapping[str, Callable[[], None]], chosen: Sequence[str]) ->
         for name, step in steps.items():
             if name in chosen or not chosen:
                 step()
-    except BevgenError as error:
+    except (BevgenError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2 if isinstance(error, InputError) else 1)
     except KeyboardInterrupt:

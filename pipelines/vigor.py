@@ -156,12 +156,12 @@ def _position(pattern: re.Pattern[str], name: str) -> tuple[str, float, float]:
 class Reading:
     """A city's lists turned into images and pairs; what is missing is set aside."""
 
-    def __init__(self, root: Path, city: City, data: Dataset) -> None:
+    def __init__(self, root: Path, city: City, data: Dataset, height: float) -> None:
         self.city, self.data, self.folders = city, data, Folders(root)
         self.tiles: dict[str, str] = {}  # file name -> id
         self.panoramas: dict[str, str | None] = {}
         preset = PRESETS[f"vigor-{city.name.lower()}"]
-        self.height = round(preset.height * BASE.resolution / preset.resolution, 6)
+        self.height = round(height * BASE.resolution / preset.resolution, 6)
         for name in datasets.read_lines(city.lists["satellite_list"]):
             self._add_tile(name)
 
@@ -206,7 +206,7 @@ class Reading:
         return rows
 
 
-def read(root: Path, share: float, labels: str) -> Dataset:
+def read(root: Path, share: float, labels: str, height: float = BASE.height) -> Dataset:
     """Read all cities' lists and see which files are there.
 
     Raises
@@ -215,7 +215,7 @@ def read(root: Path, share: float, labels: str) -> Dataset:
         If nothing is there, or a list cannot be understood.
     """
     data = Dataset("VIGOR", {"panorama": [], "satellite": []}, {})
-    readings = [Reading(root, city, data) for city in find_cities(root, labels)]
+    readings = [Reading(root, city, data, height) for city in find_cities(root, labels)]
     same: list[Pair] = []
     cross: list[Pair] = []
     for reading in readings:
@@ -269,6 +269,14 @@ def _protocol(
     show_default=True,
     help="Any takes the corrected lists where they are there.",
 )
+@click.option(
+    "--height",
+    type=float,
+    default=BASE.height,
+    show_default=True,
+    metavar="METRES",
+    help="Of the camera, from bevgen calibrate; not by --convert, as each city has its scale.",
+)
 @steps.take_hold_out(0.02)
 @steps.take_convert
 def main(
@@ -279,6 +287,7 @@ def main(
     settings: Sequence[str],
     protocols: Sequence[str],
     labels: str,
+    height: float,
     share: float,
     convert_options: str,
 ) -> None:
@@ -299,8 +308,10 @@ def main(
 
     steps.carry_out(
         {
-            "check": lambda: datasets.check(read(root, share, labels)),
-            "poses": lambda: datasets.write_tables(read(root, share, labels), out, limit=limit),
+            "check": lambda: datasets.check(read(root, share, labels, height)),
+            "poses": lambda: datasets.write_tables(
+                read(root, share, labels, height), out, limit=limit
+            ),
             "convert": lambda: steps.convert(root, out, BEV, convert_options),
             "pack": lambda: steps.pack(root, out, SIZES),
             "train": train,

@@ -25,7 +25,7 @@ def test_in_the_simulator() -> None:
         env=environment, cwd=TESTS.parent, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout
-    assert "14 passed, 1 skipped" in done.stdout
+    assert "15 passed, 1 skipped" in done.stdout
 
 
 COMPILE = """

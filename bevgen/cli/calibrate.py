@@ -50,8 +50,8 @@ class Loaded(NamedTuple):
     "pairs_file",
     type=options.FILE,
     metavar="CSV",
-    help="Columns query, reference and any of role, d_row, d_col (the camera is d_row pixels below"
-    " and d_col left of the tile's centre).  [default: equal ids pair, camera in the centre]",
+    help="Columns query, reference and any of role, d_row, d_col, split (the camera is d_row pixels"
+    " below and d_col left of the tile's centre).  [default: equal ids pair, camera in the centre]",
 )
 @click.option(
     "--resolution",
@@ -68,7 +68,7 @@ class Loaded(NamedTuple):
 )
 @click.option(
     "--sample",
-    type=click.IntRange(1),
+    type=click.IntRange(8),
     default=50,
     show_default=True,
     metavar="N",
@@ -121,6 +121,7 @@ def command(
     """Find camera height, heading and horizon by laying panoramas over satellite tiles."""
     from bevgen.calibration import Heading, calibrate, find_heading
     from bevgen.cli.progress import progress_bar
+    from bevgen.errors import InputError
     from bevgen.pairs import choose, find_pairs
 
     _check(out, poses_out, overwrite, mode, resolution)
@@ -129,6 +130,11 @@ def command(
     with progress_bar("reading") as on_progress:
         loaded, skipped = _load(choose(pairs, sample), mode, lens, on_progress)
     _check_sizes(loaded, horizon)
+    if horizon and any(abs(e) == 90 for e in loaded[0].view.lens.vertical_fov):
+        raise InputError(
+            "--horizon is for panoramas cut above and below: these reach straight up or down, so"
+            " their horizon is known; leave it out (a tilt is pitch and roll, in --poses)"
+        )
     views = [one.view for one in loaded]
     heading: Heading = mode  # type: ignore[assignment]
     with progress_bar("comparing") as on_progress:
@@ -137,7 +143,7 @@ def command(
             on_progress=on_progress,
         )  # fmt: skip
     headings = [find_heading(view, found) for view in views] if mode == "per-image" else []
-    result = _result(found, loaded, skipped, resolution, mode, headings)
+    result = _result(found, loaded, skipped, resolution, mode, headings, vertical_fov)
     lines = _lines(found, result)
     _draw(found, loaded, headings, lines).save(out)
     if found.verdict != "not found":
@@ -254,6 +260,7 @@ def _result(
     resolution: float | None,
     mode: str,
     headings: list[ImageHeading],
+    vertical_fov: tuple[float, float] | None,
 ) -> dict[str, Any]:
     """Collect what is printed as JSON."""
     from bevgen.calibration_sheet import lowered
@@ -271,7 +278,7 @@ def _result(
     # Without it any pair of numbers does whose quotient is the ratio.
     height, metres = (scale * resolution, resolution) if resolution else (2.0, 2.0 / scale)
     words = ["--height", f"{height:.4g}", "--resolution", f"{metres:.5g}"]
-    known = any(one.known.heading for one in loaded)
+    known = any(one.known.heading is not None for one in loaded)
     if found.heading is not None:
         result["heading"] = asdict(found.heading)
         if not known and abs(_offset(found)) >= 0.5:
@@ -286,6 +293,8 @@ def _result(
         result["rows"] = rows
         result["vertical_fov"] = lowered(view.lens.vertical_fov, found.horizon.value)
         words += ["--vertical-fov", *(f"{v:.2f}" for v in result["vertical_fov"])]
+    elif vertical_fov is not None:
+        words += ["--vertical-fov", *(f"{v:g}" for v in vertical_fov)]
     if headings:
         result["headings"] = {
             one.pair.id: asdict(h) for one, h in zip(loaded, headings, strict=True)

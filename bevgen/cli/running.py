@@ -18,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from bevgen.cli import EXIT_FAILED, EXIT_FAILURES, EXIT_INTERRUPTED
 from bevgen.cli.progress import ProgressLines
-from bevgen.conversion import Decoder, Report, Watcher, convert
+from bevgen.conversion import Decoder, Report, Watcher, check_device, convert
 from bevgen.plan import Plan, plan_run
 from bevgen.project import Device
 from bevgen.schedule import worker_count
@@ -56,7 +56,8 @@ def run_command(
     limit = _parse_limit(max_failures)
     settings = make_settings()
     if dry_run:
-        worker_count(scheduler, workers)
+        if worker_count(scheduler, workers) is not None:
+            check_device(device)
         plan = plan_run(root, out, settings, **inputs)
         _print_plan(console, plan)
         if as_json:

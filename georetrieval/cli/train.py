@@ -84,10 +84,12 @@ def command(
     if pairs is not None:
         raise SettingsError("--pairs goes with --dry-run: training counts them itself")
     processes = join_processes(device)
+    stored = settings_json(_rooted(settings, folder))
     if processes.first:
         _check_run(run, resume)
         run.mkdir(parents=True, exist_ok=True)
-        (run / "settings.json").write_text(settings_json(_rooted(settings, folder)), "utf-8")
+        if not resume:
+            (run / "settings.json").write_text(stored, "utf-8")
     try:
         with TrainingView(console, shown=processes.first) as view:
             train(
@@ -106,6 +108,8 @@ def command(
         console.print("  --resume")
         return EXIT_INTERRUPTED
     if processes.first:
+        # Again, as a resumed run may have moved its data; not before they were found to be the same.
+        (run / "settings.json").write_text(stored, "utf-8")
         click.echo(f"{run}: trained. Next: georetrieval evaluate --run {run}")
     return 0
 

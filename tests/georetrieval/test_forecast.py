@@ -161,6 +161,8 @@ def test_dry_runs_by_command_write_nothing(small_world, tmp_path, capsys, monkey
     assert georetrieval(*words, "--data", tmp_path / "none", "--pairs", 33) == 0
     assert "33 pairs make 5 batches of 8 an epoch, 15 in 3" in capsys.readouterr().out
     assert sorted(tmp_path.rglob("*")) == before
+    assert georetrieval("train", "--recipe", recipe, "--branch", "panorama", "--dry-run") == 2
+    assert "no branch 'panorama'; there are bev" in capsys.readouterr().err
     assert georetrieval("train", "--recipe", recipe, "--pairs", 33) == 2
     assert "goes with --dry-run" in capsys.readouterr().err
 

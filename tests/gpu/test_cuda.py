@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from bevgen import BevSettings, InputError, Projector, ShardSet, convert, project
+from bevgen.errors import DeviceError
 from bevgen.geometry import BevGrid, PanoramaView, Pose, panorama_pixels
 
 SIMULATED = os.environ.get("NUMBA_ENABLE_CUDASIM") == "1"
@@ -95,6 +96,7 @@ def test_device_memory_in_and_out() -> None:
         images, heading=headings
     )
     assert not isinstance(made, np.ndarray)
+    assert same is out
     for result in (made, same, out):
         np.testing.assert_array_equal(result.copy_to_host(), through_host)
 
@@ -135,6 +137,26 @@ def test_convert(tmp_path: Path) -> None:
     np.testing.assert_array_equal(ShardSet(tmp_path / "bev.h5").read([0, 1]), drawn)
 
 
+def test_a_failing_gpu_is_no_fault_of_the_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    Image.fromarray(panoramas("uint8", 1)[0]).save(folder / "a.png")
+    settings = BevSettings(size=SIZE, resolution=RESOLUTION)
+    from bevgen import cuda
+
+    def fail(*_: Any) -> None:
+        raise RuntimeError("out of memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cuda, "draw_from_host", fail)
+        with pytest.raises(DeviceError, match=r"the GPU failed \(out of memory\)"):
+            convert(folder, tmp_path / "bev.h5", settings, scheduler="sync", device="cuda")
+    report = convert(folder, tmp_path / "bev.h5", settings, scheduler="sync", device="cuda")
+    assert (report.rows, report.failures) == (1, 0)
+
+
 def test_what_cannot_be_used() -> None:
     images = on_device(panoramas("uint8"))
     with pytest.raises(InputError, match="on a GPU"):
@@ -143,8 +165,13 @@ def test_what_cannot_be_used() -> None:
         Projector(size=SIZE)(images, out=np.empty((3, SIZE, SIZE, 3), np.uint8))
     with pytest.raises(InputError, match="out must be uint8 of shape"):
         Projector(size=SIZE)(images, out=on_device(np.empty((3, SIZE, SIZE, 3), np.float32)))
+    projector = Projector(size=SIZE)
     with pytest.raises(InputError, match=r"use bevgen\.to_chw"):
-        Projector(size=SIZE).to_chw(panoramas("uint8"))
+        projector.to_chw(panoramas("uint8"))
+    with pytest.raises(InputError, match="float16 or float32"):
+        projector.to_chw(images, dtype="float64")
+    with pytest.raises(InputError, match="std finite and above 0"):
+        projector.to_chw(images, std=0)
 
 
 @pytest.mark.skipif(SIMULATED, reason="torch does not know the simulator's arrays")
