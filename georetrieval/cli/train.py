@@ -108,7 +108,7 @@ def command(
         console.print("  --resume")
         return EXIT_INTERRUPTED
     if processes.first:
-        # Again, as a resumed run may have moved its data; not before they were found to be the same.
+        # Again, as a resumed run may have moved its data; not before they were found the same.
         (run / "settings.json").write_text(stored, "utf-8")
         click.echo(f"{run}: trained. Next: georetrieval evaluate --run {run}")
     return 0
