@@ -30,6 +30,18 @@ def to_jpeg_files(source: Path, target: Path) -> None:
         published.ep_bev(path, target / path.name)
 
 
+def links(source: Path, times: int) -> Path:
+    """Return a folder that holds each file so many times."""
+    folder = source.with_name(f"{source.name}-times-{times}")
+    folder.mkdir(exist_ok=True)
+    for path in source.iterdir():
+        for k in range(times):
+            target = folder / f"{k}-{path.name}"
+            if not target.exists():
+                target.symlink_to(path.absolute())
+    return folder
+
+
 def only_decode(source: Path) -> None:
     for path in sorted(source.iterdir()):
         with Image.open(path) as image:
@@ -49,8 +61,8 @@ def by_opencv(source: Path, out: Path, maps: tuple[np.ndarray, np.ndarray]) -> N
 def prepare(
     setup: Setup, size: tuple[int, int], quality: int, *, others: bool = False
 ) -> Mapping[str, Way]:
-    count = setup.pick(64, 2)
-    source = inputs.panoramas(setup.folder, count, size, quality=quality)
+    count = setup.pick(256, 4)  # a whole shard of the default size
+    source = links(inputs.panoramas(setup.folder, count // 4, size, quality=quality), 4)
     out = setup.folder / f"{source.name}-out"
 
     def way(run: Callable[..., None], *parts: object) -> Way:
