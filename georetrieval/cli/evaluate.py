@@ -115,9 +115,9 @@ def _print_table(result: Evaluation) -> None:
         caption="per cent, rank and metres; below, 95 % intervals (bootstrap over queries)",
     )
     table.add_column("method")
-    # With a small gallery, without semi-positives, with one right reference these say nothing more.
+    # With a small gallery, without semi-positives, one to one: these say nothing more.
     same = {"R@1%"} if result.gallery < 200 else set()
-    if not any(result.others):
+    if not any(result.others) and len(set(result.references)) == len(result.queries):
         same.add("AP")
     if all(m.figures["hit rate"].value == m.figures["R@1"].value for m in result.methods):
         same.add("hit rate")
