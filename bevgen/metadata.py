@@ -61,8 +61,11 @@ class PanoramaInfo:
 
     def fallback(self, other: PanoramaInfo) -> PanoramaInfo:
         """Return what this source says, its gaps filled from another one of lower rank."""
-        said = {name: getattr(self, name) for name in self.__slots__}
-        return replace(other, **{name: value for name, value in said.items() if value is not None})
+        values = (
+            getattr(other, name) if (said := getattr(self, name)) is None else said
+            for name in self.__slots__
+        )
+        return PanoramaInfo(*values)
 
 
 @dataclass(frozen=True, slots=True)

@@ -182,6 +182,7 @@ def lookup_and_shift(
     return plan(grid, view, pose, antialias, None), 0
 
 
+@lru_cache(maxsize=64)
 def needed_rows(grid: BevGrid, view: PanoramaView, pose: Pose) -> tuple[int, int]:
     """Rows of the panorama that a projection reads: the first, and the one after the last.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -19,15 +20,21 @@ SETTINGS = BevSettings(height=1.5, size=512, resolution=0.06)
 
 
 def to_shard(source: Path, out: Path, scheduler: str, workers: int | None) -> None:
-    convert(
-        source, out, SETTINGS, scheduler=scheduler, workers=workers, overwrite=True, decoder="rows"
-    )
+    report = convert(source, out, SETTINGS, scheduler=scheduler, workers=workers, decoder="rows")
+    if report.failures:
+        raise RuntimeError(f"images were set aside: {report.reasons}")
 
 
 def to_jpeg_files(source: Path, target: Path) -> None:
     target.mkdir(exist_ok=True)
     for path in sorted(source.iterdir()):
         published.ep_bev(path, target / path.name)
+
+
+def remove(target: Path) -> None:
+    if target.is_dir():
+        shutil.rmtree(target)
+    target.unlink(missing_ok=True)
 
 
 def links(source: Path, times: int) -> Path:
@@ -65,8 +72,11 @@ def prepare(
     source = links(inputs.panoramas(setup.folder, count // 4, size, quality=quality), 4)
     out = setup.folder / f"{source.name}-out"
 
-    def way(run: Callable[..., None], *parts: object) -> Way:
-        return Way(partial(run, source, *parts), count)
+    def way(run: Callable[..., None], target: Path | None, *parts: object) -> Way:
+        # Everyone writes new files; what removing the old ones takes is not the work.
+        if target is None:
+            return Way(partial(run, source, *parts), count)
+        return Way(partial(run, source, target, *parts), count, partial(remove, target))
 
     ways = {
         "bevgen": way(to_shard, out.with_suffix(".h5"), "sync", None),
@@ -75,7 +85,7 @@ def prepare(
     if others:
         u, v = (part.numpy() for part in published.ep_bev_map(*size))
         maps = cv2.convertMaps(u - 0.5, v - 0.5, cv2.CV_16SC2)
-        ways["Pillow merely decoding"] = way(only_decode)
+        ways["Pillow merely decoding"] = way(only_decode, None)
         ways["imread, remap, h5py"] = way(by_opencv, out.with_suffix(".cv2.h5"), maps)
     return ways
 
@@ -83,12 +93,12 @@ def prepare(
 def threads(setup: Setup) -> Mapping[str, Way]:
     count = setup.pick(64, 2)
     source = inputs.panoramas(setup.folder, count, (1664, 832))
-    return {
-        f"{n} thread{'s' * (n > 1)}": Way(
-            partial(to_shard, source, setup.folder / f"threads-{n}.h5", "threads", n), count
-        )
-        for n in (2, 1)
-    }
+    ways: dict[str, Way] = {}
+    for n in (2, 1):
+        out = setup.folder / f"threads-{n}.h5"
+        run = partial(to_shard, source, out, "threads", n)
+        ways[f"{n} thread{'s' * (n > 1)}"] = Way(run, count, partial(remove, out))
+    return ways
 
 
 CONTESTS = [

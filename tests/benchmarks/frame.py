@@ -55,11 +55,12 @@ class Way:
     """One way to do the work.
 
     ``run`` does ``count`` pieces of it; figures are given per piece. It may return the bytes that
-    a process it started took at most.
+    a process it started took at most. ``before`` is done each time before, and not timed.
     """
 
     run: Callable[[], Any]
     count: int = 1
+    before: Callable[[], Any] = lambda: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +137,7 @@ def measure(contest: Contest, setup: Setup, rounds: int) -> dict[str, Any]:
     ways = dict(contest.prepare(setup))
     if contest.warm_up:
         for way in ways.values():
+            way.before()
             way.run()
     found: dict[str, dict[str, Any]] = {
         name: {"wall": [], "cpu": [], "bytes": None} for name in ways
@@ -143,6 +145,7 @@ def measure(contest: Contest, setup: Setup, rounds: int) -> dict[str, Any]:
     names = list(ways)
     for turn in range(contest.rounds or rounds):
         for name in names[turn % len(names) :] + names[: turn % len(names)]:
+            ways[name].before()
             wall, cpu, result = _timed(ways[name].run)
             found[name]["wall"].append(wall / ways[name].count)
             found[name]["cpu"].append(cpu / ways[name].count)
@@ -257,6 +260,7 @@ def _peak_elsewhere(contest: Contest, way: str, setup: Setup) -> int | None:
 
 def peak_here(way: Way) -> int:
     """Bytes that a way takes in this process besides what is there before (Linux)."""
+    way.before()
     Path("/proc/self/clear_refs").write_text("5", "ascii")  # forget the peak so far
     before = _status("VmRSS")
     way.run()
