@@ -1,12 +1,12 @@
 """Where the right reference ranks, and what follows from it. Ties count against the model.
 
-Memory is bounded: scores are compared a chunk of queries at a time and never kept.
+Memory is bounded: scores are compared some queries at a time and never kept.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from georetrieval.errors import DataError
+from georetrieval.screen import QUERIES, Found, Rounded, pays, places, search
 
 EARTH_RADIUS = 6371008.8  # metres, mean
 
@@ -47,6 +48,11 @@ class Ranking:
     scores: NDArray[np.float32]
     gallery: int
 
+    def store(self, part: slice, found: Found) -> None:
+        """Write the result of some of the queries."""
+        for name, values in found._asdict().items():
+            getattr(self, name)[part] = values
+
 
 def rank_references(
     queries: Tensor,
@@ -74,7 +80,7 @@ def rank_references(
     top
         How many of the best to keep, at most R.
     chunk
-        Queries at once: memory is chunk x R scores.
+        Queries at once, where all scores are computed: memory is chunk x R of them.
 
     Returns
     -------
@@ -84,6 +90,11 @@ def rank_references(
     ------
     DataError
         If a score is not finite.
+
+    Notes
+    -----
+    On processors that multiply bytes fast, large galleries are screened first: see
+    `georetrieval.screen`. Ranks are the same.
     """
     _check_finite(queries, gallery)
     count, top = len(queries), min(top, len(gallery))
@@ -95,29 +106,63 @@ def rank_references(
         scores=np.empty((count, top), np.float32),
         gallery=len(gallery),
     )
+    rounded = Rounded.of(gallery) if others is None and pays(gallery, top) else None
     # Written over for each chunk: tensors kept from chunk to chunk would break up the heap.
-    buffer = gallery.new_empty((min(chunk, count), len(gallery)))
-    for start in range(0, count, chunk):
-        part = slice(start, min(start + chunk, count))
-        scores = torch.matmul(queries[part], gallery.T, out=buffer[: part.stop - start])
-        rows = torch.arange(len(scores), device=scores.device)
-        target = torch.as_tensor(positive[part], device=scores.device)
-        row, column = _places(others, start, scores)
-        right = scores[rows, target].scatter_reduce(0, row, scores[row, column], "amax")
-        above = scores >= right[:, None]
-        above[rows, target] = False
-        above[row, column] = False
-        rank = above.sum(1, dtype=torch.int32)  # twice as fast as int64
-        result.rank[part] = rank.cpu().numpy()
-        result.precision[part] = average_precision(scores, target, row, column, rank).cpu().numpy()
-        if semi is not None:
-            above[_places(semi, start, scores)] = False
-            rank = above.sum(1, dtype=torch.int32)
-        result.rank_hit[part] = rank.cpu().numpy()
-        value, index = scores.topk(top, dim=1)
-        result.top[part] = index.cpu().numpy()
-        result.scores[part] = value.float().cpu().numpy()
+    buffer = gallery.new_empty((min(chunk, count), len(gallery))) if rounded is None else None
+    for part in _parts(range(count), chunk if rounded is None else QUERIES):
+        found = None
+        if rounded is not None:
+            found = search(queries[part], rounded, positive[part], _of(semi, part), top)
+        if found is not None:
+            result.store(part, found)
+            continue
+        if buffer is None:
+            buffer = gallery.new_empty((chunk, len(gallery)))
+        for some in _parts(range(part.start, part.stop), chunk):
+            lists = _of(semi, some), _of(others, some)
+            result.store(
+                some, _compare(queries[some], gallery, positive[some], *lists, top, buffer)
+            )
     return result
+
+
+def _parts(numbers: range, size: int) -> Iterator[slice]:
+    """Cut a range into slices."""
+    for start in numbers[::size]:
+        yield slice(start, min(start + size, numbers.stop))
+
+
+def _of(
+    lists: Sequence[NDArray[np.int64]] | None, part: slice
+) -> Sequence[NDArray[np.int64]] | None:
+    return None if lists is None else lists[part]
+
+
+def _compare(
+    queries: Tensor,
+    gallery: Tensor,
+    positive: NDArray[np.int64],
+    semi: Sequence[NDArray[np.int64]] | None,
+    others: Sequence[NDArray[np.int64]] | None,
+    top: int,
+    buffer: Tensor,
+) -> Found:
+    """Search some queries by all scores; arguments as in `rank_references`, of these queries."""
+    scores = torch.matmul(queries, gallery.T, out=buffer[: len(queries)])
+    rows = torch.arange(len(scores), device=scores.device)
+    target = torch.as_tensor(positive, device=scores.device)
+    row, column = _places(others, scores.device)
+    right = scores[rows, target].scatter_reduce(0, row, scores[row, column], "amax")
+    above = scores >= right[:, None]
+    above[rows, target] = False
+    above[row, column] = False
+    rank = hit = above.sum(1, dtype=torch.int32)  # twice as fast as int64
+    if semi is not None:
+        above[_places(semi, scores.device)] = False
+        hit = above.sum(1, dtype=torch.int32)
+    precision = average_precision(scores, target, row, column, rank)
+    value, index = scores.topk(top, dim=1)
+    return Found(*(v.cpu().numpy() for v in (rank, hit, precision, index, value.float())))
 
 
 def _check_finite(queries: Tensor, gallery: Tensor) -> None:
@@ -137,14 +182,11 @@ def _check_finite(queries: Tensor, gallery: Tensor) -> None:
 
 
 def _places(
-    lists: Sequence[NDArray[np.int64]] | None, start: int, scores: Tensor
+    lists: Sequence[NDArray[np.int64]] | None, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """Return rows and columns in a chunk of scores of what the queries' lists name."""
-    own = [] if lists is None else lists[start : start + len(scores)]
-    lengths = torch.tensor([len(one) for one in own], dtype=torch.int64)
-    row = torch.repeat_interleave(torch.arange(len(own)), lengths)
-    column = np.concatenate([np.empty(0, np.int64), *own]).astype(np.int64)
-    return row.to(scores.device), torch.from_numpy(column).to(scores.device)
+    """Return rows and columns of what the queries' lists name."""
+    row, column = places(lists or ())
+    return torch.from_numpy(row).to(device), torch.from_numpy(column).to(device)
 
 
 def average_precision(
