@@ -12,11 +12,12 @@ import pytest
 from PIL import Image
 
 from bevgen import calibration
-from bevgen.calibration import AZIMUTHS, NEAR, RINGS, STEP, View, panorama_rings, tile_rings
+from bevgen.calibration import View, choose, find_pairs
+from bevgen.calibration.rings import AZIMUTHS, NEAR, RINGS, STEP, panorama_rings, tile_rings
+from bevgen.calibration import estimation
 from bevgen.cli import main
 from bevgen.errors import InputError
 from bevgen.geometry import PanoramaView, Pose
-from bevgen.pairs import choose, find_pairs
 from pipelines.citymaker.dataset import Settings, make_city
 from tests.runs import bevgen
 
@@ -363,7 +364,7 @@ def test_errors_are_for_the_user(tmp_path, monkeypatch, capsys, words, code, mes
 
 
 def test_arguments_of_the_function_are_checked():
-    views = [flat_view()] * calibration.MIN_PAIRS
+    views = [flat_view()] * estimation.MIN_PAIRS
     with pytest.raises(InputError, match="must rise from above 0"):
         calibration.calibrate(views, ratios=(20, 10))
     with pytest.raises(InputError, match="not 'guess'"):
@@ -371,5 +372,5 @@ def test_arguments_of_the_function_are_checked():
 
 
 def test_pictures_without_any_edge_say_nothing():
-    found = calibration.calibrate([flat_view()] * calibration.MIN_PAIRS, ratios=(2, 10))
+    found = calibration.calibrate([flat_view()] * estimation.MIN_PAIRS, ratios=(2, 10))
     assert found.verdict == "not found"

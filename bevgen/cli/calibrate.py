@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from bevgen.calibration import Calibration, ImageHeading, View
-    from bevgen.calibration_sheet import Example, Plot
+    from bevgen.calibration.sheet import Example, Plot
     from bevgen.metadata import PanoramaInfo
-    from bevgen.pairs import Pair
+    from bevgen.calibration import Pair
 
 HEIGHTS = (0.5, 8.0)  # metres that are tried
 PARTS = (200, 6)  # parts of the tile's side that are tried where metres are not known
@@ -122,7 +122,7 @@ def command(
     from bevgen.calibration import Heading, calibrate, find_heading
     from bevgen.cli.progress import progress_bar
     from bevgen.errors import InputError
-    from bevgen.pairs import choose, find_pairs
+    from bevgen.calibration import choose, find_pairs
 
     _check(out, poses_out, overwrite, mode, resolution)
     pairs = find_pairs(root, reference, pairs_file=pairs_file, poses=poses)
@@ -203,7 +203,7 @@ def _load(
 ) -> tuple[list[Loaded], list[str]]:
     """Read a sample; files that cannot be used are set aside with a reason."""
     from bevgen.errors import PanoramaError
-    from bevgen.pairs import load_view
+    from bevgen.calibration import load_view
 
     loaded: list[Loaded] = []
     skipped: list[str] = []
@@ -263,7 +263,7 @@ def _result(
     vertical_fov: tuple[float, float] | None,
 ) -> dict[str, Any]:
     """Collect what is printed as JSON."""
-    from bevgen.calibration_sheet import lowered
+    from bevgen.calibration.sheet import lowered
 
     result: dict[str, Any] = {
         "verdict": found.verdict,
@@ -338,7 +338,7 @@ def _draw(
 ) -> Image:
     import numpy as np
 
-    from bevgen.calibration_sheet import draw_calibration
+    from bevgen.calibration.sheet import draw_calibration
 
     order = np.argsort(-found.by_pair)
     shown = [int(order[round(part * (len(order) - 1))]) for part in (0.1, 0.5, 0.9)]
@@ -356,7 +356,7 @@ def _draw(
 def _plots(found: Calibration) -> list[Plot]:
     import numpy as np
 
-    from bevgen.calibration_sheet import Plot
+    from bevgen.calibration.sheet import Plot
 
     title = "Agreement over height in pixels"
     plots = [Plot(title, found.ratios, found.by_ratio, found.ratio.value, found.chance, log=True)]
@@ -375,7 +375,7 @@ def _plots(found: Calibration) -> list[Plot]:
 def _example(
     found: Calibration, one: Loaded, own: ImageHeading | None, agreement: float
 ) -> Example:
-    from bevgen.calibration_sheet import Example, lay_over
+    from bevgen.calibration.sheet import Example, lay_over
     from bevgen.panorama import read_image
 
     if own is not None:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from bevgen.calibration import AZIMUTHS, View
+from bevgen.calibration.rings import AZIMUTHS, View
 from bevgen.errors import InputError, PanoramaError
 from bevgen.geometry import FULL_CIRCLE, Pose
 from bevgen.metadata import PanoramaInfo, PoseRow, info_from_name, read_poses, read_text
@@ -166,7 +166,7 @@ def _offset(row: dict[str, str], name: str, where: str) -> float:
 def load_view(
     pair: Pair, *, vertical_fov: tuple[float, float] | None = None, centred: bool = False
 ) -> tuple[View, PanoramaInfo, tuple[int, int]]:
-    """Read the two images of a pair for `bevgen.calibration.calibrate`.
+    """Read the two images of a pair for `bevgen.calibrate`.
 
     Parameters
     ----------
