@@ -12,9 +12,8 @@ import pytest
 from PIL import Image
 
 from bevgen import calibration
-from bevgen.calibration import View, choose, find_pairs
+from bevgen.calibration import View, choose, estimation, find_pairs
 from bevgen.calibration.rings import AZIMUTHS, NEAR, RINGS, STEP, panorama_rings, tile_rings
-from bevgen.calibration import estimation
 from bevgen.cli import main
 from bevgen.errors import InputError
 from bevgen.geometry import PanoramaView, Pose
@@ -156,6 +155,55 @@ def test_the_horizon_of_cropped_panoramas_is_found(city, tmp_path):
     np.testing.assert_allclose(result["vertical_fov"], field, atol=1)
 
 
+def field(city: Path, *, off_rows: float = 0.0, stretch: float = 1.0) -> tuple[str, str, str]:
+    """The cropped panoramas' vertical field: as it is, or wrong by rows (of 224) or by a factor."""
+    top, bottom = (90 - 180 / 384 * round(part * 384) for part in CROP)
+    middle, half = (top + bottom) / 2, (top - bottom) / 2 * stretch
+    lifted = middle + off_rows * (top - bottom) / 224
+    return "--vertical-fov", f"{lifted + half:.3f}", f"{lifted - half:.3f}"
+
+
+@pytest.mark.parametrize("mode", ["common", "per-image"])
+def test_a_right_field_leaves_no_doubt(city, tmp_path, mode):
+    words = ("--in", "cropped", "--poses", "wrong.csv", "--heading", mode, *field(city))
+    result = calibrated(city, tmp_path / "c.png", *words)
+    assert result["verdict"] == "clear"
+    assert result["doubts"] == []
+    assert abs(result["horizon_error"]["value"]) < 0.3
+    assert result["height"]["value"] == pytest.approx(true_height(city), rel=0.05)
+
+
+@pytest.mark.parametrize("mode", ["common", "per-image"])
+@pytest.mark.parametrize("rows", [8, -8])
+def test_near_and_far_ground_tell_of_a_wrong_horizon(city, tmp_path, mode, rows):
+    words = ("--in", "cropped", "--poses", "wrong.csv", "--heading", mode)
+    result = calibrated(city, tmp_path / "c.png", *words, *field(city, off_rows=rows))
+    # The height is wrong, and nothing but the doubt says so.
+    assert result["height"]["value"] != pytest.approx(true_height(city), rel=0.08)
+    assert result["strength"] > estimation.CLEAR
+    assert result["verdict"] == "weak"
+    (doubt,) = result["doubts"]
+    side = "higher" if rows > 0 else "lower"
+    assert f"rows {side} in the images" in doubt
+    assert "add --horizon" in doubt
+    degrees = rows * 180 / 384 * (round(CROP[1] * 384) - round(CROP[0] * 384)) / 224
+    assert result["horizon_error"]["value"] == pytest.approx(degrees, abs=0.5)
+
+
+@pytest.mark.parametrize("stretch", [1.05, 0.95])
+def test_a_field_that_makes_pixels_oblong_is_doubted(city, tmp_path, stretch):
+    words = ("--in", "cropped", "--poses", "wrong.csv", *field(city, stretch=stretch))
+    done = bevgen(
+        *("calibrate", "--in", "panorama", "--reference", "satellite", "--pairs", "pairs.csv"),
+        *("--out", tmp_path / "c.png", *words),
+        cwd=city,
+    )
+    assert "verdict            weak" in done.stdout
+    taller = "taller" if stretch > 1 else "less tall"
+    assert f"but: by --vertical-fov, pixels are 5.0% {taller} than wide" in done.stdout
+    assert "add --horizon" in done.stdout
+
+
 @pytest.mark.parametrize("mode", ["common", "per-image"])
 def test_nothing_is_found_where_nothing_is(city, tmp_path, mode):
     poses = tmp_path / "poses.csv"
@@ -216,6 +264,19 @@ def test_damaged_images_are_set_aside(city, tmp_path):
     assert result["pairs"] == PLACES - 1
     assert len(result["set_aside"]) == 1
     assert victim.name in result["set_aside"][0]
+
+
+def test_a_common_offset_is_written_without_decoding(city, tmp_path):
+    """Beyond the sample only what is known of a panorama is read: one cut in half has that, too."""
+    shutil.copytree(city / "panorama", tmp_path / "panorama")
+    pairs = find_pairs(tmp_path / "panorama", city / "satellite", pairs_file=city / "pairs.csv")
+    sample = {pair.id for pair in choose(pairs, 8)}
+    victim = next(pair for pair in pairs if pair.id not in sample)
+    victim.panorama.write_bytes(victim.panorama.read_bytes()[:5000])
+    poses = tmp_path / "poses.csv"
+    words = ("--in", tmp_path / "panorama", "--poses", "wrong.csv", "--sample", "8")
+    calibrated(city, tmp_path / "c.png", *words, "--write-poses", poses)
+    assert victim.id in {row["id"] for row in read(poses)}
 
 
 # --- geometry, against closed forms ---

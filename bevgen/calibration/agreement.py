@@ -18,7 +18,6 @@ from bevgen.calibration.rings import (
     AZIMUTHS,
     NEAR,
     RINGS,
-    STEP,
     Floats,
     Spectrum,
     View,
@@ -123,9 +122,9 @@ def gather(
 
     wrong = [_sums(agreements(order)) for order in orders]
     count = len(orders) * len(views)
-    usual = sum(total for total, _ in wrong) / count
+    usual = np.sum([total for total, _ in wrong], axis=0) / count
     mean = usual.mean(axis=1)
-    squares = sum(square for _, square in wrong) / count
+    squares = np.sum([square for _, square in wrong], axis=0) / count
     deviation = np.sqrt(np.maximum(squares - mean**2, 0)) + 1e-6
     # Where all streets run north, wrong pairs agree at some headings, too: that is chance as well.
     offset = mean[:, None] if heading == "per-image" else usual
@@ -137,8 +136,7 @@ def gather(
     if heading == "per-image":
         pairs = np.stack([_any_heading(standard(one)) for one in own])
         others = [
-            np.stack([_any_heading(standard(one)) for one in agreements(order)])
-            for order in orders
+            np.stack([_any_heading(standard(one)) for one in agreements(order)]) for order in orders
         ]
         level, spread = np.mean(others, axis=(0, 1)), np.std(others, axis=(0, 1)) + 1e-6
         pairs = ((pairs - level) / spread).astype(np.float32)

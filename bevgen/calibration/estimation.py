@@ -34,7 +34,7 @@ MIN_PAIRS = 8
 HORIZON_COARSE = np.arange(-12.0, 12.1, 3.0)  # degrees around the horizon that was told
 FEW = 24  # views are enough for that
 HORIZON_FINE = np.arange(-2.0, 2.1, 0.5)  # degrees around the best of those
-BESIDE = 0.3  # degrees: so far off, the horizon moves the height by some 2 per cent
+BESIDE = 0.5  # degrees: so far off, the horizon moves the height by some 4 per cent
 CLEAR, WEAK = 10.0, 6.0  # strengths from which a result counts
 
 
@@ -66,8 +66,8 @@ class Calibration:
     heading
         Degrees to add to the headings that were known; None unless it was asked for.
     horizon
-        Degrees to lower the panoramas' vertical field by (the horizon lies higher in the image than
-        was told where this is negative); None unless it was asked for.
+        Degrees to lower the panoramas' vertical field by (where this is positive, the horizon lies
+        higher in the image than was told); None unless it was asked for.
     verdict
         ``clear``, ``weak`` or ``not found``.
     strength
@@ -88,9 +88,8 @@ class Calibration:
     background
         Mean and standard deviation of the agreement of one wrong pair, as `find_heading` needs it.
     horizon_error
-        Degrees to lower the vertical field by so that near and far ground agree on the height; where
-        its interval is not about 0 the height is wrong, and the verdict no better than ``weak``.
-        None where nothing, or the horizon itself, was found.
+        Degrees to lower the vertical field by so that near and far ground agree on the height. None
+        where nothing, or the horizon itself, was found.
     """
 
     ratio: Estimate
@@ -107,6 +106,13 @@ class Calibration:
     chance: float
     background: tuple[float, float]
     horizon_error: Estimate | None = None
+
+    @property
+    def horizon_is_off(self) -> bool:
+        """Whether `horizon_error` is clearly not 0; the height is wrong then, the verdict weak."""
+        error = self.horizon_error
+        # Six deviations: blurred far ground, where tilts are not known, is no horizon.
+        return error is not None and abs(error.value) > max(BESIDE, 1.5 * (error.high - error.low))
 
 
 def calibrate(
@@ -171,9 +177,8 @@ def calibrate(
     found = _conclude(trials, evidence, degrees)
     if horizon or found.verdict == "not found":
         return found
-    error = _horizon_error(views, found, heading)
-    wrong = error.low > BESIDE or error.high < -BESIDE
-    return replace(found, horizon_error=error, verdict="weak" if wrong else found.verdict)
+    found = replace(found, horizon_error=_horizon_error(views, found, heading))
+    return replace(found, verdict="weak") if found.horizon_is_off else found
 
 
 def _horizon_error(views: Sequence[View], found: Calibration, heading: Heading) -> Estimate:
@@ -185,9 +190,7 @@ def _horizon_error(views: Sequence[View], found: Calibration, heading: Heading) 
     return Estimate(*find_horizon_error(views, headings, found.ratio.value))
 
 
-def _conclude(
-    trials: Trials, evidence: Sequence[Evidence], degrees: Array
-) -> Calibration:
+def _conclude(trials: Trials, evidence: Sequence[Evidence], degrees: Array) -> Calibration:
     """Find the best of all values, how far resampling moves it, and what it is worth."""
     pooled = np.stack([one.pooled for one in evidence])
     best_at = peak(np.array([top(one) for one in pooled]))

@@ -16,7 +16,7 @@ from bevgen.calibration.rings import AZIMUTHS, View
 from bevgen.errors import InputError, PanoramaError
 from bevgen.geometry import FULL_CIRCLE, Pose
 from bevgen.metadata import PanoramaInfo, PoseRow, info_from_name, read_poses, read_text
-from bevgen.panorama import default_id, find_images, panorama_view, read_image
+from bevgen.panorama import default_id, find_images, open_image, panorama_view, read_image
 
 ROLES = ("positive", "semi", "gallery")
 COLUMNS = ("query", "reference", "role", "d_row", "d_col", "split")
@@ -218,6 +218,21 @@ def load_view(
     pose = Pose(1.0, known.heading or 0.0, known.pitch or 0.0, known.roll or 0.0)
     place = tile.shape[0] / 2 + pair.d_row, tile.shape[1] / 2 - pair.d_col
     return View(grey, lens, pose, _grey(tile, *tile.shape[:2]), *place), known, (rows, columns)
+
+
+def known_of(pair: Pair) -> PanoramaInfo:
+    """Return what poses.csv, the panorama's file and its name say; a JPEG file is not decoded.
+
+    Raises
+    ------
+    PanoramaError
+        If the file cannot be used.
+    """
+    try:
+        file = open_image(pair.panorama).info
+    except PanoramaError as error:
+        raise PanoramaError(f"{pair.panorama}: {error}") from error
+    return pair.own.fallback(file).fallback(info_from_name(pair.source))
 
 
 def _grey(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
