@@ -61,7 +61,7 @@ EPILOG = "Exit code 1 if nothing was found; the picture is drawn all the same."
     default=50,
     show_default=True,
     metavar="N",
-    help="Compare so many pairs; each takes about 3 MB of memory.",
+    help="Compare so many pairs; each takes about 2 MB of memory.",
 )
 @click.option(
     "--heading",
