@@ -106,6 +106,11 @@ class BevSettings:
         """Height, width and channels of a row."""
         return (self.size, self.size, CHANNELS)
 
+    @property
+    def uses_heading(self) -> bool:
+        """Whether a panorama of unknown heading comes out as if it looked north."""
+        return True
+
     def to_json(self) -> dict[str, Any]:
         """Return the fields as JSON values, for the shards' ``settings``."""
         return _json_values(self)
@@ -242,6 +247,11 @@ class ImageSettings:
     def image_shape(self) -> tuple[int, int, int]:
         """Height, width and channels of a row."""
         return (self.height, self.width, CHANNELS)
+
+    @property
+    def uses_heading(self) -> bool:
+        """Whether a panorama of unknown heading comes out as if it looked north."""
+        return self.turn_to_north
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as JSON values, for the shards' ``settings``."""

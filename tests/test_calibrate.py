@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import bevgen as public
 from bevgen import calibration
 from bevgen.calibration import View, choose, estimation, find_pairs
 from bevgen.calibration.rings import AZIMUTHS, NEAR, RINGS, STEP, panorama_rings, tile_rings
@@ -173,8 +174,7 @@ def test_a_right_field_leaves_no_doubt(city, tmp_path, mode):
     assert result["height"]["value"] == pytest.approx(true_height(city), rel=0.05)
 
 
-@pytest.mark.parametrize("mode", ["common", "per-image"])
-@pytest.mark.parametrize("rows", [8, -8])
+@pytest.mark.parametrize(("mode", "rows"), [("common", 8), ("common", -8), ("per-image", 8)])
 def test_near_and_far_ground_tell_of_a_wrong_horizon(city, tmp_path, mode, rows):
     words = ("--in", "cropped", "--poses", "wrong.csv", "--heading", mode)
     result = calibrated(city, tmp_path / "c.png", *words, *field(city, off_rows=rows))
@@ -252,6 +252,27 @@ def test_what_is_printed_without_a_resolution(city, tmp_path):
     words = lines[4].split()
     height, resolution = (float(words[words.index(o) + 1]) for o in ("--height", "--resolution"))
     assert height / resolution == pytest.approx(true_height(city) / RESOLUTION, rel=0.05)
+
+
+def test_python_finds_what_the_command_finds(city, tmp_path):
+    words = ("--poses", "unknown.csv", "--heading", "per-image")
+    result = calibrated(city, tmp_path / "c.png", *words)
+    pairs = public.find_pairs(
+        str(city / "panorama"),
+        str(city / "satellite"),
+        pairs_file=city / "pairs.csv",
+        poses=city / "unknown.csv",
+    )
+    views = [public.load_view(pair)[0] for pair in pairs]
+    ratios = (0.5 / RESOLUTION, 8 / RESOLUTION)
+    found = public.calibrate(views, ratios=ratios, heading="per-image")
+    assert found.ratio.value == pytest.approx(result["ratio"]["value"], rel=1e-6)
+    assert not found.horizon_is_off
+    headings = {
+        p.id: public.find_heading(v, found).heading for p, v in zip(pairs, views, strict=True)
+    }
+    expected = {name: own["heading"] for name, own in result["headings"].items()}
+    assert headings == pytest.approx(expected)
 
 
 def test_damaged_images_are_set_aside(city, tmp_path):

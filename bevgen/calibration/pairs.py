@@ -51,14 +51,18 @@ class Pair:
 
 
 def find_pairs(
-    root: Path, reference: Path, *, pairs_file: Path | None = None, poses: Path | None = None
+    root: Path | str,
+    reference: Path | str,
+    *,
+    pairs_file: Path | None = None,
+    poses: Path | None = None,
 ) -> list[Pair]:
     """Join the panoramas of a folder to the tiles of another.
 
     Parameters
     ----------
     root, reference
-        Folders.
+        Folders, of panoramas and of tiles.
     pairs_file
         CSV with the columns query, reference (ids) and any of role, d_row, d_col, split; only rows
         whose role is positive count. Without it equal ids are pairs.
@@ -75,6 +79,7 @@ def find_pairs(
     InputError
         If a folder or file cannot be used, or nothing pairs.
     """
+    root, reference = Path(root), Path(reference)
     rows: dict[str, PoseRow] = read_poses(poses) if poses is not None else {}
     own = {source: row.id for source, row in rows.items()}
     tiles = {name: reference / file for name, file in _by_id(reference, {}).items()}

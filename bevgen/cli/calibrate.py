@@ -193,7 +193,7 @@ def _doubts(
             f" vertical field {top:g} {bottom:g} has it, and the height is wrong with it; {advice}"
         )
     stretch = (top - bottom) / rows / ((right - left) / columns) - 1
-    if vertical_fov is not None and abs(stretch) > SQUARE:
+    if vertical_fov is not None and _is_cut(vertical_fov) and abs(stretch) > SQUARE:
         doubts.append(
             f"by --vertical-fov, pixels are {abs(stretch):.1%} "
             f"{'taller' if stretch > 0 else 'less tall'} than wide: unless the images were"

@@ -120,7 +120,7 @@ def say(found: Calibration, result: dict[str, Any]) -> list[str]:
 def draw(
     found: Calibration, loaded: list[Loaded], headings: list[ImageHeading], lines: list[str]
 ) -> Image:
-    """Draw the sheet, with the first lines of what is said as its subtitle."""
+    """Draw the sheet, with the values that are said as its subtitle."""
     import numpy as np
 
     from bevgen.calibration.sheet import draw_calibration
@@ -134,7 +134,8 @@ def draw(
     title = f"Calibration: {found.verdict}"
     if found.verdict == "not found":
         title += " (drawn at the best of what was tried)"
-    subtitle = "    ".join(" ".join(line.split()) for line in lines[:-1]).replace("°", " degrees")
+    values = [" ".join(line.split()) for line in lines if not line.startswith(("verdict", "but:"))]
+    subtitle = "    ".join(values).replace("°", " degrees")
     return draw_calibration(title, subtitle, _plots(found), examples)
 
 

@@ -53,6 +53,8 @@ def run_command(
     )
     # That a cluster was lost is said by our own error, without tracebacks.
     logging.getLogger("distributed.client").disabled = True
+    if quiet and verbose:
+        raise click.UsageError("-q prints errors only, -v more than usual: give one of them")
     limit = _parse_limit(max_failures)
     settings = make_settings()
     if dry_run:
@@ -228,6 +230,11 @@ def _print_report(console: Console, report: Report) -> None:
         f"{report.out}: {report.rows:,} stored, {report.failures:,} set aside"
         f" in {_duration(report.seconds)} ({rate:.1f} images/s)"
     )
+    if report.unknown_headings:
+        console.print(
+            f"{report.unknown_headings:,} of them have no heading and are taken to look north"
+            " (--heading or --poses says it)"
+        )
     means = (
         f"{stage} {seconds / report.images * 1e3:.1f} ms"
         for stage, seconds in report.stage_seconds.items()
