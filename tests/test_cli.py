@@ -157,7 +157,7 @@ def test_unknown_headings_are_counted_where_they_matter(tmp_path: Path) -> None:
         out = tmp_path / f"{name}.h5"
         done = bevgen(*words, *poses, "--out", out)
         assert json.loads(done.stdout)["unknown_headings"] == unknown
-        assert ("2 of them have no heading" in done.stderr) == bool(unknown)
+        assert ("2 images have no heading" in done.stderr) == bool(unknown)
         found = json.loads(bevgen("info", out, "--json").stdout)
         assert found.get("unknown_headings") == (None if name == "plain" else unknown)
 
