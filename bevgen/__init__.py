@@ -1,8 +1,8 @@
 """Street panoramas to bird's-eye views (BEVs): project one image, convert a folder, read shards.
 
 Imports run one way: errors <- geometry, presets, chw <- kernels, jpeg, metadata <- project,
-panorama, shards, schedule <- settings <- existing <- plan <- conversion <- calibration <- pairs <-
-preview, calibration_sheet <- cli. Nothing heavy is imported before it is needed.
+panorama, shards, schedule <- settings <- existing <- plan <- conversion <- preview, calibration <-
+cli. Nothing heavy is imported before it is needed.
 """
 
 from importlib import import_module
@@ -15,6 +15,7 @@ from bevgen.presets import PRESETS, Preset
 from bevgen.project import Projector, project
 
 if TYPE_CHECKING:
+    from bevgen.calibration import Calibration, calibrate, find_heading, find_pairs, load_view
     from bevgen.conversion import Report, convert
     from bevgen.settings import BevSettings, ImageSettings
     from bevgen.shards import ShardSet, merge, verify
@@ -26,6 +27,7 @@ __all__ = [
     "BevGrid",
     "BevSettings",
     "BevgenError",
+    "Calibration",
     "ImageSettings",
     "InputError",
     "PanoramaError",
@@ -37,7 +39,11 @@ __all__ = [
     "Report",
     "ShardError",
     "ShardSet",
+    "calibrate",
     "convert",
+    "find_heading",
+    "find_pairs",
+    "load_view",
     "merge",
     "project",
     "to_chw",
@@ -45,6 +51,13 @@ __all__ = [
 ]
 
 _LATER = {
+    "bevgen.calibration": (
+        "Calibration",
+        "calibrate",
+        "find_heading",
+        "find_pairs",
+        "load_view",
+    ),
     "bevgen.conversion": ("Report", "convert"),
     "bevgen.settings": ("BevSettings", "ImageSettings"),
     "bevgen.shards": ("ShardSet", "merge", "verify"),

@@ -74,6 +74,8 @@ class Report:
         The output.
     rows, failures
         Images stored and set aside by this run.
+    unknown_headings
+        Images stored by this run as if they looked north, because nobody says where they look.
     all_rows, all_failures
         Images stored and set aside in the output, those of earlier runs included.
     shards
@@ -89,6 +91,7 @@ class Report:
     out: Path
     rows: int = 0
     failures: int = 0
+    unknown_headings: int = 0
     all_rows: int = 0
     all_failures: int = 0
     shards: int = 0
@@ -105,6 +108,7 @@ class Report:
         """Count one more shard."""
         self.rows += shard.rows
         self.failures += len(shard.failures)
+        self.unknown_headings += shard.unknown_headings
         self.shards += 1
         for stage, seconds in shard.stage_seconds.items():
             self.stage_seconds[stage] += seconds
@@ -118,6 +122,7 @@ class Report:
             "out": str(self.out),
             "rows": self.rows,
             "failures": self.failures,
+            "unknown_headings": self.unknown_headings,
             "all_rows": self.all_rows,
             "all_failures": self.all_failures,
             "shards": self.shards,
@@ -136,6 +141,7 @@ class ShardReport:
 
     rows: int
     failures: tuple[Failure, ...]
+    unknown_headings: int
     stage_seconds: dict[str, float]
 
 
@@ -218,7 +224,9 @@ class ShardJob:
             finish_shard(begun, rows, failures)
         seconds = {stage: sum(part.stage_seconds[stage] for part in filled) for stage in STAGES}
         seconds["write"] += time.perf_counter() - start
-        return ShardReport(len(rows), tuple(failures), seconds)
+        unknown = sum("heading" not in row.columns for row in rows)
+        unknown *= self.settings.uses_heading
+        return ShardReport(len(rows), tuple(failures), unknown, seconds)
 
     def _row(self, begun: PartialShard, slot: int, item: Item, seconds: dict[str, float]) -> Row:
         times = [time.perf_counter()]

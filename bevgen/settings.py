@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bevgen.errors import InputError, PanoramaError
-from bevgen.geometry import FULL_SPHERE, MAX_SIZE, BevGrid, PanoramaView, Pose
+from bevgen.geometry import FULL_CIRCLE, FULL_SPHERE, MAX_SIZE, BevGrid, PanoramaView, Pose
 from bevgen.metadata import PanoramaInfo
 from bevgen.panorama import panorama_view
 from bevgen.presets import PRESETS
@@ -105,6 +105,11 @@ class BevSettings:
     def image_shape(self) -> tuple[int, int, int]:
         """Height, width and channels of a row."""
         return (self.size, self.size, CHANNELS)
+
+    @property
+    def uses_heading(self) -> bool:
+        """Whether a panorama of unknown heading comes out as if it looked north."""
+        return True
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as JSON values, for the shards' ``settings``."""
@@ -208,6 +213,9 @@ class ImageSettings:
         ``satellite``, ``map``, ``panorama`` or ``drone``.
     height, width
         Pixels of each row.
+    turn_to_north
+        Whether to turn whole panoramas by their headings, so that the centre column looks north;
+        one of unknown heading stays as it was taken, as if it looked north.
 
     Raises
     ------
@@ -218,6 +226,7 @@ class ImageSettings:
     kind: str
     height: int
     width: int
+    turn_to_north: bool = False
 
     def __post_init__(self) -> None:
         if self.kind not in IMAGE_KINDS:
@@ -226,17 +235,30 @@ class ImageSettings:
             raise InputError(
                 f"size must be 1 to {MAX_SIZE} pixels a side, not {self.height}x{self.width}"
             )
+        if self.turn_to_north and self.kind != "panorama":
+            raise InputError(
+                f"only panoramas can be turned to north, not images of kind {self.kind}"
+            )
         object.__setattr__(self, "height", int(self.height))
         object.__setattr__(self, "width", int(self.width))
+        object.__setattr__(self, "turn_to_north", bool(self.turn_to_north))
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """Height, width and channels of a row."""
         return (self.height, self.width, CHANNELS)
 
+    @property
+    def uses_heading(self) -> bool:
+        """Whether a panorama of unknown heading comes out as if it looked north."""
+        return self.turn_to_north
+
     def to_json(self) -> dict[str, Any]:
         """Return the fields as JSON values, for the shards' ``settings``."""
-        return _json_values(self)
+        values = _json_values(self)
+        if not self.turn_to_north:  # as before there was a choice
+            del values["turn_to_north"]
+        return values
 
     def check(self, own: PanoramaInfo) -> None:
         """Accept whatever poses.csv says: it does not change these pixels."""
@@ -251,16 +273,43 @@ class ImageSettings:
         file: PanoramaInfo,
         device: Device = "auto",
     ) -> Picture:
-        """Resize one image by Lanczos filtering; arguments as for BEVs."""
+        """Turn one image if asked to, and resize it by Lanczos filtering; arguments as for BEVs.
+
+        Raises
+        ------
+        PanoramaError
+            If it is to be turned and is not a whole circle.
+        """
         from PIL import Image
 
+        known = own.fallback(file)
+        if self.turn_to_north and known.heading is not None:
+            image, known = _turned_to_north(image, known)
         if image.shape[:2] != (self.height, self.width):
             resized = Image.fromarray(image).resize(
                 (self.width, self.height), Image.Resampling.LANCZOS
             )
             image = np.asarray(resized)
-        known = own.fallback(file)
         return Picture(image, None, _columns(known), known.date or "")
+
+
+def _turned_to_north(
+    image: NDArray[np.uint8], known: PanoramaInfo
+) -> tuple[NDArray[np.uint8], PanoramaInfo]:
+    """Roll the columns so that the centre looks north, and say so.
+
+    By whole columns at full width: half a column is a tenth of a degree, less than headings are
+    known to, and all pixels stay as they were taken.
+    """
+    left, right = known.horizontal_fov or FULL_CIRCLE
+    if right - left < 360:
+        raise PanoramaError(
+            f"shows {right - left:.4g} degrees of the circle: only whole panoramas can be turned to"
+            " north"
+        )
+    columns = round((known.heading or 0.0) * image.shape[1] / 360)
+    # Pitch and roll were about axes that look elsewhere now.
+    return np.roll(image, columns, axis=1), replace(known, heading=0.0, pitch=None, roll=None)
 
 
 IMAGE_KINDS = ("satellite", "map", "panorama", "drone")

@@ -1,10 +1,12 @@
-"""CVACT, from the downloaded folder to the tables of recall on val and test.
+"""CVACT, from the downloaded folder to the tables of recall on CVACT_val and CVACT_test.
 
     python -m pipelines.cvact --root CVACT/ --out cvact-out/
     python -m pipelines.cvact --root CVACT/ --out cvact-out/ --step check
 
 Every step is a command that can be typed as it is printed, runs alone (``--step``), and goes on
-where it stopped. The folder as it must lie, sizes and published numbers: docs/datasets.md.
+where it stopped. The folder as it must lie, sizes and published numbers: docs/datasets.md. The
+published validation set is a test, the split ``cvact-val``; ``val`` is held out of the training
+places, to choose the weights.
 """
 
 from __future__ import annotations
@@ -29,7 +31,8 @@ BEV = "--preset cvact --size 384 --resolution 0.13333"
 SIZES = {"panorama": "140x768", "satellite": "384"}
 STEPS = ("check", "poses", "convert", "pack", "train", "evaluate")
 SMALL, TEST = "ANU_data_small", "ANU_data_test"
-EXPECTED = {"train": 35532, "val": 8884, "test": 92802}
+VAL = "cvact-val"  # the published one
+EXPECTED = {"train": 35532, VAL: 8884, "test": 92802}
 # Panorama ids are any 22 of [A-Za-z0-9_-], so names are read from their end.
 PANORAMA = re.compile(r"(.+)_grdView\.(?:jpg|jpeg|png)", re.IGNORECASE)
 SATELLITE = re.compile(r"(.+)_satView\w*\.(?:jpg|jpeg|png)", re.IGNORECASE)
@@ -46,7 +49,7 @@ class Lists:
     latitude, longitude : (N,) float64
         Degrees.
     splits : dict of (M,) int64
-        Indices into ``ids`` of train, val and test, counted from 0.
+        Indices into ``ids`` of train, cvact-val and test, counted from 0.
     """
 
     ids: list[str]
@@ -65,7 +68,7 @@ def read_mat(path: Path) -> Lists:
     """
     from scipy.io import loadmat
 
-    fields = {"train": ("trainSet", "trainInd"), "val": ("valSet", "valInd")}
+    fields = {"train": ("trainSet", "trainInd"), VAL: ("valSet", "valInd")}
     fields["test"] = ("valSetAll", "valInd")
     try:
         mat = loadmat(path)
@@ -87,12 +90,12 @@ def read_mat(path: Path) -> Lists:
     return Lists(ids, latitude, longitude, splits)
 
 
-def read(root: Path) -> Dataset:
+def read(root: Path, share: float) -> Dataset:
     """Read the lists and see which files are there.
 
-    Train and val are those of the .mat in ANU_data_small. The test is all of ANU_data_test that
-    has both images, as in the published code. A panorama may be in both folders, so ids begin
-    with ``small/`` or ``test/``.
+    Train and cvact-val are those of the .mat in ANU_data_small; val is held out of train. The test
+    is all of ANU_data_test that has both images, as in the published code. A panorama may be in
+    both folders, so ids begin with ``small/`` or ``test/``.
 
     Raises
     ------
@@ -103,7 +106,7 @@ def read(root: Path) -> Dataset:
     where = dict(zip(lists.ids, zip(lists.latitude, lists.longitude, strict=True), strict=True))
     chosen = {
         "train": [lists.ids[k] for k in lists.splits["train"]],
-        "val": [lists.ids[k] for k in lists.splits["val"]],
+        VAL: [lists.ids[k] for k in lists.splits[VAL]],
     }
     files = {"small": _files(root, SMALL)}
     if (root / TEST).is_dir():
@@ -128,10 +131,11 @@ def read(root: Path) -> Dataset:
     data.counts.append(("test in ACT_data.mat", len(lists.splits["test"]), EXPECTED["test"]))
     if "test" in chosen:
         test = set(chosen["test"])
-        for split, expected in (("train", 0), ("val", EXPECTED["val"])):
+        for split, expected in (("train", 0), (VAL, EXPECTED[VAL])):
             data.counts.append(
                 (f"test that is also {split}", len(test & set(chosen[split])), expected)
             )
+    data.pairs[datasets.PAIRS] = datasets.hold_out(data.pairs[datasets.PAIRS], share)
     return data
 
 
@@ -155,14 +159,15 @@ def _missing(name: str, panoramas: dict[str, str], satellites: dict[str, str]) -
 
 
 def evaluate(out: Path) -> None:
-    """Search val and, where its images are there, test."""
-    for split in ("val", "test"):
+    """Search cvact-val and, where its images are there, test."""
+    for split in (VAL, "test"):
         if split in steps.splits_of(out / datasets.PAIRS):
             steps.evaluate(out / "run", split)
 
 
 @click.command()
 @steps.options(STEPS)
+@steps.take_hold_out(0.02)
 @steps.take_convert
 def main(
     root: Path,
@@ -170,16 +175,17 @@ def main(
     chosen: Sequence[str],
     limit: int | None,
     settings: Sequence[str],
+    share: float,
     convert_options: str,
 ) -> None:
-    """CVACT, from the downloaded folder to the tables of recall on val and test."""
+    """CVACT, from the downloaded folder to the tables of recall on CVACT_val and CVACT_test."""
     steps.carry_out(
         {
-            "check": lambda: datasets.check(read(root)),
-            "poses": lambda: datasets.write_tables(read(root), out, limit=limit),
+            "check": lambda: datasets.check(read(root, share)),
+            "poses": lambda: datasets.write_tables(read(root, share), out, limit=limit),
             "convert": lambda: steps.convert(root, out, BEV, convert_options),
             "pack": lambda: steps.pack(root, out, SIZES),
-            "train": lambda: steps.train(out, "cvact", out / "run", settings),
+            "train": lambda: steps.train(out, "cvact", out / "run", settings, published=VAL),
             "evaluate": lambda: evaluate(out),
         },
         chosen,

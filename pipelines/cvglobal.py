@@ -256,7 +256,7 @@ def main(
             "check": lambda: datasets.check(read(root, share, protocol)),
             "poses": lambda: datasets.write_tables(read(root, share, protocol), out, limit=limit),
             "convert": lambda: steps.convert(root, out, BEV, convert_options),
-            "pack": lambda: steps.pack(root, out, views_of(out)),
+            "pack": lambda: steps.pack(root, out, views_of(out), to_north=heading == "name"),
             "train": lambda: steps.train(out, "cvglobal", run, settings, protocol.pairs),
             "evaluate": lambda: steps.evaluate(run, "test"),
         },

@@ -38,23 +38,30 @@ def convert(root: Path, out: Path, settings: str, more: str) -> None:
     run(f"bevgen convert {images} --out {quoted(out / 'bev.h5')} {settings} {more}".strip())
 
 
-def pack(root: Path, out: Path, sizes: Mapping[str, str]) -> None:
-    """Store each view's images at the network's size, height x width."""
+def pack(root: Path, out: Path, sizes: Mapping[str, str], *, to_north: bool = False) -> None:
+    """Store each view's images at the network's size, height x width; panoramas turned or not."""
     for view, size in sizes.items():
         stored = quoted(out / f"{view}.h5")
-        run(f"bevgen pack {inputs(root, out, view)} --out {stored} --kind {view} --size {size}")
+        turned = " --turn-to-north" if to_north and view == "panorama" else ""
+        images = inputs(root, out, view)
+        run(f"bevgen pack {images} --out {stored} --kind {view} --size {size}{turned}")
 
 
 def train(
-    data: Path, recipe: str, folder: Path, settings: Sequence[str], pairs: str = PAIRS
+    data: Path,
+    recipe: str,
+    folder: Path,
+    settings: Sequence[str],
+    pairs: str = PAIRS,
+    published: str = "test",
 ) -> None:
     """Train by a recipe, or go on with what an earlier call began.
 
-    Where ``pairs``, which the recipe or the settings name too, holds no places out, the test split
-    validates, as in the published code.
+    Where ``pairs``, which the recipe or the settings name too, holds no places out, the split
+    ``published`` validates, as in the published code.
     """
     if "val" not in splits_of(data / pairs):
-        settings = ["data.validation_split=test", *settings]
+        settings = [f"data.validation_split={published}", *settings]
     words = [f"--set {shlex.quote(setting)}" for setting in settings]
     if list(folder.glob("*.state")):
         words.append("--resume")

@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import bevgen as public
 from bevgen import calibration
-from bevgen.calibration import AZIMUTHS, NEAR, RINGS, STEP, View, panorama_rings, tile_rings
+from bevgen.calibration import View, choose, estimation, find_pairs
+from bevgen.calibration.rings import AZIMUTHS, NEAR, RINGS, STEP, panorama_rings, tile_rings
 from bevgen.cli import main
 from bevgen.errors import InputError
 from bevgen.geometry import PanoramaView, Pose
-from bevgen.pairs import choose, find_pairs
 from pipelines.citymaker.dataset import Settings, make_city
 from tests.runs import bevgen
 
@@ -155,6 +156,54 @@ def test_the_horizon_of_cropped_panoramas_is_found(city, tmp_path):
     np.testing.assert_allclose(result["vertical_fov"], field, atol=1)
 
 
+def field(city: Path, *, off_rows: float = 0.0, stretch: float = 1.0) -> tuple[str, str, str]:
+    """The cropped panoramas' vertical field: as it is, or wrong by rows (of 224) or by a factor."""
+    top, bottom = (90 - 180 / 384 * round(part * 384) for part in CROP)
+    middle, half = (top + bottom) / 2, (top - bottom) / 2 * stretch
+    lifted = middle + off_rows * (top - bottom) / 224
+    return "--vertical-fov", f"{lifted + half:.3f}", f"{lifted - half:.3f}"
+
+
+@pytest.mark.parametrize("mode", ["common", "per-image"])
+def test_a_right_field_leaves_no_doubt(city, tmp_path, mode):
+    words = ("--in", "cropped", "--poses", "wrong.csv", "--heading", mode, *field(city))
+    result = calibrated(city, tmp_path / "c.png", *words)
+    assert result["verdict"] == "clear"
+    assert result["doubts"] == []
+    assert abs(result["horizon_error"]["value"]) < 0.3
+    assert result["height"]["value"] == pytest.approx(true_height(city), rel=0.05)
+
+
+@pytest.mark.parametrize(("mode", "rows"), [("common", 8), ("common", -8), ("per-image", 8)])
+def test_near_and_far_ground_tell_of_a_wrong_horizon(city, tmp_path, mode, rows):
+    words = ("--in", "cropped", "--poses", "wrong.csv", "--heading", mode)
+    result = calibrated(city, tmp_path / "c.png", *words, *field(city, off_rows=rows))
+    # The height is wrong, and nothing but the doubt says so.
+    assert result["height"]["value"] != pytest.approx(true_height(city), rel=0.08)
+    assert result["strength"] > estimation.CLEAR
+    assert result["verdict"] == "weak"
+    (doubt,) = result["doubts"]
+    side = "higher" if rows > 0 else "lower"
+    assert f"rows {side} in the images" in doubt
+    assert "add --horizon" in doubt
+    degrees = rows * 180 / 384 * (round(CROP[1] * 384) - round(CROP[0] * 384)) / 224
+    assert result["horizon_error"]["value"] == pytest.approx(degrees, abs=0.5)
+
+
+@pytest.mark.parametrize("stretch", [1.05, 0.95])
+def test_a_field_that_makes_pixels_oblong_is_doubted(city, tmp_path, stretch):
+    words = ("--in", "cropped", "--poses", "wrong.csv", *field(city, stretch=stretch))
+    done = bevgen(
+        *("calibrate", "--in", "panorama", "--reference", "satellite", "--pairs", "pairs.csv"),
+        *("--out", tmp_path / "c.png", *words),
+        cwd=city,
+    )
+    assert "verdict            weak" in done.stdout
+    taller = "taller" if stretch > 1 else "less tall"
+    assert f"but: by --vertical-fov, pixels are 5.0% {taller} than wide" in done.stdout
+    assert "add --horizon" in done.stdout
+
+
 @pytest.mark.parametrize("mode", ["common", "per-image"])
 def test_nothing_is_found_where_nothing_is(city, tmp_path, mode):
     poses = tmp_path / "poses.csv"
@@ -205,6 +254,27 @@ def test_what_is_printed_without_a_resolution(city, tmp_path):
     assert height / resolution == pytest.approx(true_height(city) / RESOLUTION, rel=0.05)
 
 
+def test_python_finds_what_the_command_finds(city, tmp_path):
+    words = ("--poses", "unknown.csv", "--heading", "per-image")
+    result = calibrated(city, tmp_path / "c.png", *words)
+    pairs = public.find_pairs(
+        str(city / "panorama"),
+        str(city / "satellite"),
+        pairs_file=city / "pairs.csv",
+        poses=city / "unknown.csv",
+    )
+    views = [public.load_view(pair)[0] for pair in pairs]
+    ratios = (0.5 / RESOLUTION, 8 / RESOLUTION)
+    found = public.calibrate(views, ratios=ratios, heading="per-image")
+    assert found.ratio.value == pytest.approx(result["ratio"]["value"], rel=1e-6)
+    assert not found.horizon_is_off
+    headings = {
+        p.id: public.find_heading(v, found).heading for p, v in zip(pairs, views, strict=True)
+    }
+    expected = {name: own["heading"] for name, own in result["headings"].items()}
+    assert headings == pytest.approx(expected)
+
+
 def test_damaged_images_are_set_aside(city, tmp_path):
     shutil.copytree(city / "panorama", tmp_path / "panorama")
     victim = sorted((tmp_path / "panorama").iterdir())[3]
@@ -215,6 +285,19 @@ def test_damaged_images_are_set_aside(city, tmp_path):
     assert result["pairs"] == PLACES - 1
     assert len(result["set_aside"]) == 1
     assert victim.name in result["set_aside"][0]
+
+
+def test_a_common_offset_is_written_without_decoding(city, tmp_path):
+    """Beyond the sample only what is known of a panorama is read: one cut in half has that, too."""
+    shutil.copytree(city / "panorama", tmp_path / "panorama")
+    pairs = find_pairs(tmp_path / "panorama", city / "satellite", pairs_file=city / "pairs.csv")
+    sample = {pair.id for pair in choose(pairs, 8)}
+    victim = next(pair for pair in pairs if pair.id not in sample)
+    victim.panorama.write_bytes(victim.panorama.read_bytes()[:5000])
+    poses = tmp_path / "poses.csv"
+    words = ("--in", tmp_path / "panorama", "--poses", "wrong.csv", "--sample", "8")
+    calibrated(city, tmp_path / "c.png", *words, "--write-poses", poses)
+    assert victim.id in {row["id"] for row in read(poses)}
 
 
 # --- geometry, against closed forms ---
@@ -363,7 +446,7 @@ def test_errors_are_for_the_user(tmp_path, monkeypatch, capsys, words, code, mes
 
 
 def test_arguments_of_the_function_are_checked():
-    views = [flat_view()] * calibration.MIN_PAIRS
+    views = [flat_view()] * estimation.MIN_PAIRS
     with pytest.raises(InputError, match="must rise from above 0"):
         calibration.calibrate(views, ratios=(20, 10))
     with pytest.raises(InputError, match="not 'guess'"):
@@ -371,5 +454,5 @@ def test_arguments_of_the_function_are_checked():
 
 
 def test_pictures_without_any_edge_say_nothing():
-    found = calibration.calibrate([flat_view()] * calibration.MIN_PAIRS, ratios=(2, 10))
+    found = calibration.calibrate([flat_view()] * estimation.MIN_PAIRS, ratios=(2, 10))
     assert found.verdict == "not found"

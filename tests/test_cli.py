@@ -99,6 +99,7 @@ def test_info_says_what_a_file_holds(output: Path) -> None:
         "shard files:       2",
         "set aside:         2",
         "known:             heading 2, pitch 0, roll 0, height 0, latitude 2, longitude 0",
+        "heading unknown:   1",
         "settings:          size 16",
         "plan:              ff00",
     ]
@@ -114,6 +115,7 @@ def test_info_says_what_a_file_holds(output: Path) -> None:
             **dict.fromkeys(("pitch", "roll", "height", "longitude"), 0),
             **dict.fromkeys(("heading", "latitude"), 2),
         },
+        "unknown_headings": 1,
         "settings": SETTINGS,
         "plan": "ff00",
     }
@@ -139,6 +141,32 @@ def test_info_lists_rows_and_failures(tmp_path: Path) -> None:
         {"source": "bad\tone.jpg", "reason": "cannot be decoded"}
     ]
     assert "one at a time" in error("info", path, "--rows", "--failures", code=2)
+
+
+def test_unknown_headings_are_counted_where_they_matter(tmp_path: Path) -> None:
+    panoramas(tmp_path / "in", 4, (16, 32))
+    (tmp_path / "poses.csv").write_text("file,heading\np000.png,0\np002.png,41.5\n")
+    poses = ("--poses", tmp_path / "poses.csv", "--json", "--in", tmp_path / "in")
+    plain = ("pack", "--kind", "panorama", "--size", "8x16")
+    for name, words, unknown in (
+        ("bev", ("convert", "--size", "8", "--resolution", "2"), 2),
+        ("set", ("convert", "--size", "8", "--resolution", "2", "--heading", "3"), 0),
+        ("turned", (*plain, "--turn-to-north"), 2),
+        ("plain", plain, 0),
+    ):
+        out = tmp_path / f"{name}.h5"
+        done = bevgen(*words, *poses, "--out", out)
+        assert json.loads(done.stdout)["unknown_headings"] == unknown
+        assert ("2 images have no heading" in done.stderr) == bool(unknown)
+        found = json.loads(bevgen("info", out, "--json").stdout)
+        assert found.get("unknown_headings") == (None if name == "plain" else unknown)
+
+
+def test_quiet_and_verbose_contradict_each_other(tmp_path: Path) -> None:
+    panoramas(tmp_path / "in", 1)
+    words = ("convert", "--in", tmp_path / "in", "--out", tmp_path / "bev.h5", "-q", "-v")
+    assert "give one of them" in error(*words, code=2)
+    assert not (tmp_path / "bev.h5").exists()
 
 
 # --- verify -------------------------------------------------------------------------------------

@@ -251,7 +251,7 @@ def check_neighbours(queries: bevgen.ShardSet, pairs: Path) -> None:
 
 
 def test_cvact_is_read(tmp_path):
-    data = cvact.read(raw.make_cvact(tmp_path / "CVACT"))
+    data = cvact.read(raw.make_cvact(tmp_path / "CVACT"), 0.0)
     ids = raw.CVACT_IDS
 
     def named(folder: str, numbers: Sequence[int]) -> list[str]:
@@ -259,7 +259,8 @@ def test_cvact_is_read(tmp_path):
 
     # In the file's order, counted from 1; those with one image leave the others where they were.
     assert queries_of(data, "train") == named("small", [1, 3, 2, 9, 8, 12, 10])
-    assert queries_of(data, "val") == named("small", [4, 18])
+    assert queries_of(data, "cvact-val") == named("small", [4, 18])
+    assert not queries_of(data, "val")
     assert queries_of(data, "test") == sorted(named("test", [4, 18, 7]))
     assert sorted(data.set_aside) == sorted(
         [
@@ -302,7 +303,7 @@ def test_cvact_refuses_other_mat_files(tmp_path):
     good = {k: v for k, v in loadmat(path).items() if not k.startswith("__")}
     lists = cvact.read_mat(path)
     assert lists.splits["train"].tolist() == [0, 4, 2, 1, 8, 7, 11, 9]
-    assert lists.splits["val"].tolist() == [3, 17, 5]
+    assert lists.splits["cvact-val"].tolist() == [3, 17, 5]
     assert lists.ids == raw.CVACT_IDS
     savemat(path, good | {"trainSet": {"trainNum": 1, "trainInd": np.array([[0], [3]])}})
     with pytest.raises(InputError, match="train has indices outside 1 to 18"):
@@ -323,7 +324,7 @@ def test_cvact_without_the_test_images(tmp_path):
     shutil.rmtree(root / "ANU_data_test")
     tiles = root / "ANU_data_small/satview_polish"
     tiles.rename(tiles.with_name("satview_correct"))  # as it was released again
-    data = cvact.read(root)
+    data = cvact.read(root, 0.0)
     assert len(queries_of(data, "train")) == 7
     assert not queries_of(data, "test")
     assert "satview_correct" in data.views["satellite"][0].file
@@ -331,10 +332,21 @@ def test_cvact_without_the_test_images(tmp_path):
 
 def test_cvact_from_folder_to_tables(tmp_path):
     root, out = raw.make_cvact(tmp_path / "CVACT"), tmp_path / "out"
-    text = run("cvact", "--root", root, "--out", out, *raw.tiny("panorama", "bev"))
+    text = run(
+        "cvact", "--root", root, "--out", out, "--hold-out", 0.3, *raw.tiny("panorama", "bev")
+    )
     assert text.count("R@1 ┃") == 2
-    val, test = evaluation(out / "run", "val"), evaluation(out / "run", "test")
+    val, test = evaluation(out / "run", "cvact-val"), evaluation(out / "run", "test")
+    assert sorted(val["queries"]) == sorted(f"small/{raw.CVACT_IDS[n - 1]}" for n in (4, 18))
     assert val["gallery"] == 2
+    # Weights were chosen by places of the training, whole and in no test.
+    assert "validation_split" not in text
+    rows = [row for row in table(out / "pairs.csv") if row["role"] == "positive"]
+    split = {row["query"]: row["split"] for row in rows}
+    assert len(rows) == len(split) == 12
+    train = {f"small/{raw.CVACT_IDS[n - 1]}" for n in (1, 3, 2, 9, 8, 12, 10)}
+    assert {query for query in split if split[query] in ("train", "val")} == train
+    assert 1 <= sum(name == "val" for name in split.values()) < len(train) - 2
     assert test["gallery"] == 3
     assert sorted(test["queries"]) == sorted(f"test/{raw.CVACT_IDS[n - 1]}" for n in (4, 18, 7))
     with bevgen.ShardSet(out / "panorama.h5") as panoramas:
@@ -347,6 +359,14 @@ def test_cvact_from_folder_to_tables(tmp_path):
         assert panoramas.columns["latitude"][row] == pytest.approx(latitude[0], abs=1e-9)
         assert panoramas.columns["longitude"][row] == pytest.approx(longitude[0], abs=1e-9)
         check_neighbours(panoramas, out / "pairs.csv")
+
+
+def test_cvact_without_held_out_places_validates_as_was_done(tmp_path):
+    root, out = raw.make_cvact(tmp_path / "CVACT"), tmp_path / "out"
+    run("cvact", "--root", root, "--out", out, "--step", "poses", "--hold-out", 0)
+    assert {row["split"] for row in table(out / "pairs.csv")} == {"train", "cvact-val", "test"}
+    text = run("cvact", "--root", root, "--out", out, "--step", "train", code=1)  # no shards yet
+    assert "--recipe cvact --set data.validation_split=cvact-val\n" in text
 
 
 # --- VIGOR ---
@@ -567,6 +587,13 @@ def test_cvglobal_from_folder_to_table(tmp_path):
             panorama, height=2.5, resolution=0.13333, size=384, heading=float(heading)
         )
         assert np.abs(own.astype(int) - bevs[bevs.row(name)]).max() <= 1
+    with bevgen.ShardSet(out / "panorama.h5") as panoramas:
+        # So is it in the middle of the panorama branch's images.
+        row = panoramas.row(name)
+        assert panoramas.columns["heading"][row] == 0
+        rolled = np.roll(panorama, round(heading * panorama.shape[1] / 360), axis=1)
+        resized = Image.fromarray(rolled).resize((768, 384), Image.Resampling.LANCZOS)
+        np.testing.assert_array_equal(panoramas[row], np.asarray(resized))
     again = run("cvglobal", "--root", root, "--out", out, "--step", "convert", "--heading",
                 "unknown", code=1)  # fmt: skip
     assert "heading: None there, 0.0 now" in again

@@ -238,6 +238,40 @@ def test_command_tells_gpano_preset_and_file_name_apart(tmp_path, monkeypatch, c
     assert rows[2]["heading"].split() == ["0°", "compat", "ep-bev"]
 
 
+def test_command_takes_poses_as_convert_does(tmp_path, monkeypatch, capsys):
+    """Before options and file; paths in it begin where those of `convert --in` do."""
+    name = "40.75290377,-73.97958215_2022-08_mpyEVlsley4foc-t1ndVpA_d62_z3.jpg"
+    (tmp_path / "a/b").mkdir(parents=True)
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 128, 3), np.uint8)
+    (tmp_path / "a/b" / name).write_bytes(encoded(pixels, "JPEG"))
+    (tmp_path / "poses.csv").write_text(
+        f'file,heading,height\n"b/{name}",120,1.7\n"other/{name}",9,9\n', "utf-8"
+    )
+    monkeypatch.chdir(tmp_path)
+
+    def preview(*words: str) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as done:
+            main(["preview", "-i", f"a/b/{name}", "-o", "p.png", "--overwrite", *words])
+        return done.value.code or 0, *capsys.readouterr()
+
+    code, out, _ = preview("--poses", "poses.csv", "--height", "3", "--pitch", "2")
+    rows = {line[:18].strip(): line[18:].split() for line in out.splitlines()}
+    assert code == 0
+    assert rows["camera height"] == ["1.7", "m", "poses", "file"]
+    assert rows["heading"] == ["120°", "poses", "file"]
+    assert rows["pitch"] == ["2°", "option"]
+    told = np.asarray(Image.open("p.png"))
+    preview("--height", "1.7", "--heading", "120", "--pitch", "2")
+    same = np.asarray(Image.open("p.png"))
+    np.testing.assert_array_equal(part(told, BEV_BOX), part(same, BEV_BOX))
+    (tmp_path / "poses.csv").write_text(f'file,heading\n"{name[1:]}",120\n', "utf-8")
+    code, _, said = preview("--poses", "poses.csv")
+    assert (code, "has no row" in said) == (2, True)
+    (tmp_path / "poses.csv").write_text(f'file,heading\n"{name}",120\n', "utf-8")
+    code, _, said = preview("--poses", "poses.csv", "--compat", "ep-bev")
+    assert (code, "draws without heading" in said) == (2, True)
+
+
 def test_command_does_not_overwrite_unless_told(tmp_path):
     shutil.copy(STREET / "d1.jpg", tmp_path)
     (tmp_path / "p.png").write_text("precious")

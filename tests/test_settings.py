@@ -71,3 +71,31 @@ def test_images_are_resized_to_one_shape(panorama):
     np.testing.assert_array_equal(same.image, panorama)
     with pytest.raises(InputError, match="kind must be one of"):
         ImageSettings("street", 16, 16)
+
+
+def test_panoramas_are_turned_to_north_by_whole_columns(panorama):
+    settings = ImageSettings("panorama", 64, 128, turn_to_north=True)
+    assert settings.to_json()["turn_to_north"] is True
+    assert "turn_to_north" not in ImageSettings("panorama", 64, 128).to_json()
+    columns = np.arange(128) + 0.5
+    for heading in (45.0, 90.0, 91.0, 359.9, -30.0, 720.5):
+        file = PanoramaInfo(heading=heading, pitch=2.0, latitude=1.0, longitude=2.0)
+        picture = settings.picture(panorama, NOTHING, file)
+        assert picture.columns == {"heading": 0.0, "latitude": 1.0, "longitude": 2.0}
+        # Each column, wherever it is now, looks where it looked when it was taken.
+        looked = (heading + (columns - 64) * 360 / 128) % 360
+        for column, direction in zip(columns, (columns - 64) * 360 / 128, strict=True):
+            taken = np.argmin(np.abs((looked - direction + 180) % 360 - 180))
+            np.testing.assert_array_equal(picture.image[:, int(column)], panorama[:, taken])
+    unknown = settings.picture(panorama, NOTHING, NOTHING)
+    np.testing.assert_array_equal(unknown.image, panorama)
+    assert "heading" not in unknown.columns
+    own = settings.picture(panorama, PanoramaInfo(heading=180.0), PanoramaInfo(heading=7.0))
+    np.testing.assert_array_equal(
+        own.image, np.concatenate([panorama[:, 64:], panorama[:, :64]], 1)
+    )
+    crop = PanoramaInfo(heading=10.0, horizontal_fov=(-90.0, 90.0))
+    with pytest.raises(PanoramaError, match="shows 180 degrees of the circle"):
+        settings.picture(panorama, NOTHING, crop)
+    with pytest.raises(InputError, match="only panoramas can be turned"):
+        ImageSettings("satellite", 16, 16, turn_to_north=True)

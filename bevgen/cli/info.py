@@ -13,7 +13,12 @@ from bevgen.cli import COMMANDS, options
 if TYPE_CHECKING:
     from bevgen.shards import ShardSet
 
-LABELS = {"image_shape": "image shape", "shard_files": "shard files", "failures": "set aside"}
+LABELS = {
+    "image_shape": "image shape",
+    "shard_files": "shard files",
+    "failures": "set aside",
+    "unknown_headings": "heading unknown",
+}
 # One line a row, one cell a value, whatever file names hold; terminals are sent no commands.
 ESCAPES = {code: f"\\x{code:02x}" for code in (*range(32), 127)} | {
     ord(character): escape
@@ -58,6 +63,10 @@ def _summary(path: Path, shards: ShardSet) -> dict[str, Any]:
 
     header = read_header(shards.path)
     height, width, channels = shards.image_shape
+    known = {name: int(np.count_nonzero(~np.isnan(shards.columns[name]))) for name in COLUMNS}
+    # Only where a panorama of unknown heading was drawn or turned as if it looked north.
+    drawn = shards.kind == "bev" or shards.settings.get("turn_to_north")
+    unknown = {"unknown_headings": len(shards) - known["heading"]} if drawn else {}
     return {
         "file": str(path),
         "kind": shards.kind,
@@ -66,7 +75,8 @@ def _summary(path: Path, shards: ShardSet) -> dict[str, Any]:
         "bytes": len(shards) * height * width * channels,
         "shard_files": len(header.files) or 1,
         "failures": len(shards.failures),
-        "known": {name: int(np.count_nonzero(~np.isnan(shards.columns[name]))) for name in COLUMNS},
+        "known": known,
+        **unknown,
         "settings": dict(shards.settings),
         "plan": header.plan,
     }

@@ -81,16 +81,18 @@ geometry = all_of(
     ),
 )  # fmt: skip
 
+poses = click.option(
+    "--poses", type=FILE, metavar="CSV",
+    help="Columns file and any of id, heading, pitch, roll, height, latitude, longitude, date;"
+    " goes before every other source.",
+)  # fmt: skip
+
 inputs = all_of(
     click.option(
         "--list", "list_file", type=FILE, metavar="FILE",
         help="Take only these images: one path a line, relative to --in.",
     ),
-    click.option(
-        "--poses", type=FILE, metavar="CSV",
-        help="Columns file and any of id, heading, pitch, roll, height, latitude, longitude, date;"
-        " goes before every other source.",
-    ),
+    poses,
 )  # fmt: skip
 
 running = all_of(

@@ -46,11 +46,18 @@ class ImageSize(click.ParamType):
     metavar="N|HxW",
     help="Pixels of each stored image, height x width; others are resized (Lanczos).",
 )
+@click.option(
+    "--turn-to-north", is_flag=True,
+    help="Roll the columns of whole panoramas by their headings (--poses, file, file name), so that"
+    " the centre looks north. One of unknown heading stays as it is.",
+)  # fmt: skip
 @options.inputs
 @options.running
-def command(root: Path, out: Path, kind: str, size: tuple[int, int], **run: Any) -> int:
+def command(
+    root: Path, out: Path, kind: str, size: tuple[int, int], turn_to_north: bool, **run: Any
+) -> int:
     """Store satellite, map, panorama or drone images as shards of one size."""
     from bevgen.cli.running import run_command
     from bevgen.settings import ImageSettings
 
-    return run_command(root, out, lambda: ImageSettings(kind, *size), **run)
+    return run_command(root, out, lambda: ImageSettings(kind, *size, turn_to_north), **run)

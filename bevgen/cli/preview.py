@@ -30,16 +30,26 @@ ENDINGS = (".png", ".jpg", ".jpeg")
 )  # fmt: skip
 @options.output("The picture to write, .png or .jpg.")
 @options.geometry
+@options.poses
 @options.overwrite
-def command(path: Path, out: Path, preset: str | None, overwrite: bool, **given: Any) -> None:
+def command(
+    path: Path,
+    out: Path,
+    preset: str | None,
+    poses: Path | None,
+    overwrite: bool,
+    **given: Any,
+) -> None:
     """Draw one panorama, its bird's-eye view and mask, to check the settings."""
     from bevgen.errors import BevgenError, PanoramaError
     from bevgen.settings import BevSettings
 
     _check_output(path, out, overwrite)
     settings = BevSettings.from_preset(preset, **given)
+    own = _own(path, poses)
+    settings.check(own)
     try:
-        sheet, captions = _draw(path, settings, preset, given)
+        sheet, captions = _draw(path, settings, preset, own, given)
     except PanoramaError as error:
         raise PanoramaError(f"{path}: {error}") from error
     quality = {} if out.suffix.lower() == ".png" else {"quality": 92, "subsampling": "4:4:4"}
@@ -69,27 +79,49 @@ def _check_output(path: Path, out: Path, overwrite: bool) -> None:
             raise RefusedError(f"{out} exists: name another output, or add --overwrite")
 
 
+def _own(path: Path, poses: Path | None) -> PanoramaInfo:
+    """Return what poses.csv says of the panorama, whichever folder its paths begin in."""
+    from bevgen.errors import InputError
+    from bevgen.metadata import PanoramaInfo, read_poses
+
+    if poses is None:
+        return PanoramaInfo()
+    parts = path.absolute().parts
+    rows = read_poses(poses)
+    for start in range(len(parts)):  # the longest end of the path
+        if (row := rows.get("/".join(parts[start:]))) is not None:
+            return row.info
+    raise InputError(
+        f"{poses} has no row whose file is {path.name}, or an end of {path.absolute()}"
+    )
+
+
 def _draw(
-    path: Path, settings: BevSettings, preset: str | None, given: Mapping[str, Any]
+    path: Path,
+    settings: BevSettings,
+    preset: str | None,
+    own: PanoramaInfo,
+    given: Mapping[str, Any],
 ) -> tuple[Image, list[Caption]]:
     """Decode and project as `bevgen convert` does, and draw."""
     import numpy as np
 
     from bevgen.geometry import Pose
-    from bevgen.panorama import PanoramaInfo, info_from_name, panorama_view, read_image
+    from bevgen.panorama import info_from_name, panorama_view, read_image
     from bevgen.preview import draw_preview
 
     image, file = read_image(path)
     info = file.fallback(info_from_name(path.name))
-    picture = settings.picture(image, PanoramaInfo(), info)
+    picture = settings.picture(image, own, info)
     view = panorama_view(image.shape[:2], info, settings.vertical_fov)
     angles = {} if settings.compat else picture.columns
-    pose = Pose(settings.height, *(angles.get(name, 0.0) for name in ("heading", "pitch", "roll")))
+    height = picture.columns["height"]
+    pose = Pose(height, *(angles.get(name, 0.0) for name in ("heading", "pitch", "roll")))
     valid = picture.valid
     if valid is None:
         valid = np.ones((settings.size, settings.size), np.bool_)
-    origins = _origins(path, file, settings, preset, given)
-    captions = _captions(view, pose, settings, info, origins)
+    origins = _origins(path, file, settings, preset, own, given)
+    captions = _captions(view, pose, settings, own.fallback(info), origins)
     sheet = draw_preview(
         image,
         picture.image,
@@ -108,13 +140,14 @@ def _origins(
     file: PanoramaInfo,
     settings: BevSettings,
     preset: str | None,
+    own: PanoramaInfo,
     given: Mapping[str, Any],
 ) -> dict[str, str]:
     """Say for each setting and field who spoke first; a default is left out."""
     from bevgen.panorama import info_from_name
     from bevgen.presets import PRESETS
 
-    sources: list[tuple[str, Mapping[str, Any]]] = [("option", given)]
+    sources: list[tuple[str, Mapping[str, Any]]] = [("poses file", asdict(own)), ("option", given)]
     if preset is not None:
         sources.append((f"preset {preset}", asdict(PRESETS[preset])))
     exif = asdict(_exif(path))

@@ -8,6 +8,7 @@ import math
 import shlex
 import shutil
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,8 @@ def run_command(
     )
     # That a cluster was lost is said by our own error, without tracebacks.
     logging.getLogger("distributed.client").disabled = True
+    if quiet and verbose:
+        raise click.UsageError("-q prints errors only, -v more than usual: give one of them")
     limit = _parse_limit(max_failures)
     settings = make_settings()
     if dry_run:
@@ -134,6 +137,7 @@ class _Bar(Watcher):
         self.console = console
         self.plan: Plan | None = None
         self.done = self.failed = 0
+        self.lock = threading.Lock()
         self.lines = ProgressLines(console)
         self.progress = Progress(
             TextColumn("{task.description}", markup=False),
@@ -170,7 +174,11 @@ class _Bar(Watcher):
             )
 
     def advanced(self, done: int, failed: int) -> None:
-        """Move the bar."""
+        """Move the bar; one thread at a time, so that counts are right and only rise."""
+        with self.lock:
+            self._advance(done, failed)
+
+    def _advance(self, done: int, failed: int) -> None:
         self.done, self.failed = self.done + done + failed, self.failed + failed
         set_aside = f"{self.failed} set aside" if self.failed else ""
         if self.plan is not None:
@@ -233,6 +241,11 @@ def _print_report(console: Console, report: Report) -> None:
         for stage, seconds in report.stage_seconds.items()
     )
     console.print(f"an image took: {', '.join(means)}")
+    if report.unknown_headings:
+        console.print(
+            f"{report.unknown_headings:,} images have no heading and are taken to look north"
+            " (--heading or --poses says it)"
+        )
     for reason, (count, examples) in sorted(report.reasons.items(), key=lambda r: -r[1][0])[:10]:
         console.print(f"  {count:,} x {reason} ({', '.join(examples)})")
     if report.failures:

@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from bevgen.calibration import AZIMUTHS, View
+from bevgen.calibration.rings import AZIMUTHS, View
 from bevgen.errors import InputError, PanoramaError
 from bevgen.geometry import FULL_CIRCLE, Pose
 from bevgen.metadata import PanoramaInfo, PoseRow, info_from_name, read_poses, read_text
-from bevgen.panorama import default_id, find_images, panorama_view, read_image
+from bevgen.panorama import default_id, find_images, open_image, panorama_view, read_image
 
 ROLES = ("positive", "semi", "gallery")
 COLUMNS = ("query", "reference", "role", "d_row", "d_col", "split")
@@ -51,14 +51,18 @@ class Pair:
 
 
 def find_pairs(
-    root: Path, reference: Path, *, pairs_file: Path | None = None, poses: Path | None = None
+    root: Path | str,
+    reference: Path | str,
+    *,
+    pairs_file: Path | None = None,
+    poses: Path | None = None,
 ) -> list[Pair]:
     """Join the panoramas of a folder to the tiles of another.
 
     Parameters
     ----------
     root, reference
-        Folders.
+        Folders, of panoramas and of tiles.
     pairs_file
         CSV with the columns query, reference (ids) and any of role, d_row, d_col, split; only rows
         whose role is positive count. Without it equal ids are pairs.
@@ -75,6 +79,7 @@ def find_pairs(
     InputError
         If a folder or file cannot be used, or nothing pairs.
     """
+    root, reference = Path(root), Path(reference)
     rows: dict[str, PoseRow] = read_poses(poses) if poses is not None else {}
     own = {source: row.id for source, row in rows.items()}
     tiles = {name: reference / file for name, file in _by_id(reference, {}).items()}
@@ -166,7 +171,7 @@ def _offset(row: dict[str, str], name: str, where: str) -> float:
 def load_view(
     pair: Pair, *, vertical_fov: tuple[float, float] | None = None, centred: bool = False
 ) -> tuple[View, PanoramaInfo, tuple[int, int]]:
-    """Read the two images of a pair for `bevgen.calibration.calibrate`.
+    """Read the two images of a pair for `bevgen.calibrate`.
 
     Parameters
     ----------
@@ -218,6 +223,21 @@ def load_view(
     pose = Pose(1.0, known.heading or 0.0, known.pitch or 0.0, known.roll or 0.0)
     place = tile.shape[0] / 2 + pair.d_row, tile.shape[1] / 2 - pair.d_col
     return View(grey, lens, pose, _grey(tile, *tile.shape[:2]), *place), known, (rows, columns)
+
+
+def known_of(pair: Pair) -> PanoramaInfo:
+    """Return what poses.csv, the panorama's file and its name say; a JPEG file is not decoded.
+
+    Raises
+    ------
+    PanoramaError
+        If the file cannot be used.
+    """
+    try:
+        file = open_image(pair.panorama).info
+    except PanoramaError as error:
+        raise PanoramaError(f"{pair.panorama}: {error}") from error
+    return pair.own.fallback(file).fallback(info_from_name(pair.source))
 
 
 def _grey(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:

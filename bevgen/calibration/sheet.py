@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from bevgen.calibration import Calibration, View
+from bevgen.calibration.estimation import Calibration
+from bevgen.calibration.rings import View
 from bevgen.geometry import BevGrid
 from bevgen.project import project_view
 
