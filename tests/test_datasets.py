@@ -205,6 +205,8 @@ def test_cvusa_from_folder_to_table(tmp_path):
     )
     assert "R@1" in text
     assert "9    35,532" in text
+    assert "neighbours of each of 7 places" in text
+    assert (out / "neighbours-pairs-train.npz").exists()
     assert table(out / "set-aside.csv") == [
         {"id": "0000017", "reason": "no panorama"},
         {"id": "0000019", "reason": "no satellite tile"},
@@ -245,6 +247,15 @@ def check_neighbours(queries: bevgen.ShardSet, pairs: Path) -> None:
     expected = np.sort(metres, axis=1)[:, 1 : 1 + near.shape[1]]
     np.testing.assert_allclose(own, expected, rtol=1e-6, atol=1e-3)
     np.testing.assert_allclose(distances(train, train[near[:, 0]]), own[:, 0], rtol=1e-9)
+
+
+def test_cvusa_without_positions_has_no_neighbours(tmp_path):
+    root, out = raw.make_cvusa(tmp_path / "CVUSA"), tmp_path / "out"
+    shutil.rmtree(root / "split_locations")
+    text = run("cvusa", "--root", root, "--out", out, "--step", "poses", "--step", "neighbours",
+               "--hold-out", 0)  # fmt: skip
+    assert "no neighbours: 9 training places have no position" in text
+    assert not list(out.glob("*.npz"))
 
 
 # --- CVACT ---
@@ -347,6 +358,20 @@ def test_cvact_from_folder_to_tables(tmp_path):
         assert panoramas.columns["latitude"][row] == pytest.approx(latitude[0], abs=1e-9)
         assert panoramas.columns["longitude"][row] == pytest.approx(longitude[0], abs=1e-9)
         check_neighbours(panoramas, out / "pairs.csv")
+    # Those that training began with are the plane's.
+    places = [f"small/{raw.CVACT_IDS[n - 1]}" for n in (1, 3, 2, 9, 8, 12, 10)]
+    numbers = [raw.CVACT_IDS.index(place.split("/")[1]) for place in places]
+    plane = np.stack([raw.CVACT_EAST, raw.CVACT_NORTH], axis=1)[numbers]
+    metres = np.linalg.norm(plane[:, None] - plane[None], axis=2)
+    with np.load(out / "neighbours-pairs-train.npz") as near:
+        assert near["ids"].tolist() == places
+        assert (str(near["source"]), bool(near["planar"])) == ("utm.csv", True)
+        own = np.take_along_axis(metres, near["neighbours"].astype(np.int64), axis=1)
+        np.testing.assert_array_equal(own, np.sort(metres, axis=1)[:, 1:])
+        np.testing.assert_allclose(near["metres"], own, rtol=1e-6)
+    assert f"neighbours on the map: {out / 'neighbours-pairs-train.npz'}, from utm.csv" in " ".join(
+        text.split()
+    )
 
 
 # --- VIGOR ---
@@ -473,10 +498,12 @@ def test_vigor_from_folder_to_tables(tmp_path):
     run("vigor", "--root", root, "--out", out, "--step", "poses", "--step", "convert",
         "--step", "pack", "--hold-out", 0.3)  # fmt: skip
     text = run(
-        "vigor", "--root", root, "--out", out, "--step", "train", "--step", "evaluate",
+        "vigor", "--root", root, "--out", out, "--step", "neighbours", "--step", "train",
+        "--step", "evaluate",
         "--protocol", "cross", *raw.tiny("panorama", "bev"),
     )  # fmt: skip
     assert "hit rate" in text
+    assert [path.name for path in out.glob("*.npz")] == ["neighbours-pairs-cross-train.npz"]
     found = evaluation(out / "run-cross")
     assert len(found["queries"]) == 10
     assert found["gallery"] == 16
@@ -554,6 +581,7 @@ def test_cvglobal_from_folder_to_table(tmp_path):
     assert "R@1" in text
     found = evaluation(out / "run-Munich-map")
     assert found["gallery"] == len(found["queries"]) == 11  # one has no map
+    assert (out / "neighbours-pairs-Munich-train.npz").exists()
     assert {query.split("/")[0] for query in found["queries"]} == {"Munich"}
     with bevgen.ShardSet(out / "bev.h5") as bevs:
         for k in (0, 5, 9):

@@ -16,6 +16,7 @@ from bevgen import BevgenError
 from georetrieval.errors import GeoretrievalError, SettingsError
 
 COMMANDS = {
+    "neighbours": "Store which places are near each other, for training's first batches.",
     "train": "Train the branches of a recipe on a folder of shards.",
     "evaluate": "Search a split with each branch and with both; print and keep the figures.",
     "report": "Write a run's curves, figures and matches as one HTML page.",
