@@ -698,10 +698,15 @@ def test_recipes_are_the_published_ones(name, panorama, epochs):
         assert (sampling.geographic, sampling.mine_every) == (True, 4)
         assert (optim.learning_rate, optim.weight_decay, optim.clip_value) == (1e-3, 0.01, 100)
         assert (optim.warmup_epochs, optim.label_smoothing) == (1, 0.1)
-        assert (augment.flip, augment.turn, augment.jitter) == (0.5, 0.75, 0.15)
+        assert (augment.flip, augment.turn, augment.turn_reference) == (0.5, 0.75, 0)
+        assert (augment.compression, augment.quality) == (0.5, 90)
+        assert (augment.photometric, augment.jitter) == (0.5, 0.15)
         assert (augment.blur_or_sharpen, augment.dropout) == (0.3, 0.3)
-    assert branches["panorama"].augment.gamma == 0
-    assert branches["bev"].augment.gamma == 0.2
+        assert augment.reference_grid == 0.4
+        assert optim.decay_all
+    panorama_changes, bev_changes = (branches[name].augment for name in ("panorama", "bev"))
+    assert (panorama_changes.gamma, panorama_changes.query_grid) == (0, 0.5)
+    assert (bev_changes.gamma, bev_changes.query_grid) == (0.2, 0.4)
 
 
 def test_the_recipe_without_panoramas():
@@ -709,4 +714,9 @@ def test_the_recipe_without_panoramas():
     (branch,) = settings.branches().values()
     assert branch.encoder.query_size == branch.encoder.reference_size == (384, 384)
     assert (branch.optim.epochs, branch.optim.warmup_epochs) == (1, 0.1)
-    assert branch.augment.turn == 0
+    augment = branch.augment
+    # Three of four are turned: all four quarters are as likely.
+    assert (augment.turn, augment.turn_reference) == (0, 0.75)
+    assert (augment.query_grid, augment.reference_grid, augment.gamma) == (0.4, 0.4, 0)
+    assert (augment.compression, augment.quality) == (0.5, 90)
+    assert branch.optim.decay_all
