@@ -16,12 +16,12 @@ from bevgen import BevgenError
 from georetrieval.errors import GeoretrievalError, SettingsError
 
 COMMANDS = {
-    "neighbours": "Store which places are near each other, for training's first batches.",
     "train": "Train the branches of a recipe on a folder of shards.",
     "evaluate": "Search a split with each branch and with both; print and keep the figures.",
     "report": "Write a run's curves, figures and matches as one HTML page.",
     "embed": "Embed all images of a shard file with a trained branch.",
     "recipes": "List the recipes, show one, or say what training by it takes.",
+    "neighbours": "Store which places are near each other, for training's first batches.",
     "import-weights": "Read weights that Sample4Geo or EP-BEV published into a run.",
     "export": "Write a branch's encoder for other software, as safetensors or ONNX.",
 }
