@@ -91,7 +91,7 @@ class SamplingSettings(_Settings):
 
 
 class AugmentSettings(_Settings):
-    """Random changes of whole batches; probabilities are per pair, below the turns per image."""
+    """Random changes of whole batches: flips and turns by the pair, all others by the image."""
 
     flip: Share = Field(default=0.5, ge=0, le=1)
     """Both views mirrored together."""

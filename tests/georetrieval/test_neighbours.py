@@ -2,6 +2,7 @@
 
 import csv
 import logging
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ from georetrieval.cli import main
 from georetrieval.config import Settings
 from georetrieval.errors import DataError
 from georetrieval.neighbours import Neighbours
-from georetrieval.training import train
+from georetrieval.training import Watcher, train
 from tests.georetrieval.world import World, make_world, tiny_settings
 
 NAME = "neighbours-pairs-train.npz"
@@ -170,6 +171,28 @@ def test_training_stores_what_it_finds(world, tmp_path, caplog):
     path.unlink()
     assert command(world, settings=once()) == 0
     assert stored(world)["neighbours"].tolist() == neighbours_of(tmp_path / "run").tolist()
+
+
+class Interrupting(Watcher):
+    """Presses Ctrl-C at the first step."""
+
+    def step(self, epoch: float, loss: float, images_per_second: float) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_a_resumed_run_keeps_the_neighbours_that_it_began_with(world, tmp_path):
+    settings = tiny_settings("bev", optim__epochs=2, sampling__mine_every=0)
+    train(settings, world.root, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        train(settings, world.root, tmp_path / "cut", watcher=Interrupting())
+    right = Neighbours.load(world.root / NAME)
+    turned = right.rows[:, ::-1].copy()
+    Neighbours(right.ids, turned, right.metres, right.positions).save(world.root / NAME)
+    train(settings, world.root, tmp_path / "cut", resume=True)
+    whole, cut = ((tmp_path / run / "bev.safetensors").read_bytes() for run in ("whole", "cut"))
+    assert whole == cut
+    train(settings, world.root, tmp_path / "other")
+    assert (tmp_path / "other/bev.safetensors").read_bytes() != whole
 
 
 def move(world: World, table: Path) -> None:
