@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bevgen import to_chw
+from georetrieval.compression import compress
 from georetrieval.config import AugmentSettings
 
 QueryKind = Literal["panorama", "bev"]
@@ -69,14 +70,18 @@ def augment_pairs(
         if settings.free_turn:
             degrees = torch.rand(n, generator=generator) * 360
         else:
-            degrees = torch.randint(1, 4, (n,), generator=generator) * 90.0
+            degrees = _quarters(n, generator)
         degrees = torch.where(turned, degrees, 0.0)
         query = turn(query, degrees, kind)
         reference = turn(reference, degrees, "bev")
+    if settings.turn_reference:
+        turned = _chance(n, settings.turn_reference, generator)
+        degrees = torch.where(turned, _quarters(n, generator), 0.0)
+        reference = turn(reference, degrees, "bev")
     query = limit_view(query, fov, kind)
     return (
-        _drop(_photometric(query, settings, generator), settings, generator),
-        _drop(_photometric(reference, settings, generator), settings, generator),
+        _change(query, settings, settings.query_grid, generator),
+        _change(reference, settings, settings.reference_grid, generator),
     )
 
 
@@ -164,6 +169,14 @@ def _chance(n: int, probability: float, generator: torch.Generator) -> Tensor:
     return torch.rand(n, generator=generator) < probability
 
 
+def _quarters(n: int, generator: torch.Generator) -> Tensor:
+    return torch.randint(1, 4, (n,), generator=generator) * 90.0
+
+
+def _between(low: float, high: float, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    return low + torch.rand(shape, generator=generator) * (high - low)
+
+
 def _around_one(n: int, spread: float, generator: torch.Generator) -> Tensor:
     return 1 + (torch.rand(n, generator=generator) * 2 - 1) * spread
 
@@ -173,25 +186,43 @@ _YIQ = torch.tensor([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.
 _RGB = torch.linalg.inv(_YIQ)
 
 
-def _photometric(images: Tensor, settings: AugmentSettings, generator: torch.Generator) -> Tensor:
-    # Numbers are drawn for all images, so that what one gets does not hang on the others.
+def _change(
+    images: Tensor, settings: AugmentSettings, grid: float, generator: torch.Generator
+) -> Tensor:
+    """Change each image of a view on its own, in the published order."""
+    images = images.clone()
+    _compress(images, settings, generator)
+    _jitter(images, settings, generator)
+    _refocus(images, settings, generator)
+    return _drop(images, settings, grid, generator)
+
+
+# Numbers are drawn for all images, so that what one gets does not hang on the others.
+
+
+def _compress(images: Tensor, settings: AugmentSettings, generator: torch.Generator) -> None:
     n = len(images)
-    recolour = _chance(n, settings.photometric, generator)
+    chosen = _chance(n, settings.compression, generator)
+    quality = torch.randint(settings.quality, 101, (n,), generator=generator)
+    if chosen.any():
+        which = chosen.to(images.device)
+        images[which] = compress(images[which], quality[chosen])
+
+
+def _jitter(images: Tensor, settings: AugmentSettings, generator: torch.Generator) -> None:
+    n = len(images)
+    recolour, brighten = (_chance(n, settings.photometric, generator) for _ in range(2))
     brightness, contrast, saturation, hue = (
         _around_one(n, settings.jitter, generator) for _ in range(4)
     )
     gamma = _around_one(n, settings.gamma, generator)
-    refocus = _chance(n, settings.blur_or_sharpen, generator)
-    focus = torch.rand(n, generator=generator) * 2 - 1
-    images = images.clone()
     if recolour.any():
-        matrices = _colour_matrices(brightness, saturation, (hue - 1) * math.pi)[recolour]
+        matrices = _colour_matrices(brightness, saturation, (hue - 1) * 2 * math.pi)[recolour]
         which = recolour.to(images.device)
-        images[which] = _recolour(images[which], matrices, contrast[recolour], gamma[recolour])
-    if refocus.any():
-        which = refocus.to(images.device)
-        images[which] = _refocus(images[which], focus[refocus])
-    return images
+        images[which] = _recolour(images[which], matrices, contrast[recolour])
+    if settings.gamma and brighten.any():
+        which = brighten.to(images.device)
+        images[which] = images[which] ** gamma[brighten].to(images)[:, None, None, None]
 
 
 def _colour_matrices(brightness: Tensor, saturation: Tensor, hue: Tensor) -> Tensor:
@@ -202,44 +233,99 @@ def _colour_matrices(brightness: Tensor, saturation: Tensor, hue: Tensor) -> Ten
     return (_RGB @ chroma @ _YIQ) * brightness[:, None, None]
 
 
-def _recolour(images: Tensor, matrices: Tensor, contrast: Tensor, gamma: Tensor) -> Tensor:
-    contrast, gamma = (v.to(images)[:, None, None, None] for v in (contrast, gamma))
+def _recolour(images: Tensor, matrices: Tensor, contrast: Tensor) -> Tensor:
     images = torch.einsum("nij,njhw->nihw", matrices.to(images), images)
-    mean = images.mean((1, 2, 3), keepdim=True)
-    return ((images - mean) * contrast + mean).clamp(0, 1) ** gamma
+    luma = (images.mean((2, 3)) @ _YIQ[0].to(images))[:, None, None, None]
+    return ((images - luma) * contrast.to(images)[:, None, None, None] + luma).clamp(0, 1)
 
 
-def _refocus(images: Tensor, focus: Tensor) -> Tensor:
-    """Blur (-1: a 3x3 mean) or sharpen (1: as much the other way)."""
-    blurred = F.avg_pool2d(F.pad(images, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
-    return (images + (images - blurred) * focus.to(images)[:, None, None, None]).clamp(0, 1)
+def _refocus(images: Tensor, settings: AugmentSettings, generator: torch.Generator) -> None:
+    """Blur or sharpen some images."""
+    n = len(images)
+    chosen, sharpen = _chance(n, settings.blur_or_sharpen, generator), _chance(n, 0.5, generator)
+    blur, sharp = _blur_kernels(n, generator), _sharpening_kernels(n, generator)
+    if not chosen.any():
+        return
+    kernels = torch.where(sharpen[:, None, None], sharp, blur)[chosen]
+    which = chosen.to(images.device)
+    images[which] = _filtered(images[which], kernels)
 
 
-def _drop(images: Tensor, settings: AugmentSettings, generator: torch.Generator) -> Tensor:
-    """Blacken a grid of small holes or a few large ones in some images."""
+REACH = 3  # pixels from a kernel's centre to its edge
+
+
+def _blur_kernels(n: int, generator: torch.Generator) -> Tensor:
+    """Draw generalised Gaussians (n, 7, 7): oblong, peaked or flat, and a little uneven.
+
+    exp(-d ** beta / 2), where d is the squared distance in deviations along two turned axes.
+    """
+    reach = torch.randint(1, REACH + 1, (n, 1, 1), generator=generator)
+    sigma = _between(0.2, 1.0, (2, n, 1, 1), generator)
+    angle = _between(-math.pi / 2, math.pi / 2, (n, 1, 1), generator)
+    peaked = _chance(n, 0.5, generator)[:, None, None]
+    beta = torch.where(
+        peaked,
+        _between(0.5, 1.0, (n, 1, 1), generator),
+        _between(1.0, 8.0, (n, 1, 1), generator),
+    )
+    uneven = _between(0.9, 1.1, (n, 2 * REACH + 1, 2 * REACH + 1), generator)
+    offset = torch.arange(-REACH, REACH + 1)
+    row, column = offset[:, None], offset
+    along = (column * angle.cos() + row * angle.sin()) / sigma[0]
+    across = (row * angle.cos() - column * angle.sin()) / sigma[1]
+    kernels = torch.exp(-0.5 * (along**2 + across**2) ** beta) * uneven
+    kernels = kernels * (torch.maximum(row.abs(), column.abs()) <= reach)
+    return kernels / kernels.sum((1, 2), keepdim=True)
+
+
+def _sharpening_kernels(n: int, generator: torch.Generator) -> Tensor:
+    """Draw what mixes an image with its 3 x 3 edges (n, 7, 7), and may darken it a little."""
+    share = _between(0.2, 0.5, (n,), generator)
+    lightness = _between(0.5, 1.0, (n,), generator)
+    kernels = torch.zeros(n, 2 * REACH + 1, 2 * REACH + 1)
+    kernels[:, REACH - 1 : REACH + 2, REACH - 1 : REACH + 2] = -share[:, None, None]
+    kernels[:, REACH, REACH] = 1 - share + share * (8 + lightness)
+    return kernels
+
+
+def _filtered(images: Tensor, kernels: Tensor) -> Tensor:
+    """Filter each image by its own kernel (n, 7, 7)."""
+    n, channels, height, width = images.shape
+    padded = F.pad(images, (REACH,) * 4, mode="replicate")
+    weights = kernels.to(images).repeat_interleave(channels, 0)[:, None]
+    found = F.conv2d(padded.flatten(0, 1)[None], weights, groups=n * channels)
+    return found.reshape(n, channels, height, width).clamp(0, 1)
+
+
+HOLES = 25
+
+
+def _drop(
+    images: Tensor, settings: AugmentSettings, grid: float, generator: torch.Generator
+) -> Tensor:
+    """Blacken a grid of small holes or some large ones in some images."""
     n, _, height, width = images.shape
-    which = _chance(n, settings.dropout, generator)
-    as_grid = _chance(n, 0.5, generator)
-    low, high = max(height // 16, 4), max(height // 6, 5)
-    pitch = torch.randint(low, high + 1, (n, 1), generator=generator)
-    start = torch.rand(2, n, 1, generator=generator) * pitch
-    corner = torch.rand(2, n, 8, 1, generator=generator)
-    side = 0.05 + 0.07 * torch.rand(n, 8, 1, generator=generator)
-    if not which.any():
+    chosen, as_grid = _chance(n, settings.dropout, generator), _chance(n, 0.5, generator)
+    pitch = max(width // 10, 2)
+    start = torch.randint(pitch, (2, n, 1), generator=generator)
+    many = torch.randint(10, HOLES + 1, (n, 1), generator=generator)
+    low, high = max(height // 10, 1), max(height // 5, 1)
+    sides = torch.randint(low, high + 1, (2, n, HOLES, 1), generator=generator)
+    corners = torch.rand(2, n, HOLES, 1, generator=generator)
+    if not chosen.any():
         return images
-    # A hole is a span of rows by a span of columns: (n, 1 or 8, H) and (n, 1 or 8, W).
-    stripes, spans = [], []
+    small = (chosen & as_grid)[:, None]
+    large = (chosen & ~as_grid)[:, None] & (torch.arange(HOLES) < many)
+    hole = min(max(int(pitch * grid), 1), pitch - 1)
+    # A hole is a span of rows by a span of columns: (n, 1 + 25, H) and (n, 1 + 25, W).
+    spans = []
     for axis, length in enumerate((height, width)):
         pixels = torch.arange(length)
-        stripe = (pixels + start[axis]) % pitch < 0.4 * pitch
-        stripes.append((stripe & (which & as_grid)[:, None])[:, None])
-        place = pixels / length - corner[axis]
-        spans.append((place >= 0) & (place < side) & (which & ~as_grid)[:, None, None])
-    rows, columns = (
-        torch.cat([stripe, span], 1).to(images.device, images.dtype)
-        for stripe, span in zip(stripes, spans, strict=True)
-    )
-    holes = torch.einsum("nkh,nkw->nhw", rows, columns) > 0
+        stripe = ((pixels + start[axis]) % pitch < hole) & small
+        first = (corners[axis] * (length - sides[axis] + 1)).long()
+        inside = (pixels >= first) & (pixels < first + sides[axis]) & large[..., None]
+        spans.append(torch.cat([stripe[:, None], inside], 1).to(images.device, images.dtype))
+    holes = torch.einsum("nkh,nkw->nhw", *spans) > 0
     return images.masked_fill(holes[:, None], 0.0)
 
 

@@ -111,16 +111,18 @@ def check_turns(name: str, settings: Settings, stored: Mapping[str, Size]) -> No
     SettingsError
         It says which images.
     """
-    if not settings.branches()[name].augment.turn:
-        return
+    augment = settings.branches()[name].augment
     sizes = view_sizes(name, settings, stored)
-    if name == "panorama":
-        del sizes["query"]  # which rolls
-    for view, (height, width) in sizes.items():
-        if height != width:
+    for view in VIEWS:
+        keys = ["turn"] if augment.turn and (name, view) != ("panorama", "query") else []
+        if augment.turn_reference and view == "reference":
+            keys.append("turn_reference")
+        height, width = sizes[view]
+        if keys and height != width:
+            zero = " and ".join(f"augment.{key}" for key in keys)
             raise SettingsError(
                 f"{_called(name, view)} images of {height}x{width} pixels cannot be turned by 90"
-                " degrees: make them square, or set augment.turn to 0"
+                f" degrees: make them square, or set {zero} to 0"
             )
 
 

@@ -91,21 +91,32 @@ class SamplingSettings(_Settings):
 
 
 class AugmentSettings(_Settings):
-    """Random changes of whole batches; probabilities are per pair."""
+    """Random changes of whole batches: flips and turns by the pair, all others by the image."""
 
     flip: Share = Field(default=0.5, ge=0, le=1)
     """Both views mirrored together."""
     turn: Share = Field(default=0.75, ge=0, le=1)
-    """Both views turned together by a multiple of 90 degrees."""
+    """Both views turned together by 90, 180 or 270 degrees."""
     free_turn: bool = False
-    """Turn by any angle instead; corners of the turned squares are black."""
+    """Turn both by any angle instead; corners of the turned squares are black."""
+    turn_reference: Share = Field(default=0.0, ge=0, le=1)
+    """The reference turned alone by 90, 180 or 270 degrees."""
+    compression: Share = Field(default=0.5, ge=0, le=1)
+    """What a JPEG file takes."""
+    quality: int = Field(default=90, ge=1, le=100)
+    """The lowest of those files' qualities; each is as likely, up to 100."""
     photometric: Share = Field(default=0.5, ge=0, le=1)
-    """Brightness, contrast, saturation and hue of each view on its own."""
+    """Jitter of the colours; and, drawn apart, gamma."""
     jitter: float = Field(default=0.15, ge=0, le=1)
+    """Brightness, contrast and saturation by at most this share, hue by this share of a turn."""
     gamma: float = Field(default=0.2, ge=0, lt=1)
+    """The exponent's largest distance from 1."""
     blur_or_sharpen: Share = Field(default=0.3, ge=0, le=1)
     dropout: Share = Field(default=0.3, ge=0, le=1)
-    """A grid of small holes, or a few large ones."""
+    """A grid of small holes, or 10 to 25 of 10 to 20 % of the image's height."""
+    query_grid: float = Field(default=0.4, gt=0, lt=1)
+    """Side of the query's small holes, as a share of their distance, a tenth of the width."""
+    reference_grid: float = Field(default=0.4, gt=0, lt=1)
 
 
 class OptimSettings(_Settings):
@@ -114,6 +125,8 @@ class OptimSettings(_Settings):
     epochs: int = Field(default=40, ge=1)
     learning_rate: float = Field(default=1e-3, gt=0)
     weight_decay: float = Field(default=0.01, ge=0)
+    decay_all: bool = False
+    """Decay norms, biases and the similarity's scale too, not matrices alone."""
     warmup_epochs: float = Field(default=1.0, ge=0)
     label_smoothing: float = Field(default=0.1, ge=0, lt=1)
     clip_value: float = Field(default=100.0, gt=0)

@@ -11,9 +11,10 @@ from georetrieval.config import OptimSettings
 
 
 def make_optimizer(model: nn.Module, settings: OptimSettings) -> torch.optim.AdamW:
-    """Return AdamW; norms, biases and the similarity's scale are not decayed."""
-    decayed = [p for p in model.parameters() if p.requires_grad and p.ndim >= 2]
-    others = [p for p in model.parameters() if p.requires_grad and p.ndim < 2]
+    """Return AdamW; unless ``decay_all``, norms, biases and the scale are not decayed."""
+    least = 0 if settings.decay_all else 2  # dimensions
+    decayed = [p for p in model.parameters() if p.requires_grad and p.ndim >= least]
+    others = [p for p in model.parameters() if p.requires_grad and p.ndim < least]
     groups = [
         {"params": decayed, "weight_decay": settings.weight_decay},
         {"params": others, "weight_decay": 0.0},

@@ -18,19 +18,23 @@ MULTIPLIER, INCREMENT = np.uint64(6364136223846793005), np.uint64(14426950408889
 HALF = np.uint64(32)
 
 
-def geographic_neighbours(positions: NDArray[np.float64], count: int) -> NDArray[np.int32]:
+def geographic_neighbours(
+    positions: NDArray[np.float64], count: int, *, planar: bool = False
+) -> NDArray[np.int32]:
     """Find the nearest places of each, the place itself left out.
 
     Parameters
     ----------
     positions : (P, 2) float64
-        Latitude and longitude in degrees, all known.
+        Latitude and longitude in degrees, all known; if ``planar``, easting and northing in metres.
     count
         Neighbours wanted; at most P - 1 are returned.
+    planar
+        Measure straight on the map's plane instead of along great circles.
 
     Returns
     -------
-    (P, min(count, P - 1)) int32, nearest first by great-circle distance
+    (P, min(count, P - 1)) int32, nearest first
 
     Notes
     -----
@@ -39,24 +43,22 @@ def geographic_neighbours(positions: NDArray[np.float64], count: int) -> NDArray
     """
     from scipy.spatial import KDTree
 
-    latitude, longitude = np.deg2rad(positions).T
-    vectors = np.stack(
-        [
-            np.cos(latitude) * np.cos(longitude),
-            np.cos(latitude) * np.sin(longitude),
-            np.sin(latitude),
-        ],
-        axis=1,
-    )
+    points = positions if planar else _on_unit_sphere(positions)
     count = min(count, len(positions) - 1)
-    tree = KDTree(vectors)
+    tree = KDTree(points)
     result = np.empty((len(positions), count), np.int32)
     for start in range(0, len(positions), CHUNK):
-        part = vectors[start : start + CHUNK]
+        part = points[start : start + CHUNK]
         _, found = tree.query(part, k=count + 1, workers=-1)
         found = np.asarray(found).reshape(len(part), -1)
         result[start : start + CHUNK] = _without_self(found, start)
     return result
+
+
+def _on_unit_sphere(positions: NDArray[np.float64]) -> NDArray[np.float64]:
+    latitude, longitude = np.deg2rad(positions).T
+    east, north = np.cos(longitude), np.sin(longitude)
+    return np.stack([np.cos(latitude) * east, np.cos(latitude) * north, np.sin(latitude)], axis=1)
 
 
 def similarity_neighbours(

@@ -31,9 +31,10 @@ from georetrieval.errors import CheckpointError, DataError, SettingsError
 from georetrieval.loss import InfoNCE
 from georetrieval.metrics import rank_references
 from georetrieval.model import Branch
+from georetrieval.neighbours import near_on_map
 from georetrieval.optim import learning_rate, make_optimizer
 from georetrieval.processes import Processes, StopRequest
-from georetrieval.sampling import geographic_neighbours, plan_batches, similarity_neighbours
+from georetrieval.sampling import plan_batches, similarity_neighbours
 from georetrieval.tracking import Tracker
 
 log = logging.getLogger(__name__)
@@ -151,7 +152,7 @@ class BranchTraining:
         tracker: Tracker | None,
         watcher: Watcher,
     ) -> None:
-        self.name, self.settings, self.run = name, settings, run
+        self.name, self.settings, self.root, self.run = name, settings, root, run
         self.kind: QueryKind = "panorama" if name == "panorama" else "bev"
         self.branch_settings = settings.branches()[name]
         self.processes, self.tracker, self.watcher = processes, tracker, watcher
@@ -233,13 +234,11 @@ class BranchTraining:
 
     def _batches(self) -> list[NDArray[np.int64]]:
         sampling, progress = self.branch_settings.sampling, self.progress
-        known = bool(np.isfinite(self.pairs.positions).all())
         if sampling.mine_every and progress.epoch and not progress.epoch % sampling.mine_every:
             progress.neighbours = self._mine(sampling.pool)
-        elif progress.neighbours is None and sampling.geographic and known:
-            progress.neighbours = geographic_neighbours(self.pairs.positions, sampling.pool)
         elif progress.neighbours is None and sampling.geographic:
-            log.warning("positions are not known for all places: first batches are drawn at random")
+            near = near_on_map(self.settings, self.root, self.pairs)
+            progress.neighbours = None if near is None else near[:, : sampling.pool].copy()
         return plan_batches(
             self.pairs.classes(),
             progress.neighbours,

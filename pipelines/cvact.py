@@ -24,12 +24,13 @@ from bevgen.errors import InputError
 from pipelines import datasets, steps
 from pipelines.datasets import Dataset, Image, Pair
 
+UTM = "utm.csv"  # neighbours are found on the plane, as published
 ZONE = 55  # of UTM, south: Canberra
 # As published: 512 pixels of 0.06 m seen from 1.5 m are 20.48 camera heights across; here from
 # the preset's 2.5 m, and stored at the network's size.
 BEV = "--preset cvact --size 384 --resolution 0.13333"
 SIZES = {"panorama": "140x768", "satellite": "384"}
-STEPS = ("check", "poses", "convert", "pack", "train", "evaluate")
+STEPS = ("check", "poses", "convert", "pack", "neighbours", "train", "evaluate")
 SMALL, TEST = "ANU_data_small", "ANU_data_test"
 VAL = "cvact-val"  # the published one
 EXPECTED = {"train": 35532, VAL: 8884, "test": 92802}
@@ -46,6 +47,8 @@ class Lists:
     ----------
     ids : list of str
         Panorama ids.
+    utm : (N, 2) float64
+        Easting and northing, metres.
     latitude, longitude : (N,) float64
         Degrees.
     splits : dict of (M,) int64
@@ -53,6 +56,7 @@ class Lists:
     """
 
     ids: list[str]
+    utm: NDArray[np.float64]
     latitude: NDArray[np.float64]
     longitude: NDArray[np.float64]
     splits: dict[str, NDArray[np.int64]]
@@ -87,7 +91,12 @@ def read_mat(path: Path) -> Lists:
             raise InputError(f"{path}: {split} has indices outside 1 to {len(ids)}")
     latitude, longitude = datasets.from_utm(utm[:, 0], utm[:, 1], ZONE, south=True)
     splits = {split: values - 1 for split, values in numbers.items()}
-    return Lists(ids, latitude, longitude, splits)
+    return Lists(ids, utm, latitude, longitude, splits)
+
+
+def read_lists(root: Path) -> Lists:
+    """Read ACT_data.mat; raises as `read_mat`."""
+    return read_mat(datasets.first_of(root, ["ACT_data.mat"], "ACT_data.mat"))
 
 
 def read(root: Path, share: float) -> Dataset:
@@ -102,7 +111,7 @@ def read(root: Path, share: float) -> Dataset:
     InputError
         If the lists or ANU_data_small are missing.
     """
-    lists = read_mat(datasets.first_of(root, ["ACT_data.mat"], "ACT_data.mat"))
+    lists = read_lists(root)
     where = dict(zip(lists.ids, zip(lists.latitude, lists.longitude, strict=True), strict=True))
     chosen = {
         "train": [lists.ids[k] for k in lists.splits["train"]],
@@ -137,6 +146,16 @@ def read(root: Path, share: float) -> Dataset:
             )
     data.pairs[datasets.PAIRS] = datasets.hold_out(data.pairs[datasets.PAIRS], share)
     return data
+
+
+def write_tables(root: Path, out: Path, share: float, limit: int | None) -> None:
+    """Write the tables, and ``utm.csv`` with each panorama's easting and northing."""
+    data, lists = read(root, share), read_lists(root)
+    datasets.write_tables(data, out, limit=limit)
+    where = dict(zip(lists.ids, lists.utm.tolist(), strict=True))
+    places = [image.id for image in data.views["panorama"]]
+    rows = [[place, *where[name]] for place in places if (name := place.split("/")[1]) in where]
+    datasets.write_csv(out / UTM, ["id", "easting", "northing"], rows)
 
 
 def _files(root: Path, folder: str) -> tuple[dict[str, str], dict[str, str]]:
@@ -182,9 +201,10 @@ def main(
     steps.carry_out(
         {
             "check": lambda: datasets.check(read(root, share)),
-            "poses": lambda: datasets.write_tables(read(root, share), out, limit=limit),
+            "poses": lambda: write_tables(root, out, share, limit),
             "convert": lambda: steps.convert(root, out, BEV, convert_options),
             "pack": lambda: steps.pack(root, out, SIZES),
+            "neighbours": lambda: steps.neighbours(out, "cvact", settings, positions=out / UTM),
             "train": lambda: steps.train(out, "cvact", out / "run", settings, published=VAL),
             "evaluate": lambda: evaluate(out),
         },

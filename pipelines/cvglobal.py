@@ -30,7 +30,7 @@ FOLDERS = ("splits_csv", "splits")
 # As published for CVACT: 20.48 camera heights across, stored at the network's size.
 BEV = "--preset cvglobal --size 384 --resolution 0.13333"
 SIZES = {"panorama": "384x768", "satellite": "384", "map": "384"}
-STEPS = ("check", "poses", "convert", "pack", "train", "evaluate")
+STEPS = ("check", "poses", "convert", "pack", "neighbours", "train", "evaluate")
 MAP = "map"  # folder of a city beside those of its panoramas and satellite tiles
 ENDINGS = (".jpg", ".png", ".jpeg")
 # A line of a list: names have commas in them, and not everybody quotes.
@@ -257,6 +257,7 @@ def main(
             "poses": lambda: datasets.write_tables(read(root, share, protocol), out, limit=limit),
             "convert": lambda: steps.convert(root, out, BEV, convert_options),
             "pack": lambda: steps.pack(root, out, views_of(out), to_north=heading == "name"),
+            "neighbours": lambda: steps.neighbours(out, "cvglobal", settings, protocol.pairs),
             "train": lambda: steps.train(out, "cvglobal", run, settings, protocol.pairs),
             "evaluate": lambda: steps.evaluate(run, "test"),
         },

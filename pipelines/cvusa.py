@@ -24,7 +24,7 @@ POSITIONS = ("split_locations/all.csv", "CVPR_subset/all.csv", "all.csv")
 # the preset's 2.5 m, and stored at the network's size.
 BEV = "--preset cvusa --size 384 --resolution 0.13333"
 SIZES = {"panorama": "140x768", "satellite": "384"}
-STEPS = ("check", "poses", "convert", "pack", "train", "evaluate")
+STEPS = ("check", "poses", "convert", "pack", "neighbours", "train", "evaluate")
 
 Positions = list[tuple[float, float]]
 
@@ -133,6 +133,7 @@ def main(
             # The preset knows that the horizon is at row 132 of 224.
             "convert": lambda: steps.convert(root, out, BEV, convert_options),
             "pack": lambda: steps.pack(root, out, SIZES),
+            "neighbours": lambda: steps.neighbours(out, "cvusa", settings),
             "train": lambda: steps.train(out, "cvusa", out / "run", settings),
             "evaluate": lambda: steps.evaluate(out / "run", "test"),
         },

@@ -47,6 +47,35 @@ def pack(root: Path, out: Path, sizes: Mapping[str, str], *, to_north: bool = Fa
         run(f"bevgen pack {images} --out {stored} --kind {view} --size {size}{turned}")
 
 
+def neighbours(
+    data: Path,
+    recipe: str,
+    settings: Sequence[str] = (),
+    pairs: str = PAIRS,
+    positions: Path | None = None,
+) -> None:
+    """Store which training places are near each other; not where some are unknown.
+
+    ``positions`` is a table in place of the shards' own; ``pairs`` as for `train`.
+    """
+    if positions is None:
+        trained = queries_of(data / pairs, "train")
+        if unknown := len(trained - _located(data / "panorama.csv")):
+            print(f"\nno neighbours: {unknown:,} training places have no position")
+            return
+    words = [f"--set {shlex.quote(setting)}" for setting in settings]
+    if positions is not None:
+        words.append(f"--positions {quoted(positions)}")
+    where = f"--data {quoted(data)} --recipe {recipe}"
+    run(" ".join(["georetrieval neighbours", where, *words]))
+
+
+def _located(table: Path) -> set[str]:
+    """Return the ids of the images whose position is known."""
+    with table.open(encoding="utf-8", newline="") as file:
+        return {row["id"] for row in csv.DictReader(file) if row["latitude"]}
+
+
 def train(
     data: Path,
     recipe: str,
@@ -75,16 +104,25 @@ def evaluate(folder: Path, split: str) -> None:
 
 
 def splits_of(path: Path) -> set[str]:
-    """Return the splits that a file of pairs has queries of.
+    """Return the splits that a file of pairs has queries of; raises as `queries_of`."""
+    return {row["split"] for row in _positives(path)}
+
+
+def queries_of(path: Path, split: str) -> set[str]:
+    """Return the queries of a split.
 
     Raises
     ------
     InputError
-        If it is not there.
+        If the file of pairs is not there.
     """
+    return {row["query"] for row in _positives(path) if row["split"] == split}
+
+
+def _positives(path: Path) -> list[dict[str, str]]:
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            return {row["split"] for row in csv.DictReader(file) if row["role"] == "positive"}
+            return [row for row in csv.DictReader(file) if row["role"] == "positive"]
     except FileNotFoundError:
         raise InputError(f"{path} does not exist: run the step poses first") from None
 

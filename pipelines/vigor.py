@@ -43,7 +43,7 @@ BASE = PRESETS["vigor-chicago"]
 # that comes to its own resolution.
 BEV = f"--preset vigor-chicago --size {SIZE} --resolution {BASE.resolution * TILE / SIZE:.6f}"
 SIZES = {"panorama": "384x768", "satellite": "384"}
-STEPS = ("check", "poses", "convert", "pack", "train", "evaluate")
+STEPS = ("check", "poses", "convert", "pack", "neighbours", "train", "evaluate")
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,11 +293,18 @@ def main(
 ) -> None:
     """VIGOR, from the downloaded folder to the tables of recall: same-area and cross-area."""
 
+    def trained() -> list[str]:
+        if (out / "pairs-cross.csv").exists() or "cross" not in protocols:
+            return list(protocols)
+        print("cross-area is left out: it needs cities of both sides")
+        return [name for name in protocols if name != "cross"]
+
+    def neighbours() -> None:
+        for name in trained():
+            steps.neighbours(out, f"vigor-{name}", settings, f"pairs-{name}.csv")
+
     def train() -> None:
-        for name in protocols:
-            if name == "cross" and not (out / "pairs-cross.csv").exists():
-                print("cross-area is left out: it needs cities of both sides")
-                continue
+        for name in trained():
             run, pairs = out / f"run-{name}", f"pairs-{name}.csv"
             steps.train(out, f"vigor-{name}", run, settings, pairs)
 
@@ -314,6 +321,7 @@ def main(
             ),
             "convert": lambda: steps.convert(root, out, BEV, convert_options),
             "pack": lambda: steps.pack(root, out, SIZES),
+            "neighbours": neighbours,
             "train": train,
             "evaluate": evaluate,
         },

@@ -205,6 +205,8 @@ def test_cvusa_from_folder_to_table(tmp_path):
     )
     assert "R@1" in text
     assert "9    35,532" in text
+    assert "neighbours of each of 7 places" in text
+    assert (out / "neighbours-pairs-train.npz").exists()
     assert table(out / "set-aside.csv") == [
         {"id": "0000017", "reason": "no panorama"},
         {"id": "0000019", "reason": "no satellite tile"},
@@ -245,6 +247,15 @@ def check_neighbours(queries: bevgen.ShardSet, pairs: Path) -> None:
     expected = np.sort(metres, axis=1)[:, 1 : 1 + near.shape[1]]
     np.testing.assert_allclose(own, expected, rtol=1e-6, atol=1e-3)
     np.testing.assert_allclose(distances(train, train[near[:, 0]]), own[:, 0], rtol=1e-9)
+
+
+def test_cvusa_without_positions_has_no_neighbours(tmp_path):
+    root, out = raw.make_cvusa(tmp_path / "CVUSA"), tmp_path / "out"
+    shutil.rmtree(root / "split_locations")
+    text = run("cvusa", "--root", root, "--out", out, "--step", "poses", "--step", "neighbours",
+               "--hold-out", 0)  # fmt: skip
+    assert "no neighbours: 9 training places have no position" in text
+    assert not list(out.glob("*.npz"))
 
 
 # --- CVACT ---
@@ -359,6 +370,21 @@ def test_cvact_from_folder_to_tables(tmp_path):
         assert panoramas.columns["latitude"][row] == pytest.approx(latitude[0], abs=1e-9)
         assert panoramas.columns["longitude"][row] == pytest.approx(longitude[0], abs=1e-9)
         check_neighbours(panoramas, out / "pairs.csv")
+    # Those that training began with are the plane's.
+    places = [query for query in split if split[query] == "train"]
+    numbers = [raw.CVACT_IDS.index(place.split("/")[1]) for place in places]
+    plane = np.stack([raw.CVACT_EAST, raw.CVACT_NORTH], axis=1)[numbers]
+    metres = np.linalg.norm(plane[:, None] - plane[None], axis=2)
+    with np.load(out / "neighbours-pairs-train.npz") as near:
+        assert near["ids"].tolist() == places
+        assert (str(near["source"]), bool(near["planar"])) == ("utm.csv", True)
+        own = np.take_along_axis(metres, near["neighbours"].astype(np.int64), axis=1)
+        np.testing.assert_array_equal(own, np.sort(metres, axis=1)[:, 1:])
+        np.testing.assert_allclose(near["metres"], own, rtol=1e-6)
+    # Lines are broken at the terminal's width.
+    assert f"neighboursonthemap:{out}/neighbours-pairs-train.npz,fromutm.csv" in "".join(
+        text.split()
+    )
 
 
 def test_cvact_without_held_out_places_validates_as_was_done(tmp_path):
@@ -493,10 +519,12 @@ def test_vigor_from_folder_to_tables(tmp_path):
     run("vigor", "--root", root, "--out", out, "--step", "poses", "--step", "convert",
         "--step", "pack", "--hold-out", 0.3)  # fmt: skip
     text = run(
-        "vigor", "--root", root, "--out", out, "--step", "train", "--step", "evaluate",
+        "vigor", "--root", root, "--out", out, "--step", "neighbours", "--step", "train",
+        "--step", "evaluate",
         "--protocol", "cross", *raw.tiny("panorama", "bev"),
     )  # fmt: skip
     assert "hit rate" in text
+    assert [path.name for path in out.glob("*.npz")] == ["neighbours-pairs-cross-train.npz"]
     found = evaluation(out / "run-cross")
     assert len(found["queries"]) == 10
     assert found["gallery"] == 16
@@ -574,6 +602,7 @@ def test_cvglobal_from_folder_to_table(tmp_path):
     assert "R@1" in text
     found = evaluation(out / "run-Munich-map")
     assert found["gallery"] == len(found["queries"]) == 11  # one has no map
+    assert (out / "neighbours-pairs-Munich-train.npz").exists()
     assert {query.split("/")[0] for query in found["queries"]} == {"Munich"}
     with bevgen.ShardSet(out / "bev.h5") as bevs:
         for k in (0, 5, 9):
@@ -697,10 +726,15 @@ def test_recipes_are_the_published_ones(name, panorama, epochs):
         assert (sampling.geographic, sampling.mine_every) == (True, 4)
         assert (optim.learning_rate, optim.weight_decay, optim.clip_value) == (1e-3, 0.01, 100)
         assert (optim.warmup_epochs, optim.label_smoothing) == (1, 0.1)
-        assert (augment.flip, augment.turn, augment.jitter) == (0.5, 0.75, 0.15)
+        assert (augment.flip, augment.turn, augment.turn_reference) == (0.5, 0.75, 0)
+        assert (augment.compression, augment.quality) == (0.5, 90)
+        assert (augment.photometric, augment.jitter) == (0.5, 0.15)
         assert (augment.blur_or_sharpen, augment.dropout) == (0.3, 0.3)
-    assert branches["panorama"].augment.gamma == 0
-    assert branches["bev"].augment.gamma == 0.2
+        assert augment.reference_grid == 0.4
+        assert optim.decay_all
+    panorama_changes, bev_changes = (branches[name].augment for name in ("panorama", "bev"))
+    assert (panorama_changes.gamma, panorama_changes.query_grid) == (0, 0.5)
+    assert (bev_changes.gamma, bev_changes.query_grid) == (0.2, 0.4)
 
 
 def test_the_recipe_without_panoramas():
@@ -708,4 +742,9 @@ def test_the_recipe_without_panoramas():
     (branch,) = settings.branches().values()
     assert branch.encoder.query_size == branch.encoder.reference_size == (384, 384)
     assert (branch.optim.epochs, branch.optim.warmup_epochs) == (1, 0.1)
-    assert branch.augment.turn == 0
+    augment = branch.augment
+    # Three of four are turned: all four quarters are as likely.
+    assert (augment.turn, augment.turn_reference) == (0, 0.75)
+    assert (augment.query_grid, augment.reference_grid, augment.gamma) == (0.4, 0.4, 0)
+    assert (augment.compression, augment.quality) == (0.5, 90)
+    assert branch.optim.decay_all

@@ -21,6 +21,7 @@ COMMANDS = {
     "report": "Write a run's curves, figures and matches as one HTML page.",
     "embed": "Embed all images of a shard file with a trained branch.",
     "recipes": "List the recipes, show one, or say what training by it takes.",
+    "neighbours": "Store which places are near each other, for training's first batches.",
     "import-weights": "Read weights that Sample4Geo or EP-BEV published into a run.",
     "export": "Write a branch's encoder for other software, as safetensors or ONNX.",
 }

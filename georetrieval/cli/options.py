@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from georetrieval.errors import CheckpointError
+from georetrieval.errors import CheckpointError, SettingsError
 
 if TYPE_CHECKING:
     from georetrieval.config import Settings
@@ -33,6 +34,26 @@ class _Size(click.ParamType):
 
 SIZE = _Size()
 
+data = click.option(
+    "--data",
+    "root",
+    type=PATH,
+    default=Path(),
+    metavar="FOLDER",
+    help="Folder of the shards.  [default: here]",
+)
+recipe = click.option(
+    "--recipe",
+    metavar="NAME|FILE",
+    help=f"A recipe of the package, or a TOML file.  [default: {SETTINGS_FILE} in --data]",
+)
+overrides = click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Replace one setting, such as bev.optim.epochs=10; may be repeated.",
+)
 run = click.option(
     "--run",
     type=PATH,
@@ -65,6 +86,34 @@ pairs = click.option(
     metavar="N",
     help="Training pairs for --dry-run.  [default: those of the data, or as published]",
 )
+
+
+def recipe_settings(root: Path, recipe: str | None, overrides: Sequence[str]) -> Settings:
+    """Read the settings that --data, --recipe and --set ask for.
+
+    Raises
+    ------
+    SettingsError
+        If there are none, or they cannot be used.
+    """
+    from georetrieval.config import load_settings, recipes
+
+    path = root / SETTINGS_FILE
+    if recipe in recipes():
+        path = recipes()[recipe]
+    elif recipe is not None:
+        path = Path(recipe)
+        if not path.exists():
+            raise SettingsError(
+                f"no recipe {recipe!r}; there are {', '.join(recipes())}, or give a TOML file"
+            )
+    elif not path.exists():
+        raise SettingsError(
+            f"there is no {path}. Prepare a folder of shards with one of the pipelines"
+            " (make demo shows the whole way), name it with --data, or choose a recipe with"
+            f" --recipe: {', '.join(recipes())}, or a TOML file"
+        )
+    return load_settings(path, overrides)
 
 
 def run_settings(folder: Path) -> Settings:

@@ -16,26 +16,9 @@ if TYPE_CHECKING:
 
 
 @click.command("train", help=COMMANDS["train"])
-@click.option(
-    "--data",
-    "root",
-    type=options.PATH,
-    default=Path(),
-    metavar="FOLDER",
-    help="Folder of the shards.  [default: here]",
-)
-@click.option(
-    "--recipe",
-    metavar="NAME|FILE",
-    help=f"A recipe of the package, or a TOML file.  [default: {options.SETTINGS_FILE} in --data]",
-)
-@click.option(
-    "--set",
-    "overrides",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="Replace one setting, such as bev.optim.epochs=10; may be repeated.",
-)
+@options.data
+@options.recipe
+@options.overrides
 @click.option(
     "--branch",
     "branches",
@@ -69,14 +52,15 @@ def command(
 
     from georetrieval.cli.dry_run import print_forecast
     from georetrieval.cli.training_view import TrainingView
-    from georetrieval.config import load_settings, settings_json
+    from georetrieval.config import settings_json
     from georetrieval.processes import join_processes
     from georetrieval.training import train
 
     console = Console(stderr=True, highlight=False)
     handler = RichHandler(console=console, show_time=False, show_path=False)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler])
-    settings = load_settings(_find_recipe(root, recipe), overrides)
+    logging.getLogger("georetrieval").setLevel(logging.INFO)
+    settings = options.recipe_settings(root, recipe, overrides)
     folder = settings.data.root or root
     if dry_run:
         print_forecast(settings, folder, branches or None, pairs)
@@ -112,27 +96,6 @@ def command(
         (run / "settings.json").write_text(stored, "utf-8")
         click.echo(f"{run}: trained. Next: georetrieval evaluate --run {run}")
     return 0
-
-
-def _find_recipe(root: Path, recipe: str | None) -> Path:
-    from georetrieval.config import recipes
-
-    if recipe is None:
-        path = root / options.SETTINGS_FILE
-        if not path.exists():
-            raise SettingsError(
-                f"there is no {path}. Prepare a folder of shards with one of the pipelines"
-                " (make demo shows the whole way), name it with --data, or choose a recipe with"
-                f" --recipe: {', '.join(recipes())}, or a TOML file"
-            )
-        return path
-    if recipe in recipes():
-        return recipes()[recipe]
-    if not Path(recipe).exists():
-        raise SettingsError(
-            f"no recipe {recipe!r}; there are {', '.join(recipes())}, or give a TOML file"
-        )
-    return Path(recipe)
 
 
 def _check_run(run: Path, resume: bool) -> None:

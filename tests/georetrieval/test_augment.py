@@ -1,3 +1,5 @@
+import colorsys
+
 import numpy as np
 import pytest
 import torch
@@ -5,9 +7,12 @@ from torch import Tensor
 
 import bevgen
 from georetrieval.augment import _rotate, augment_pairs, limit_view, mirror, to_network, turn
+from georetrieval.compression import compress
 from georetrieval.config import AugmentSettings
 
-NOTHING = {"flip": 0, "turn": 0, "photometric": 0, "blur_or_sharpen": 0, "dropout": 0}
+NOTHING = dict.fromkeys(
+    ("flip", "turn", "compression", "photometric", "blur_or_sharpen", "dropout"), 0
+)
 SIZE = 96  # of BEVs and references, pixels
 CPU = torch.device("cpu")
 
@@ -195,7 +200,8 @@ def test_probabilities_of_zero_change_no_bit():
 
 
 @pytest.mark.parametrize(
-    "change", ["flip", "turn", "photometric", "blur_or_sharpen", "dropout", "everything"]
+    "change",
+    ["flip", "turn", "compression", "photometric", "blur_or_sharpen", "dropout", "everything"],
 )
 def test_one_seed_gives_one_result_within_range(change):
     settings = only(**{change: 1}) if change != "everything" else AugmentSettings(turn=1)
@@ -240,18 +246,158 @@ def test_colour_changes_do_what_they_are_called():
     assert 0.5**1.2 - 1e-3 <= found.min() < 0.5 < found.max() <= 0.5**0.8 + 1e-3
 
 
-def test_dropout_blackens_a_share_in_both_ways():
-    white = torch.ones(400, 3, 96, 192)
+def angles(images: Tensor) -> np.ndarray:
+    """Hue of each image's first pixel, degrees, in the plane of chroma of Python's own colours."""
+    pixels = images[:, :, 0, 0].double().tolist()
+    chroma = np.array([colorsys.rgb_to_yiq(*pixel)[1:] for pixel in pixels])
+    return np.degrees(np.arctan2(chroma[:, 1], chroma[:, 0]))
+
+
+def test_hue_turns_up_to_54_degrees():
+    start = torch.tensor([0.5, 0.4, 0.45])[None, :, None, None].expand(400, 3, 4, 4)
+    settings = only(photometric=1, jitter=0.15, gamma=0)
+    found, _ = augment_pairs(start, start, "bev", settings, torch.Generator().manual_seed(0))
+    moved = (angles(found) - angles(start) + 180) % 360 - 180
+    assert -55 < moved.min() < -50
+    assert 50 < moved.max() < 55
+    assert abs(moved.mean()) < 5
+
+
+def test_jitter_and_gamma_are_drawn_apart():
+    grey = torch.full((4000, 3, 2, 2), 0.5)
+    settings = only(photometric=0.3, jitter=0.15, gamma=0.2)
+    both, _ = augment_pairs(grey, grey, "bev", settings, torch.Generator().manual_seed(0))
+    changed = (both != grey).flatten(1).any(1).float().mean()
+    assert changed == pytest.approx(1 - 0.7**2, abs=0.03)
+    settings = only(photometric=0.3, jitter=0.15, gamma=0)
+    alone, _ = augment_pairs(grey, grey, "bev", settings, torch.Generator().manual_seed(0))
+    assert (alone != grey).flatten(1).any(1).float().mean() == pytest.approx(0.3, abs=0.03)
+
+
+def test_filters_blur_or_sharpen():
+    impulse = torch.zeros(600, 3, 15, 15)
+    impulse[..., 7, 7] = 0.1
+    ground = 0.5 + impulse  # so that nothing is cut at 0 and 1
     found, _ = augment_pairs(
-        white, white[..., :96], "panorama", only(dropout=1), torch.Generator().manual_seed(0)
+        ground, ground, "bev", only(blur_or_sharpen=1), torch.Generator().manual_seed(0)
     )
-    assert (found.amax(1) == found.amin(1)).all()  # all channels of a pixel
-    share = 1 - found[:, 0].mean((1, 2))
-    assert share.min() > 0.005
-    assert share.max() < 0.3
-    many = (found[:, 0, :, 1:] < found[:, 0, :, :-1]).any(1).sum(1)  # columns where a hole begins
-    assert (many > 8).any()
-    assert (many <= 8).any()
+    assert torch.equal(found[:, 0], found[:, 1])
+    level = found[:, 0, 0, 0] / 0.5  # of what has no edges: 1 under a blur
+    kernels = (found[:, 0] - found[:, 0, :1, :1]) / 0.1
+    centre, beside = kernels[:, 7, 7], kernels[:, 7, 8]
+    sharp = beside < -0.01
+    assert 0.4 < sharp.float().mean() < 0.6
+    # Mixed with 0.2 to 0.5 of edges: -1 all around and 8 plus a lightness of 0.5 to 1.
+    assert -0.5 - 1e-4 <= beside[sharp].min() < -0.45
+    assert -0.25 < beside[sharp].max() <= -0.2 + 1e-4
+    share = -beside[sharp]
+    torch.testing.assert_close(level[sharp], centre[sharp] - 8 * share, atol=1e-4, rtol=0)
+    lightness = (level[sharp] - 1 + share) / share
+    assert 0.5 - 1e-3 <= lightness.min() < 0.55
+    assert 0.95 < lightness.max() <= 1 + 1e-3
+    # Blurs keep the mean and spread it over 3, 5 or 7 pixels at most, unevenly.
+    blur = kernels[~sharp]
+    torch.testing.assert_close(level[~sharp], torch.ones(len(blur)), atol=1e-5, rtol=0)
+    torch.testing.assert_close(blur.sum((1, 2)), torch.ones(len(blur)), atol=2e-3, rtol=0)
+    assert blur.min() > -1e-4
+    assert (blur[:, 7, 7] > 0.9).any()
+    assert (blur[:, 7, 7] < 0.2).any()
+    assert (blur[:, 7, 4].abs() > 1e-4).any()
+    assert blur[:, 7, :4].abs().max() < 1e-4
+    assert (blur[:, 7, 6] - blur[:, 7, 8]).abs().max() > 0.01
+
+
+def blackened(height: int, width: int, settings: AugmentSettings) -> tuple[Tensor, Tensor]:
+    """Return where 300 white panoramas and squares are black, bool (300, H, W) each."""
+    query, reference = torch.ones(300, 3, height, width), torch.ones(300, 3, height, height)
+    found = augment_pairs(query, reference, "panorama", settings, torch.Generator().manual_seed(0))
+    for view in found:
+        assert torch.equal(view, view[:, :1].expand(-1, 3, -1, -1))  # all channels of a pixel
+        assert ((view == 0) | (view == 1)).all()
+    return found[0][:, 0] == 0, found[1][:, 0] == 0
+
+
+@pytest.mark.parametrize("view", [0, 1])
+def test_holes_are_as_large_and_as_many_as_published(view):
+    from scipy.ndimage import binary_opening, label
+
+    settings = only(dropout=1, query_grid=0.5, reference_grid=0.4)
+    black = blackened(100, 200 if view == 0 else 100, settings)[view].numpy()
+    share = black.mean((1, 2))
+    # A grid of a tenth of the width has the same share wherever it begins.
+    small = np.isclose(share, 0.25 if view == 0 else 0.16)
+    assert 0.4 < small.mean() < 0.6
+    pitch, hole = (20, 10) if view == 0 else (10, 4)
+    for one in black[small][:20]:
+        rows, columns = one.any(1), one.any(0)
+        assert np.array_equal(one, rows[:, None] & columns)
+        for line in (rows, columns):
+            assert np.array_equal(line[pitch:], line[:-pitch])
+            assert line[:pitch].sum() == hole
+    large = black[~small]
+    sides = []
+    for one in large:
+        # Nothing narrower than 10 % of the height, nothing alone wider than 20 %.
+        assert np.array_equal(binary_opening(one, np.ones((10, 10))), one)
+        numbered, count = label(one)
+        assert count <= 25
+        for k in range(1, count + 1):
+            place = numbered == k
+            height, width = place.any(1).sum(), place.any(0).sum()
+            if place.sum() == height * width and height <= 20 and width <= 20:
+                sides += [height, width]
+    assert (min(sides), max(sides)) == (10, 20)
+    # 10 to 25 squares of 15 in the mean: 17.5 of 225 pixels, some of them over each other.
+    most = 17.5 * 225 / large[0].size
+    assert large.mean() == pytest.approx(1 - np.exp(-most), rel=0.1)
+    fewest, many = (count * 225 / large[0].size for count in (10, 25))
+    assert 0.4 * fewest < large.mean((1, 2)).min() < fewest
+    assert 0.75 * (1 - np.exp(-many)) < large.mean((1, 2)).max() < many
+    assert not np.array_equal(large[0], large[1])
+
+
+def test_the_reference_turns_alone_to_all_four_sides():
+    query, reference = noise(1200, 3, 6, 10), noise(1200, 3, 6, 6, seed=1)
+    found = augment_pairs(
+        query, reference, "panorama", only(turn_reference=0.75), torch.Generator().manual_seed(0)
+    )
+    assert torch.equal(found[0], query)
+    for quarter in range(4):
+        as_turned = (found[1] == torch.rot90(reference, quarter, (2, 3))).flatten(1).all(1)
+        assert 0.21 < as_turned.float().mean() < 0.29
+
+
+def test_some_images_are_compressed(views):
+    smooth = views[1].expand(400, -1, -1, -1)
+    settings = only(compression=0.5, quality=60)
+    generator = torch.Generator().manual_seed(0)
+    found, reference = augment_pairs(smooth, smooth, "bev", settings, generator)
+    changed = (found != smooth).flatten(1).any(1)
+    assert 0.42 < changed.float().mean() < 0.58
+    apart = changed != (reference != smooth).flatten(1).any(1)
+    assert 0.4 < apart.float().mean() < 0.6
+    values = found[changed] * 255
+    torch.testing.assert_close(values, values.round(), atol=1e-4, rtol=0)
+    # Each is what its quality gives: all of 60 to 100 occur, and none else.
+    given = {q: compress(smooth[:1], torch.tensor([q]))[0] for q in range(50, 101)}
+    seen = {next(q for q in given if torch.equal(given[q], one)) for one in found[changed]}
+    assert min(seen) >= 60
+    assert min(seen) <= 62
+    assert max(seen) == 100
+
+
+def test_what_an_image_becomes_does_not_hang_on_the_others():
+    settings = AugmentSettings(turn_reference=0.5)
+    views = [(noise(8, 3, 40, 80, seed=k), noise(8, 3, 40, 40, seed=k + 9)) for k in (1, 2)]
+    views[1][0][3], views[1][1][3] = views[0][0][3], views[0][1][3]
+    for seed in range(8):
+        first, second = (
+            augment_pairs(*pair, "panorama", settings, torch.Generator().manual_seed(seed))
+            for pair in views
+        )
+        for view in (0, 1):
+            torch.testing.assert_close(first[view][3], second[view][3], atol=1e-6, rtol=0)
+            assert not torch.equal(first[view][2], second[view][2])
 
 
 def test_network_input_is_resized_and_scaled():

@@ -121,6 +121,14 @@ def test_what_cannot_be_trained_is_refused_before_there_is_data():
         forecast(tiny_settings())
     with pytest.raises(SettingsError, match="cannot be turned"):
         forecast(sized(augment__turn=0.5))
+    one = {"encoder__reference_size": (32, 64)}
+    with pytest.raises(SettingsError, match=r"reference images of 32x64.*turn_reference to 0"):
+        forecast(sized("panorama", **one, augment__turn_reference=0.5))
+    with pytest.raises(SettingsError, match=r"set augment\.turn and augment\.turn_reference to 0"):
+        forecast(sized("panorama", **one, augment__turn=0.5, augment__turn_reference=0.5))
+    assert forecast(sized("panorama", **one))
+    oblong = {"encoder__query_size": (32, 64), "encoder__reference_size": (32, 32)}
+    assert forecast(sized(**oblong, augment__turn_reference=0.5))
     with pytest.raises(SettingsError, match="cannot take panorama images of 64x10 pixels"):
         forecast(sized("panorama", data={"fov": 28}))
 

@@ -36,6 +36,8 @@ EVERYTHING: dict[str, Any] = {
     "optim__epochs": 4,
     "sampling__mine_every": 2,
     "augment__turn": 0.5,
+    "augment__turn_reference": 0.2,
+    "augment__compression": 0.5,
     "augment__photometric": 0.5,
     "augment__blur_or_sharpen": 0.5,
     "augment__dropout": 0.5,
@@ -551,6 +553,20 @@ def test_learning_rate_rises_and_falls_as_written():
     assert learning_rate(0, without) == 4
     only = OptimSettings(epochs=1, warmup_epochs=1, learning_rate=4.0)
     assert learning_rate(0.75, only) == 3
+
+
+def test_all_parameters_decay_where_asked():
+    model = torch.nn.ModuleDict({"a": torch.nn.Linear(3, 2), "b": torch.nn.LayerNorm(2)})
+    model.register_parameter("scale", torch.nn.Parameter(torch.ones(())))
+    settings = OptimSettings(weight_decay=0.5, decay_all=True, learning_rate=0.1)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    optimizer = make_optimizer(model, settings)
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    assert len(before) == 5
+    for name, parameter in model.named_parameters():  # by the rate times the decay
+        torch.testing.assert_close(parameter.detach(), before[name] * 0.95)
 
 
 def test_only_matrices_decay():

@@ -97,7 +97,9 @@ def tiny_settings(*branches: str, **changes: object) -> Settings:
     branch: dict[str, dict[str, object]] = {
         "encoder": {"name": "test_convnext2", "pretrained": False},
         "sampling": {"batch_size": 16, "pool": 8, "take": 4, "mine_every": 2},
-        "augment": {"turn": 0, "photometric": 0, "blur_or_sharpen": 0, "dropout": 0},
+        "augment": dict.fromkeys(
+            ("turn", "compression", "photometric", "blur_or_sharpen", "dropout"), 0
+        ),
         "optim": {"epochs": 4, "precision": "float32", "warmup_epochs": 0.5},
     }
     top: dict[str, object] = {"evaluate_every": 2}
