@@ -19,15 +19,21 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cache
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal, get_args
 from uuid import uuid4
 
+import numpy as np
+from PIL import Image
+
 from bevgen.errors import BevgenError, DeviceError, InputError, RefusedError
+from bevgen.geometry import BevGrid, PanoramaView, Pose
 from bevgen.metadata import info_from_name
 from bevgen.panorama import open_image
 from bevgen.plan import Item, Plan, plan_run
-from bevgen.project import Device
+from bevgen.project import Device, project_view
 from bevgen.schedule import run, worker_count
 from bevgen.settings import Settings
 from bevgen.shards import (
@@ -178,6 +184,8 @@ class ShardJob:
     def begin(self) -> PartialShard:
         """Allocate the file under another name."""
         check_device(self.device)  # a cluster's worker has its own
+        if self.settings.kind == "bev":
+            load_kernels(self.decoder)
         attempt = uuid4().hex[:8] if self.contested else ""
         with _disk_errors(self.path):
             return begin_shard(self.path, len(self.items), self.header, attempt=attempt)
@@ -364,6 +372,36 @@ def check_device(device: Device) -> None:
         from bevgen.cuda import require_gpu
 
         require_gpu()
+
+
+@cache
+def load_kernels(decoder: Decoder) -> None:
+    """Compile what BEVs need, or load it: no image is to blame where that fails.
+
+    Raises
+    ------
+    BevgenError
+        If it cannot be compiled, or what is kept of it is damaged.
+    """
+    try:
+        image = np.zeros((16, 32, 3), np.uint8)
+        project_view(image, BevGrid(1, 1.0), PanoramaView(16, 32), Pose())
+        if decoder == "rows":
+            from bevgen.jpeg import decode_rows
+
+            file = BytesIO()
+            Image.fromarray(image).save(file, "JPEG")
+            decode_rows(file.getvalue(), 0, 16)
+    except Exception as error:
+        raise BevgenError(
+            f"bevgen's compiled code cannot be made or loaded ({type(error).__name__}: {error}):"
+            f" delete the files *.nbi and *.nbc in {_compiled_folder()}, or name another folder"
+            " in the environment variable NUMBA_CACHE_DIR"
+        ) from error
+
+
+def _compiled_folder() -> Path:
+    return Path(os.environ.get("NUMBA_CACHE_DIR") or Path(__file__).parent / "__pycache__")
 
 
 def _run_jobs(

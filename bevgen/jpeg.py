@@ -24,9 +24,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
+
+from bevgen.compiling import njit
 
 MAX_PIXELS = 2**28
 MAX_SIDE = 65500  # as libjpeg

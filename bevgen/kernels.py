@@ -27,10 +27,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from llvmlite import binding, ir
-from numba import njit, types
+from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 from numpy.typing import NDArray
+
+from bevgen.compiling import njit
 
 SUBPIXEL_BITS = 12
 SUBPIXEL = 1 << SUBPIXEL_BITS

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from numba import njit
 from numpy.typing import NDArray
+
+from bevgen.compiling import njit
 
 CHUNK = 4096  # places compared at once
 # Knuth's linear congruential generator (MMIX), of which the upper half is used: Numba's own costs

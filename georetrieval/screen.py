@@ -16,9 +16,10 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from numba import njit
 from numpy.typing import NDArray
 from torch import Tensor
+
+from bevgen.compiling import njit
 
 QUERIES, REFERENCES = 1024, 2048  # multiplied at once: 8 MB of products
 MANY = 4096  # references from which on it pays
