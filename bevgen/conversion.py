@@ -185,7 +185,7 @@ class ShardJob:
         """Allocate the file under another name."""
         check_device(self.device)  # a cluster's worker has its own
         if self.settings.kind == "bev":
-            load_kernels(self.decoder)
+            load_kernels(self.decoder, self.device)
         attempt = uuid4().hex[:8] if self.contested else ""
         with _disk_errors(self.path):
             return begin_shard(self.path, len(self.items), self.header, attempt=attempt)
@@ -375,23 +375,25 @@ def check_device(device: Device) -> None:
 
 
 @cache
-def load_kernels(decoder: Decoder) -> None:
+def load_kernels(decoder: Decoder, device: Device) -> None:
     """Compile what BEVs need, or load it: no image is to blame where that fails.
 
     Raises
     ------
     BevgenError
-        If it cannot be compiled, or what is kept of it is damaged.
+        If it cannot be compiled, or what is kept of it is damaged; a DeviceError of a GPU.
     """
     try:
         image = np.zeros((16, 32, 3), np.uint8)
-        project_view(image, BevGrid(1, 1.0), PanoramaView(16, 32), Pose())
+        project_view(image, BevGrid(1, 1.0), PanoramaView(16, 32), Pose(), device=device)
         if decoder == "rows":
             from bevgen.jpeg import decode_rows
 
             file = BytesIO()
             Image.fromarray(image).save(file, "JPEG")
             decode_rows(file.getvalue(), 0, 16)
+    except DeviceError:
+        raise
     except Exception as error:
         raise BevgenError(
             f"bevgen's compiled code cannot be made or loaded ({type(error).__name__}: {error}):"
