@@ -11,7 +11,9 @@ the true one than a bound (Cauchy-Schwarz): what is outside of it is certain.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -23,6 +25,7 @@ from bevgen.compiling import njit
 
 QUERIES, REFERENCES = 1024, 2048  # multiplied at once: 8 MB of products
 MANY = 4096  # references from which on it pays
+ROWS = 128  # queries, at least, that are worth a thread
 CLASSES = 256
 # References of those multiplied at once that may be in doubt for a query; with more, or if scores
 # hardly differ, multiplying all exactly is faster.
@@ -124,29 +127,17 @@ def search(
     """
     own, n = Rounded.of(queries), len(queries)
     right = own.times(gallery, np.arange(n), positive)
-    longest, worst = (gallery.lengths + gallery.errors).max(), gallery.errors.max()
-    # What rounding to bytes may change, and then what float32 does in sums of D products.
-    bound = own.lengths * worst + own.errors * longest
-    bound = (bound + own.lengths * longest * queries.shape[1] * 2.0**-22).clip(max=1e38)
-    sieve = Sieve(
-        right,
-        bound.astype(np.float32),
-        own.steps,
-        own.lengths,
-        np.zeros(n, np.int64),
-        np.full((n, top), -1, np.int64),
-        np.full((n, top), -np.inf, np.float32),
-        np.empty(n, np.int64),
-        np.empty((n, DOUBTS), np.int32),
-        np.empty((n, DOUBTS), np.float32),
-    )
-    for start in range(0, len(gallery.exact), REFERENCES):
-        part = slice(start, start + REFERENCES)
-        products = torch.ops.aten._int_mm(own.bytes, gallery.bytes[part].T).numpy()
-        if not sift(products, gallery.steps[part], sieve):
-            return None
-        errors = gallery.errors[part]
-        settle(own.exact, gallery.exact[part], errors, worst, positive, start, sieve)
+    sieve = new_sieve(own, gallery, right, top)
+    # Each thread has some of the queries.
+    count = max(min(torch.get_num_threads(), n // ROWS), 1)
+    shares = [slice(n * k // count, n * (k + 1) // count) for k in range(count)]
+    with ThreadPoolExecutor(count) as pool:
+        for start in range(0, len(gallery.exact), REFERENCES):
+            some = gallery.bytes[start : start + REFERENCES]
+            products = torch.ops.aten._int_mm(own.bytes, some.T).numpy()
+            work = partial(look, own, gallery, positive, products, start, sieve)
+            if not all(pool.map(work, shares)):
+                return None
     rank = sieve.above
     hit = rank
     if semi is not None:
@@ -197,6 +188,46 @@ class Sieve(NamedTuple):
     left: NDArray[np.int64]
     column: NDArray[np.int32]
     rough: NDArray[np.float32]
+
+
+def new_sieve(own: Rounded, gallery: Rounded, right: NDArray[np.float32], top: int) -> Sieve:
+    """Work out the bounds for some queries, of which no reference was looked at yet."""
+    n, dimensions = own.exact.shape
+    longest = (gallery.lengths + gallery.errors).max()
+    # What rounding to bytes may change, and then what float32 does in sums of products.
+    bound = own.lengths * gallery.errors.max() + own.errors * longest
+    bound = (bound + own.lengths * longest * dimensions * 2.0**-22).clip(max=1e38)
+    return Sieve(
+        right,
+        bound.astype(np.float32),
+        own.steps,
+        own.lengths,
+        np.zeros(n, np.int64),
+        np.full((n, top), -1, np.int64),
+        np.full((n, top), -np.inf, np.float32),
+        np.empty(n, np.int64),
+        np.empty((n, DOUBTS), np.int32),
+        np.empty((n, DOUBTS), np.float32),
+    )
+
+
+def look(
+    own: Rounded,
+    gallery: Rounded,
+    positive: NDArray[np.int64],
+    products: NDArray[np.int32],
+    first: int,
+    sieve: Sieve,
+    rows: slice,
+) -> bool:
+    """Compare some of the queries with the references from ``first`` on; False as of `sift`."""
+    some = Sieve(*(values[rows] for values in sieve))
+    part = slice(first, first + products.shape[1])
+    if not sift(products[rows], gallery.steps[part], some):
+        return False
+    errors, worst = gallery.errors[part], gallery.errors.max()
+    settle(own.exact[rows], gallery.exact[part], errors, worst, positive[rows], first, some)
+    return True
 
 
 @njit(cache=True, nogil=True, fastmath={"contract"})
