@@ -25,6 +25,7 @@ from bevgen.compiling import njit
 
 QUERIES, REFERENCES = 1024, 2048  # multiplied at once: 8 MB of products
 MANY = 4096  # references from which on it pays
+SAFE = 1.0001  # more than float32 loses in a length
 ROWS = 128  # queries, at least, that are worth a thread
 CLASSES = 256
 # References of those multiplied at once that may be in doubt for a query; with more, or if scores
@@ -74,10 +75,11 @@ class Rounded:
             whole[start : start + REFERENCES] = nearest
             rest = part - nearest * step[:, None]
             steps.append(step.numpy())
-            lengths.append(torch.linalg.vector_norm(part, dim=1, dtype=torch.float64).numpy())
-            errors.append(torch.linalg.vector_norm(rest, dim=1, dtype=torch.float64).numpy())
+            lengths.append(part.norm(dim=1).double().numpy())
+            errors.append(rest.norm(dim=1).double().numpy())
         exact = vectors.contiguous().numpy()
-        return cls(exact, whole, *map(np.concatenate, (steps, lengths, errors)))
+        steps, lengths, errors = map(np.concatenate, (steps, lengths, errors))
+        return cls(exact, whole, steps, SAFE * lengths, SAFE * errors)
 
     def times(
         self, other: Rounded, row: NDArray[np.integer], column: NDArray[np.integer]
@@ -321,6 +323,7 @@ def settle(
                 if score > scores[k]:
                     scores[k], score = score, scores[k]
                     sieve.top[i, k], number = number, sieve.top[i, k]
+            floor = max(floor, (scores[-1] - bound) / step)
 
 
 @njit(cache=True, nogil=True)
