@@ -76,7 +76,7 @@ def rank_references(
     semi : Q arrays of int64, optional
         Gallery indices of semi-positives.
     others : Q arrays of int64, optional
-        Gallery indices of further right references.
+        Gallery indices of further right references; empty for most datasets.
     top
         How many of the best to keep, at most R.
     chunk
@@ -97,6 +97,8 @@ def rank_references(
     `georetrieval.screen`. Ranks are the same.
     """
     _check_finite(queries, gallery)
+    if others is not None and not any(map(len, others)):
+        others = None
     count, top = len(queries), min(top, len(gallery))
     result = Ranking(
         rank=np.empty(count, np.int64),

@@ -113,6 +113,7 @@ def command(
     from bevgen.cli.progress import progress_bar
 
     _check(out, poses_out, overwrite, mode, resolution)
+    _check_kept((poses, pairs_file), poses_out)
     pairs = find_pairs(root, reference, pairs_file=pairs_file, poses=poses)
     lens: dict[str, Any] = {"vertical_fov": vertical_fov, "centred": horizon}
     with progress_bar("reading") as on_progress:
@@ -143,7 +144,8 @@ def command(
         click.echo(
             f"Error: panoramas agree with their own tiles no better than with others, see {out};"
             " do they belong together, and is the camera where the tile's centre (or --pairs) has"
-            " it? Try --heading per-image, or a larger --sample",
+            f" it? Try {'--heading per-image, or ' if mode != 'per-image' else ''}a larger"
+            " --sample",
             err=True,
         )
         return EXIT_FAILED
@@ -165,6 +167,10 @@ def _next_steps(
     words = ["bevgen", "convert", "--in", str(root), "--out", "bev.h5", *result["options"]]
     if poses_out is not None or (poses is not None and mode != "per-image"):
         words += ["--poses", str(poses_out or poses)]
+        if poses_out is None and result["known_heights"]:
+            lines.append(
+                f"to convert, take the column height out of {poses}: it goes before --height"
+            )
     elif mode == "per-image":
         lines.append("to convert, write the headings: add --write-poses poses.csv")
     if poses_out is None and result["known_headings"] and abs(offset_of(found)) >= 0.5:
@@ -247,6 +253,15 @@ def _check(
             raise RefusedError(f"{path} is a folder: name a file")
         if path.exists() and not overwrite:
             raise RefusedError(f"{path} exists: name another output, or add --overwrite")
+
+
+def _check_kept(sources: tuple[Path | None, ...], poses_out: Path | None) -> None:
+    """Refuse to write over a table that is read: rows and columns would be lost."""
+    from bevgen.errors import RefusedError
+
+    for source in sources:
+        if source and poses_out and poses_out.exists() and poses_out.samefile(source):
+            raise RefusedError(f"{poses_out} is read: name another file with --write-poses")
 
 
 def _load(

@@ -84,6 +84,7 @@ def collect(
         result["horizon_error"] = asdict(found.horizon_error)
     result["doubts"] = doubts
     result["known_headings"] = known and mode != "per-image"
+    result["known_heights"] = any(one.pair.own.height is not None for one in loaded)
     result["options"] = words
     return result
 
