@@ -1,8 +1,8 @@
 """Street panoramas to bird's-eye views (BEVs): project one image, convert a folder, read shards.
 
-Imports run one way: errors <- geometry, presets, chw <- kernels, jpeg, metadata <- project,
-panorama, shards, schedule <- settings <- existing <- plan <- conversion <- preview, calibration <-
-cli. Nothing heavy is imported before it is needed.
+Imports run one way: errors, compiling <- geometry, presets, chw <- kernels, jpeg, metadata <-
+project, panorama, shards, schedule <- settings <- existing <- plan <- conversion <- preview,
+calibration <- cli. Nothing heavy is imported before it is needed.
 """
 
 from importlib import import_module

@@ -404,7 +404,7 @@ def _compiled_folder() -> Path:
     """Return where Numba keeps compiled code: beside the source, at home, or where it is told."""
     from bevgen.compiling import njit
 
-    return Path(njit(cache=True)(_compiled_folder).stats.cache_path)  # compiles nothing
+    return Path(str(njit(cache=True)(_compiled_folder).stats.cache_path))  # compiles nothing
 
 
 def _run_jobs(

@@ -108,7 +108,7 @@ def rank_references(
         scores=np.empty((count, top), np.float32),
         gallery=len(gallery),
     )
-    rounded = Rounded.of(gallery) if others is None and pays(gallery, top) else None
+    rounded = Rounded.of(gallery) if others is None and pays(queries, gallery, top) else None
     # Written over for each chunk: tensors kept from chunk to chunk would break up the heap.
     buffer = gallery.new_empty((min(chunk, count), len(gallery))) if rounded is None else None
     for part in _parts(range(count), chunk if rounded is None else QUERIES):

@@ -306,6 +306,13 @@ def test_a_search_by_bytes_leaves_few_to_look_at_and_gives_up_where_all_are_alik
     assert screened(near, np.repeat(gallery[:1], 9000, 0), positive) is None
 
 
+def test_few_queries_are_not_screened():
+    """To round the gallery takes longer than a few queries need for all scores."""
+    gallery = torch.zeros(screen.MANY, 8)
+    assert not screen.pays(torch.zeros(screen.FEW - 1, 8), gallery, 5)
+    assert not screen.pays(torch.zeros(screen.FEW, 8), gallery[1:], 5)
+
+
 def test_large_galleries_give_the_same_with_and_without_bytes(monkeypatch):
     random = np.random.default_rng(1)
     gallery = torch.from_numpy(random.normal(size=(6000, 64)).astype(np.float32))

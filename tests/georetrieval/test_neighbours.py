@@ -310,8 +310,9 @@ def test_unknown_positions(world, tmp_path, capsys, caplog):
     assert command(world) == 1
     assert "panorama.h5 has no position for 24 of 24 queries" in capsys.readouterr().err
     assert not (world.root / NAME).exists()
-    train(once(), world.root, tmp_path / "random")
-    assert "drawn at random" in caplog.text
+    settings = tiny_settings("bev", optim__epochs=3, sampling__mine_every=0)
+    train(settings, world.root, tmp_path / "random")
+    assert caplog.text.count("drawn at random") == 1
     assert load_state(tmp_path / "random/bev.state")["neighbours"] is None
     rows = {name: (k * 7919 % 10007, k * k) for k, name in enumerate(world.ids)}
     table = write_positions(tmp_path / "utm.csv", ["id", "easting", "northing"], rows)
