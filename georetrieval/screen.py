@@ -90,7 +90,9 @@ def pays(queries: Tensor, gallery: Tensor, top: int) -> bool:
     """Whether `search` is the faster way: many vectors, a CPU that multiplies bytes fast."""
     if gallery.device.type != "cpu" or gallery.dtype != torch.float32:
         return False
-    if len(queries) < FEW or len(gallery) < max(MANY, top * CLASSES) or not hasattr(torch.ops.aten, "_int_mm"):
+    if len(queries) < FEW or len(gallery) < max(MANY, top * CLASSES):
+        return False
+    if not hasattr(torch.ops.aten, "_int_mm"):
         return False
     found = getattr(torch.cpu, "get_capabilities", dict)()
     return any(found.get(name) for name in INSTRUCTIONS)

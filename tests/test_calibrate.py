@@ -117,6 +117,20 @@ def test_height_and_a_common_heading_are_found(city, tmp_path):
     assert all(degrees_off(float(row["heading"]), headings[row["id"]]) < 2 for row in written)
 
 
+def test_an_offset_from_known_headings_makes_no_heading_of_unknown_ones(city, tmp_path):
+    rows = read(city / "wrong.csv")
+    unknown = {row["id"] for row in rows[2:5]}
+    write(
+        tmp_path / "some.csv",
+        [row | ({"heading": ""} if row["id"] in unknown else {}) for row in rows],
+    )
+    poses = tmp_path / "poses.csv"
+    words = ("--poses", tmp_path / "some.csv", "--write-poses", poses)
+    result = calibrated(city, tmp_path / "c.png", *words)
+    assert result["heading"]["value"] == pytest.approx(OFFSET, abs=2)
+    assert {row["id"] for row in read(poses)} == {row["id"] for row in rows} - unknown
+
+
 def test_a_heading_is_found_for_each_image_where_none_is_known(city, tmp_path):
     poses = tmp_path / "poses.csv"
     result = calibrated(

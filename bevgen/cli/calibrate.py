@@ -136,7 +136,7 @@ def command(
     if found.verdict != "not found":
         if poses_out is not None:
             seek = _seek(found, loaded, headings, lens) if mode == "per-image" else None
-            written = write_poses(poses_out, pairs, found, seek)
+            written = write_poses(poses_out, pairs, found, seek, result["known_headings"])
             lines.append(f"{poses_out}: headings of {written:,} of {len(pairs):,} panoramas")
         lines += _next_steps(root, poses, poses_out, mode, found, result)
     click.echo(json.dumps(result, indent=2) if as_json else "\n".join(lines))
@@ -259,8 +259,10 @@ def _check_kept(sources: tuple[Path | None, ...], poses_out: Path | None) -> Non
     """Refuse to write over a table that is read: rows and columns would be lost."""
     from bevgen.errors import RefusedError
 
+    if poses_out is None or not poses_out.exists():
+        return
     for source in sources:
-        if source and poses_out and poses_out.exists() and poses_out.samefile(source):
+        if source is not None and source.exists() and poses_out.samefile(source):
             raise RefusedError(f"{poses_out} is read: name another file with --write-poses")
 
 
