@@ -126,7 +126,14 @@ def test_an_offset_from_known_headings_makes_no_heading_of_unknown_ones(city, tm
     )
     poses = tmp_path / "poses.csv"
     words = ("--poses", tmp_path / "some.csv", "--write-poses", poses)
-    result = calibrated(city, tmp_path / "c.png", *words)
+    done = bevgen(
+        *("calibrate", "--in", "panorama", "--reference", "satellite", "--pairs", "pairs.csv"),
+        *("--out", tmp_path / "said.png", *words),
+        cwd=city,
+    )
+    assert f"headings of {PLACES - 3} of {PLACES} panoramas" in done.stdout
+    assert "to convert, leave out the others (--list)" in done.stdout
+    result = calibrated(city, tmp_path / "c.png", *words, "--overwrite")
     assert result["heading"]["value"] == pytest.approx(OFFSET, abs=2)
     assert {row["id"] for row in read(poses)} == {row["id"] for row in rows} - unknown
 

@@ -138,6 +138,11 @@ def command(
             seek = _seek(found, loaded, headings, lens) if mode == "per-image" else None
             written = write_poses(poses_out, pairs, found, seek, result["known_headings"])
             lines.append(f"{poses_out}: headings of {written:,} of {len(pairs):,} panoramas")
+            if written < len(pairs):
+                lines.append(
+                    "to convert, leave out the others (--list), or they are drawn by what their"
+                    " files say, or as if they looked north"
+                )
         lines += _next_steps(root, poses, poses_out, mode, found, result)
     click.echo(json.dumps(result, indent=2) if as_json else "\n".join(lines))
     if found.verdict == "not found":
