@@ -403,7 +403,10 @@ def load_kernels(decoder: Decoder, device: Device) -> None:
 
 
 def _compiled_folder() -> Path:
-    return Path(os.environ.get("NUMBA_CACHE_DIR") or Path(__file__).parent / "__pycache__")
+    """Return where Numba keeps compiled code: beside the source, at home, or where it is told."""
+    from bevgen.compiling import njit
+
+    return Path(str(njit(cache=True)(_compiled_folder).stats.cache_path))  # compiles nothing
 
 
 def _run_jobs(

@@ -65,7 +65,7 @@ def compress(images: Tensor, quality: Tensor) -> Tensor:
     -------
     (n, 3, H, W) float, multiples of 1/255
         Not the same bits as libjpeg's, whose transform rounds to integers: one grey level off here
-        and there.
+        and there, some more in blocks of which a frequency lies between two steps.
     """
     height, width = images.shape[2:]
     pixels = (images * 255).round()

@@ -76,7 +76,7 @@ def rank_references(
     semi : Q arrays of int64, optional
         Gallery indices of semi-positives.
     others : Q arrays of int64, optional
-        Gallery indices of further right references.
+        Gallery indices of further right references; empty for most datasets.
     top
         How many of the best to keep, at most R.
     chunk
@@ -97,6 +97,8 @@ def rank_references(
     `georetrieval.screen`. Ranks are the same.
     """
     _check_finite(queries, gallery)
+    if others is not None and not any(map(len, others)):
+        others = None
     count, top = len(queries), min(top, len(gallery))
     result = Ranking(
         rank=np.empty(count, np.int64),
@@ -106,7 +108,7 @@ def rank_references(
         scores=np.empty((count, top), np.float32),
         gallery=len(gallery),
     )
-    rounded = Rounded.of(gallery) if others is None and pays(gallery, top) else None
+    rounded = Rounded.of(gallery) if others is None and pays(queries, gallery, top) else None
     # Written over for each chunk: tensors kept from chunk to chunk would break up the heap.
     buffer = gallery.new_empty((min(chunk, count), len(gallery))) if rounded is None else None
     for part in _parts(range(count), chunk if rounded is None else QUERIES):

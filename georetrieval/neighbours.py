@@ -7,6 +7,7 @@ import logging
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from uuid import uuid4
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,19 +76,23 @@ class Neighbours:
 
     def save(self, path: Path) -> None:
         """Write an ``.npz`` file, whole or not at all."""
-        part = path.with_name(path.name + ".part")
-        with part.open("wb") as file:
-            np.savez(
-                file,
-                format=np.array(FORMAT),
-                ids=np.array(self.ids, dtype=np.str_),
-                neighbours=self.rows,
-                metres=self.metres,
-                positions=self.positions,
-                planar=np.array(self.planar),
-                source=np.array(self.source),
-            )
-        publish(part, path)
+        # A name of its own: two runs on the same data may find the neighbours at the same time.
+        part = path.with_name(f"{path.name}.{uuid4().hex[:8]}.part")
+        try:
+            with part.open("wb") as file:
+                np.savez(
+                    file,
+                    format=np.array(FORMAT),
+                    ids=np.array(self.ids, dtype=np.str_),
+                    neighbours=self.rows,
+                    metres=self.metres,
+                    positions=self.positions,
+                    planar=np.array(self.planar),
+                    source=np.array(self.source),
+                )
+            publish(part, path)
+        finally:
+            part.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, path: Path) -> Neighbours:
@@ -265,7 +270,15 @@ def store_neighbours(
                 name,
                 chosen,
             )
-    count = pool or largest_pool(settings)
+    wanted = largest_pool(settings)
+    count = pool or wanted
+    if count < wanted:
+        log.warning(
+            "training by these settings looks at %d neighbours of each, and will not take a file of"
+            " %d: leave out --pool, or set sampling.pool of each branch",
+            wanted,
+            count,
+        )
     found = Neighbours.find(pairs.ids, places, count, planar=planar, source=source)
     path = neighbours_path(settings.data, root, split)
     found.save(path)

@@ -27,6 +27,7 @@ QUERIES, REFERENCES = 1024, 2048  # multiplied at once: 8 MB of products
 MANY = 4096  # references from which on it pays
 SAFE = 1.0001  # more than float32 loses in a length
 ROWS = 128  # queries, at least, that are worth a thread
+FEW = 512  # queries below which rounding the references takes longer than it saves
 CLASSES = 256
 # References of those multiplied at once that may be in doubt for a query; with more, or if scores
 # hardly differ, multiplying all exactly is faster.
@@ -90,11 +91,13 @@ class Rounded:
         return scores
 
 
-def pays(gallery: Tensor, top: int) -> bool:
-    """Whether `search` is the faster way: many references, a CPU that multiplies bytes fast."""
+def pays(queries: Tensor, gallery: Tensor, top: int) -> bool:
+    """Whether `search` is the faster way: many vectors, a CPU that multiplies bytes fast."""
     if gallery.device.type != "cpu" or gallery.dtype != torch.float32:
         return False
-    if len(gallery) < max(MANY, top * CLASSES) or not hasattr(torch.ops.aten, "_int_mm"):
+    if len(queries) < FEW or len(gallery) < max(MANY, top * CLASSES):
+        return False
+    if not hasattr(torch.ops.aten, "_int_mm"):
         return False
     found = getattr(torch.cpu, "get_capabilities", dict)()
     return any(found.get(name) for name in INSTRUCTIONS)

@@ -236,7 +236,7 @@ class BranchTraining:
         sampling, progress = self.branch_settings.sampling, self.progress
         if sampling.mine_every and progress.epoch and not progress.epoch % sampling.mine_every:
             progress.neighbours = self._mine(sampling.pool)
-        elif progress.neighbours is None and sampling.geographic:
+        elif sampling.geographic and not progress.epoch:
             near = near_on_map(self.settings, self.root, self.pairs)
             progress.neighbours = None if near is None else near[:, : sampling.pool].copy()
         return plan_batches(

@@ -63,6 +63,8 @@ def neighbours(
         if unknown := len(trained - _located(data / "panorama.csv")):
             print(f"\nno neighbours: {unknown:,} training places have no position")
             return
+    elif not positions.exists():
+        raise InputError(f"{positions} does not exist: run the step poses first")
     words = [f"--set {shlex.quote(setting)}" for setting in settings]
     if positions is not None:
         words.append(f"--positions {quoted(positions)}")
@@ -162,7 +164,7 @@ def take_hold_out(default: float) -> Callable[[F], F]:
         type=click.FloatRange(0, 0.5),
         default=default,
         show_default=True,
-        help="Part of the training places that chooses the weights; 0: the test does, as was done.",
+        help="Part of the training places that chooses the weights; 0: a test does, as was done.",
     )
 
 

@@ -117,6 +117,27 @@ def test_height_and_a_common_heading_are_found(city, tmp_path):
     assert all(degrees_off(float(row["heading"]), headings[row["id"]]) < 2 for row in written)
 
 
+def test_an_offset_from_known_headings_makes_no_heading_of_unknown_ones(city, tmp_path):
+    rows = read(city / "wrong.csv")
+    unknown = {row["id"] for row in rows[2:5]}
+    write(
+        tmp_path / "some.csv",
+        [row | ({"heading": ""} if row["id"] in unknown else {}) for row in rows],
+    )
+    poses = tmp_path / "poses.csv"
+    words = ("--poses", tmp_path / "some.csv", "--write-poses", poses)
+    done = bevgen(
+        *("calibrate", "--in", "panorama", "--reference", "satellite", "--pairs", "pairs.csv"),
+        *("--out", tmp_path / "said.png", *words),
+        cwd=city,
+    )
+    assert f"headings of {PLACES - 3} of {PLACES} panoramas" in done.stdout
+    assert "to convert, leave out the others (--list)" in done.stdout
+    result = calibrated(city, tmp_path / "c.png", *words, "--overwrite")
+    assert result["heading"]["value"] == pytest.approx(OFFSET, abs=2)
+    assert {row["id"] for row in read(poses)} == {row["id"] for row in rows} - unknown
+
+
 def test_a_heading_is_found_for_each_image_where_none_is_known(city, tmp_path):
     poses = tmp_path / "poses.csv"
     result = calibrated(
@@ -252,6 +273,19 @@ def test_what_is_printed_without_a_resolution(city, tmp_path):
     words = lines[4].split()
     height, resolution = (float(words[words.index(o) + 1]) for o in ("--height", "--resolution"))
     assert height / resolution == pytest.approx(true_height(city) / RESOLUTION, rel=0.05)
+
+
+def test_heights_in_poses_that_would_go_before_the_height_found_are_said(city, tmp_path):
+    """`bevgen convert` takes the height of poses.csv before its option."""
+    said = []
+    for poses in ("poses.csv", "wrong.csv"):
+        done = bevgen(
+            *("calibrate", "--in", "panorama", "--reference", "satellite", "--pairs", "pairs.csv"),
+            *("--heading", "common", "--poses", poses, "--out", tmp_path / f"{poses}.png"),
+            cwd=city,
+        )
+        said.append(f"take the column height out of {poses}" in done.stdout)
+    assert said == [True, False]
 
 
 def test_python_finds_what_the_command_finds(city, tmp_path):
@@ -422,6 +456,7 @@ def test_a_bad_table_is_refused_with_its_line(tmp_path, text):
         (("--out", "p/1.png"), 1, "p/1.png exists"),
         (("--resolution", "-1"), 2, "resolution must be above 0"),
         (("--heading", "known", "--write-poses", "x.csv"), 2, "leave out --heading known"),
+        (("--poses", "a.csv", "--write-poses", "./a.csv", "--overwrite"), 1, "a.csv is read"),
         (("--reference", "nowhere"), 2, "nowhere does not exist"),
         (("--reference", "mixed"), 2, "tiles must be of one size"),
         (("--in", "other"), 2, "no panorama of other has a tile in t by equal ids"),
@@ -437,12 +472,14 @@ def test_errors_are_for_the_user(tmp_path, monkeypatch, capsys, words, code, mes
         pictures(tmp_path / folder, names[:2])
         pictures(tmp_path / folder, names[2:], (128, 64))
     pictures(tmp_path / "other", ["4.png"])
+    (tmp_path / "a.csv").write_text("file,heading\n")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as done:
         main(["calibrate", "--in", "p", "--reference", "t", "--out", "c.png", *words])
     assert done.value.code == code
     assert message in capsys.readouterr().err
     assert not (tmp_path / "c.png").exists()
+    assert (tmp_path / "a.csv").read_text() == "file,heading\n"
 
 
 def test_arguments_of_the_function_are_checked():

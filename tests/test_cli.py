@@ -158,6 +158,8 @@ def test_unknown_headings_are_counted_where_they_matter(tmp_path: Path) -> None:
         done = bevgen(*words, *poses, "--out", out)
         assert json.loads(done.stdout)["unknown_headings"] == unknown
         assert ("2 images have no heading" in done.stderr) == bool(unknown)
+        # Only an option that the command has is named.
+        assert ("(--poses says it)" in done.stderr) == (name == "turned")
         found = json.loads(bevgen("info", out, "--json").stdout)
         assert found.get("unknown_headings") == (None if name == "plain" else unknown)
 

@@ -51,6 +51,14 @@ def test_compiled_code_goes_to_the_temporary_folder_where_nothing_else_can_be_wr
     own = temporary / f"bevgen-compiled-{os.getuid()}"
     assert own.stat().st_mode & 0o777 == 0o700
     assert list(own.rglob("kernels.*.nbc"))
+    for index in own.rglob("*.nbi"):
+        index.write_bytes(index.read_bytes()[:40])
+    (tmp_path / "o.h5").unlink()
+    script = "import sys; sys.stderr = sys.stdout; from bevgen.cli import main\n"
+    script += f"try: main({[*words, *SMALL]})\nexcept SystemExit as end: print('code', end.code)"
+    said = " ".join(without_a_place(script, temporary).split())
+    assert f"delete the files *.nbi and *.nbc in {own}" in said
+    assert said.endswith("code 1")
 
 
 @pytest.mark.parametrize("trap", ["readable", "link", "file"])

@@ -131,6 +131,8 @@ def test_steps_tell_what_they_miss(tmp_path):
     assert "splits/train-19zl.csv" in text
     text = run("cvusa", "--root", tmp_path, "--out", tmp_path, "--step", "train", code=2)
     assert "run the step poses first" in text
+    text = run("cvact", "--root", tmp_path, "--out", tmp_path, "--step", "neighbours", code=2)
+    assert f"{tmp_path / 'utm.csv'} does not exist: run the step poses first" in text
     assert "Traceback" not in text
 
 

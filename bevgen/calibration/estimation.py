@@ -136,7 +136,6 @@ def calibrate(
         nothing is known; see `find_heading` for each.
     horizon
         Whether to look for the horizon around where the lens has it, up to some 14 degrees off.
-
     on_progress
         Called with horizons tried and horizons to try.
 

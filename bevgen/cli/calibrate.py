@@ -113,6 +113,7 @@ def command(
     from bevgen.cli.progress import progress_bar
 
     _check(out, poses_out, overwrite, mode, resolution)
+    _check_kept((poses, pairs_file), poses_out)
     pairs = find_pairs(root, reference, pairs_file=pairs_file, poses=poses)
     lens: dict[str, Any] = {"vertical_fov": vertical_fov, "centred": horizon}
     with progress_bar("reading") as on_progress:
@@ -135,15 +136,21 @@ def command(
     if found.verdict != "not found":
         if poses_out is not None:
             seek = _seek(found, loaded, headings, lens) if mode == "per-image" else None
-            written = write_poses(poses_out, pairs, found, seek)
+            written = write_poses(poses_out, pairs, found, seek, result["known_headings"])
             lines.append(f"{poses_out}: headings of {written:,} of {len(pairs):,} panoramas")
+            if written < len(pairs):
+                lines.append(
+                    "to convert, leave out the others (--list), or they are drawn by what their"
+                    " files say, or as if they looked north"
+                )
         lines += _next_steps(root, poses, poses_out, mode, found, result)
     click.echo(json.dumps(result, indent=2) if as_json else "\n".join(lines))
     if found.verdict == "not found":
         click.echo(
             f"Error: panoramas agree with their own tiles no better than with others, see {out};"
             " do they belong together, and is the camera where the tile's centre (or --pairs) has"
-            " it? Try --heading per-image, or a larger --sample",
+            f" it? Try {'--heading per-image, or ' if mode != 'per-image' else ''}a larger"
+            " --sample",
             err=True,
         )
         return EXIT_FAILED
@@ -165,6 +172,10 @@ def _next_steps(
     words = ["bevgen", "convert", "--in", str(root), "--out", "bev.h5", *result["options"]]
     if poses_out is not None or (poses is not None and mode != "per-image"):
         words += ["--poses", str(poses_out or poses)]
+        if poses_out is None and result["known_heights"]:
+            lines.append(
+                f"to convert, take the column height out of {poses}: it goes before --height"
+            )
     elif mode == "per-image":
         lines.append("to convert, write the headings: add --write-poses poses.csv")
     if poses_out is None and result["known_headings"] and abs(offset_of(found)) >= 0.5:
@@ -247,6 +258,17 @@ def _check(
             raise RefusedError(f"{path} is a folder: name a file")
         if path.exists() and not overwrite:
             raise RefusedError(f"{path} exists: name another output, or add --overwrite")
+
+
+def _check_kept(sources: tuple[Path | None, ...], poses_out: Path | None) -> None:
+    """Refuse to write over a table that is read: rows and columns would be lost."""
+    from bevgen.errors import RefusedError
+
+    if poses_out is None or not poses_out.exists():
+        return
+    for source in sources:
+        if source is not None and source.exists() and poses_out.samefile(source):
+            raise RefusedError(f"{poses_out} is read: name another file with --write-poses")
 
 
 def _load(

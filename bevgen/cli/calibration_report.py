@@ -84,6 +84,7 @@ def collect(
         result["horizon_error"] = asdict(found.horizon_error)
     result["doubts"] = doubts
     result["known_headings"] = known and mode != "per-image"
+    result["known_heights"] = any(one.pair.own.height is not None for one in loaded)
     result["options"] = words
     return result
 
@@ -178,10 +179,12 @@ def write_poses(
     pairs: list[Pair],
     found: Calibration,
     own_heading: Callable[[Pair], tuple[ImageHeading, PanoramaInfo]] | None,
+    some_known: bool,
 ) -> int:
     """Write the headings of all pairs of which they are sure; return of how many.
 
-    ``own_heading`` finds that of one image; None adds the offset to what is known.
+    ``own_heading`` finds that of one image; None adds the offset to what is known. The offset says
+    nothing of an image of unknown heading where it was found from known ones (``some_known``).
     """
     import csv
     import io
@@ -204,6 +207,8 @@ def write_poses(
                 else:
                     known = known_of(pair)
                     heading = ((known.heading or 0.0) + offset_of(found)) % 360
+                    if some_known and known.heading is None:
+                        heading = None
             except PanoramaError as error:
                 click.echo(f"set aside: {error}", err=True)
                 heading, known = None, pair.own

@@ -79,7 +79,7 @@ def run_command(
             click.echo(f"Interrupted. {done}; continue with:", err=True)
             click.echo(f"  {resume_line(bar.plan)}", err=True)
             return EXIT_INTERRUPTED
-    _print_report(console, report)
+    _print_report(console, report, settings.kind)
     if as_json:
         click.echo(json.dumps(report.to_json(), indent=2))
     images = report.all_rows + report.all_failures
@@ -228,7 +228,7 @@ def _plan_json(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _print_report(console: Console, report: Report) -> None:
+def _print_report(console: Console, report: Report, kind: str) -> None:
     if not report.images:
         return
     rate = report.images / report.seconds
@@ -242,9 +242,10 @@ def _print_report(console: Console, report: Report) -> None:
     )
     console.print(f"an image took: {', '.join(means)}")
     if report.unknown_headings:
+        says = "--heading or --poses" if kind == "bev" else "--poses"  # options of bevgen pack
         console.print(
             f"{report.unknown_headings:,} images have no heading and are taken to look north"
-            " (--heading or --poses says it)"
+            f" ({says} says it)"
         )
     for reason, (count, examples) in sorted(report.reasons.items(), key=lambda r: -r[1][0])[:10]:
         console.print(f"  {count:,} x {reason} ({', '.join(examples)})")

@@ -306,6 +306,13 @@ def test_a_search_by_bytes_leaves_few_to_look_at_and_gives_up_where_all_are_alik
     assert screened(near, np.repeat(gallery[:1], 9000, 0), positive) is None
 
 
+def test_few_queries_are_not_screened():
+    """To round the gallery takes longer than a few queries need for all scores."""
+    gallery = torch.zeros(screen.MANY, 8)
+    assert not screen.pays(torch.zeros(screen.FEW - 1, 8), gallery, 5)
+    assert not screen.pays(torch.zeros(screen.FEW, 8), gallery[1:], 5)
+
+
 def test_large_galleries_give_the_same_with_and_without_bytes(monkeypatch):
     random = np.random.default_rng(1)
     gallery = torch.from_numpy(random.normal(size=(6000, 64)).astype(np.float32))
@@ -319,6 +326,12 @@ def test_large_galleries_give_the_same_with_and_without_bytes(monkeypatch):
     for way in (True, False):
         monkeypatch.setattr(metrics, "pays", lambda *_, way=way: way)
         found[way] = rank_references(queries, gallery, positive, semi)
+    # Validation passes a list of further right references, which are none for most datasets.
+    monkeypatch.setattr(metrics, "pays", lambda *_: True)
+    none = [np.empty(0, np.int64)] * 1500
+    same = rank_references(queries, gallery, positive, semi, others=none)
+    np.testing.assert_array_equal(same.scores, found[True].scores)
+    assert (same.scores != found[False].scores).any()  # float32 rounds otherwise: it was screened
     for name in ("rank", "rank_hit", "precision"):
         np.testing.assert_array_equal(getattr(found[True], name), getattr(found[False], name))
     known = np.r_[0:1400, 1402:1500]

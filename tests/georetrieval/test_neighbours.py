@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -251,13 +252,45 @@ def test_the_largest_pool_of_the_branches_is_stored(world, tmp_path, caplog):
 
 
 def test_a_folder_that_cannot_be_written_stops_no_training(world, tmp_path, caplog, capsys):
-    (world.root / f"{NAME}.part").mkdir()
-    train(once(), world.root, tmp_path / "run")
+    pairs = world.write_pairs(name=f"{'p' * 230}.csv")  # names of files end at 255 characters
+    settings = once(data={"pairs": pairs.name})
+    train(settings, world.root, tmp_path / "run")
     assert "not stored" in caplog.text
-    assert NAME in caplog.text
+    assert f"neighbours-{pairs.stem}" in caplog.text
     assert (tmp_path / "run/bev.safetensors").exists()
-    assert command(world) == 1
-    assert NAME in capsys.readouterr().err
+    assert command(world, settings=settings) == 1
+    assert f"neighbours-{pairs.stem}" in capsys.readouterr().err
+
+
+def test_runs_that_begin_together_write_whole_files(tmp_path):
+    """Such as the two branches on a GPU each: who reads finds one file or the other."""
+    ids = [f"p{k}" for k in range(2000)]
+    random = np.random.default_rng(0)
+    some = [Neighbours.find(ids, random.uniform(0, 80, (2000, 2)), n) for n in (16, 48, 32, 40)]
+    path = tmp_path / NAME
+    some[0].save(path)
+
+    def save(found: Neighbours) -> None:
+        for _ in range(15):
+            found.save(path)
+
+    with ThreadPoolExecutor(len(some)) as pool:
+        jobs = [pool.submit(save, found) for found in some]
+        while not all(job.done() for job in jobs):
+            read = Neighbours.load(path)
+            (one,) = (found for found in some if found.rows.shape == read.rows.shape)
+            np.testing.assert_array_equal(read.metres, one.metres)
+        for job in jobs:
+            job.result()
+    assert [file.name for file in tmp_path.iterdir()] == [NAME]
+
+
+def test_a_pool_that_training_would_not_take_is_said(world, capsys, caplog):
+    assert command(world, "--pool", POOL - 1) == 0
+    assert "looks at 8 neighbours of each, and will not take a file of 7" in caplog.text
+    caplog.clear()
+    assert command(world, "--pool", POOL + 1) == 0
+    assert not caplog.records
 
 
 def without_positions(world: World) -> None:
@@ -277,8 +310,9 @@ def test_unknown_positions(world, tmp_path, capsys, caplog):
     assert command(world) == 1
     assert "panorama.h5 has no position for 24 of 24 queries" in capsys.readouterr().err
     assert not (world.root / NAME).exists()
-    train(once(), world.root, tmp_path / "random")
-    assert "drawn at random" in caplog.text
+    settings = tiny_settings("bev", optim__epochs=3, sampling__mine_every=0)
+    train(settings, world.root, tmp_path / "random")
+    assert caplog.text.count("drawn at random") == 1
     assert load_state(tmp_path / "random/bev.state")["neighbours"] is None
     rows = {name: (k * 7919 % 10007, k * k) for k, name in enumerate(world.ids)}
     table = write_positions(tmp_path / "utm.csv", ["id", "easting", "northing"], rows)
