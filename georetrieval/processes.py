@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import threading
@@ -56,7 +57,14 @@ def join_processes(device: str) -> Processes:
         return Processes(device=here)
     if not dist.is_initialized():
         dist.init_process_group("nccl" if cuda else "gloo", timeout=timedelta(hours=2))
+        # Threads of the group that outlive Python may end the process with an error.
+        atexit.register(_leave_processes)
     return Processes(dist.get_rank(), dist.get_world_size(), here)
+
+
+def _leave_processes() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 class StopRequest:
