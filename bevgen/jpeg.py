@@ -113,7 +113,7 @@ def decode_rows(
         raise ValueError("out must be a writeable C-contiguous uint8 array")
     source = np.frombuffer(data, np.uint8)
     source.flags.writeable = False  # one compiled function for bytes and bytearrays
-    header = _parse(source)
+    header = _header(source)
     if header is None:
         return None
     frame = header.frame
@@ -143,6 +143,19 @@ def decode_rows(
 
 
 # --- header ---
+
+_last: list[tuple[bytes, _Header]] = []
+
+
+def _header(data: NDArray[np.uint8]) -> _Header | None:
+    """As `_parse`; most files of a dataset begin with the same bytes, up to the compressed data."""
+    for beginning, known in _last:
+        if data[: len(beginning)].tobytes() == beginning:
+            return known
+    header = _parse(data)
+    if header is not None:
+        _last[:] = [(data[: header.start].tobytes(), header)]
+    return header
 
 
 def _parse(data: NDArray[np.uint8]) -> _Header | None:
