@@ -91,8 +91,8 @@ def prepare(
 
 
 def threads(setup: Setup) -> Mapping[str, Way]:
-    count = setup.pick(64, 2)
-    source = inputs.panoramas(setup.folder, count, (1664, 832))
+    count = setup.pick(256, 4)
+    source = links(inputs.panoramas(setup.folder, count // 4, (1664, 832)), 4)
     ways: dict[str, Way] = {}
     for n in (2, 1):
         out = setup.folder / f"threads-{n}.h5"

@@ -37,7 +37,8 @@ def recall(setup: Setup) -> Mapping[str, Way]:
     for search in (rank_references, published.recalls):
         search(queries[:100], gallery[:100], positive[:100])  # what is loaded once does not count
     ways = {
-        "georetrieval": Way(lambda: rank_references(queries, gallery, positive)),
+        "georetrieval": Way(lambda: rank_references(queries, gallery, positive, top=1)),
+        "georetrieval, and the five best": Way(lambda: rank_references(queries, gallery, positive)),
         "published scoring": Way(lambda: published.recalls(queries, gallery, positive)),
     }
     if setup.device == "cpu":
@@ -104,7 +105,10 @@ CONTESTS = [
         "ranks of 20,000 queries in 20,000 references of 1,024 dimensions",
         "evaluation",
         recall,
-        [Row("9", "recall", "georetrieval", "published scoring", 4, 8, memory=0.1)],
+        [
+            Row("9", "recall", "georetrieval", "published scoring", 4, 8, memory=0.1),
+            Row("9b", "recall", "georetrieval, and the five best", "published scoring"),
+        ],
         memory=True,
         warm_up=False,
     ),
