@@ -91,8 +91,9 @@ def prepare(
 
 
 def threads(setup: Setup) -> Mapping[str, Way]:
-    count = setup.pick(256, 4)
-    source = links(inputs.panoramas(setup.folder, count // 4, (1664, 832)), 4)
+    count = setup.pick(1024, 4)  # four shards: one is completed while the next is filled
+    times = setup.pick(16, 2)
+    source = links(inputs.panoramas(setup.folder, count // times, (1664, 832)), times)
     ways: dict[str, Way] = {}
     for n in (2, 1):
         out = setup.folder / f"threads-{n}.h5"
