@@ -22,7 +22,6 @@ from concurrent.futures import (
     ThreadPoolExecutor,
 )
 from contextlib import contextmanager
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
@@ -240,8 +239,12 @@ def _run_on_cluster(
     with client:
         _check_workers(client, scheduler, shared_folders)
         on_start()
-        submit = partial(client.submit, _whole, version=bevgen.__version__, pure=False)
         waiting = iter(jobs)
+
+        def submit(job: Job) -> Any:
+            with _interrupts_wait():
+                return client.submit(_whole, job, version=bevgen.__version__, pure=False)
+
         # A few jobs ahead of the workers: memory stays flat, and an interrupt has little to undo.
         ahead = 2 * sum(client.nthreads().values())
         running = as_completed([submit(job) for job in islice(waiting, ahead)])
@@ -256,6 +259,22 @@ def _run_on_cluster(
                 f"the Dask cluster at {scheduler} was lost ({why}). Finished shards are kept:"
                 " run the same command again when it is back"
             ) from error
+
+
+@contextmanager
+def _interrupts_wait() -> Iterator[None]:
+    """Let Ctrl-C wait for the end: struck while they are made, Dask's futures print a traceback."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    asked: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: asked.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_DFL if before is None else before)
+        if asked:
+            signal.raise_signal(signal.SIGINT)
 
 
 def _read_address(file: Path) -> str:

@@ -32,8 +32,9 @@ def to_jpeg_files(source: Path, target: Path) -> None:
 
 
 def remove(target: Path) -> None:
-    if target.is_dir():
-        shutil.rmtree(target)
+    for folder in (target, target.with_suffix(".shards")):
+        if folder.is_dir():
+            shutil.rmtree(folder)
     target.unlink(missing_ok=True)
 
 
