@@ -8,16 +8,16 @@ calibration <- cli. Nothing heavy is imported before it is needed.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from bevgen.chw import to_chw
 from bevgen.errors import BevgenError, InputError, PanoramaError, RefusedError, ShardError
 from bevgen.geometry import BevGrid, PanoramaView, Pose
 from bevgen.presets import PRESETS, Preset
 from bevgen.project import Projector, project
+from bevgen.projection.network_input import to_chw
 
 if TYPE_CHECKING:
     from bevgen.calibration import Calibration, calibrate, find_heading, find_pairs, load_view
-    from bevgen.conversion import Report, convert
-    from bevgen.settings import BevSettings, ImageSettings
+    from bevgen.conversion.products import BevSettings, ImageSettings
+    from bevgen.conversion.run import Report, convert
     from bevgen.shards import ShardSet, merge, verify
 
 __version__ = "0.1.0"
@@ -58,8 +58,8 @@ _LATER = {
         "find_pairs",
         "load_view",
     ),
-    "bevgen.conversion": ("Report", "convert"),
-    "bevgen.settings": ("BevSettings", "ImageSettings"),
+    "bevgen.conversion.run": ("Report", "convert"),
+    "bevgen.conversion.products": ("BevSettings", "ImageSettings"),
     "bevgen.shards": ("ShardSet", "merge", "verify"),
 }
 

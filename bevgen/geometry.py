@@ -2,7 +2,7 @@
 
 World: x east, y north, z up, in metres; the camera stands ``height`` metres above flat ground at
 x = y = 0. Camera axes: right, forward, up. Pixel centres lie at half-integers. This NumPy float64
-mapping is the reference; `bevgen.kernels` computes the same thing fast.
+mapping is the reference; `bevgen.projection.kernels` computes the same thing fast.
 """
 
 from __future__ import annotations

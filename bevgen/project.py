@@ -13,9 +13,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from bevgen.chw import mean_and_std
 from bevgen.errors import BevgenError, DeviceError, InputError
 from bevgen.geometry import FULL_SPHERE, BevGrid, PanoramaView, Pose, ep_bev_pixels
+from bevgen.projection.network_input import mean_and_std
 
 Compat = Literal["ep-bev"]
 Device = Literal["auto", "cpu", "cuda"]
@@ -23,7 +23,7 @@ Device = Literal["auto", "cpu", "cuda"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Lookup:
-    """Where on the panorama every BEV pixel looks; see `bevgen.kernels` for the layout.
+    """Where on the panorama every BEV pixel looks; see `bevgen.projection.kernels` for the layout.
 
     Attributes
     ----------
@@ -51,7 +51,7 @@ def plan_lookup(
     grid: BevGrid, view: PanoramaView, pose: Pose, antialias: bool, compat: Compat | None
 ) -> Lookup:
     """Compute the lookup of one grid, view and pose."""
-    from bevgen import kernels
+    from bevgen.projection import kernels
 
     none = np.empty(0, np.int32)
     samples = none, np.zeros(1, np.int32), none, none
@@ -127,14 +127,14 @@ def project_view(
     DeviceError
         If the GPU fails.
     """
-    from bevgen import kernels
+    from bevgen.projection import kernels
 
     lookup, shift = lookup_and_shift(grid, view, pose, antialias, compat)
     bev = (
         np.empty((grid.size, grid.size, panorama.shape[2]), panorama.dtype) if out is None else out
     )
     if device == "cuda":
-        from bevgen import cuda
+        from bevgen.projection import cuda
 
         flat = bev.reshape(1, -1, bev.shape[2])
         try:
@@ -169,7 +169,7 @@ def lookup_and_shift(
     grid: BevGrid, view: PanoramaView, pose: Pose, antialias: bool, compat: Compat | None
 ) -> tuple[Lookup, int]:
     """Lookup, and the columns to add: without tilt, a heading is a mere shift of the panorama."""
-    from bevgen.kernels import SUBPIXEL
+    from bevgen.projection.kernels import SUBPIXEL
 
     plan = _recent if grid.size <= 1024 else _last
     if compat is not None:
@@ -370,7 +370,7 @@ class Projector:
         InputError
             If the array is not on a device, or shape, dtype or a pose cannot be used.
         """
-        from bevgen import cuda
+        from bevgen.projection import cuda
 
         images, shape = _as_batch(self._placed(panorama), self.size)
         floats = (np.float16, np.float32)
@@ -392,7 +392,7 @@ class Projector:
             return np.asarray(panorama)
         if self.device == "cpu":
             raise InputError("the panorama is on a GPU: copy it to the host, or use device cuda")
-        from bevgen import cuda
+        from bevgen.projection import cuda
 
         return cuda.as_device_array(panorama)
 
@@ -402,7 +402,7 @@ class Projector:
         """Draw panoramas of the host, by the CPU or by way of the GPU; returns the masks."""
         view = PanoramaView(images.shape[1], images.shape[2], self.vertical_fov)
         if self.device == "cuda":
-            from bevgen import cuda
+            from bevgen.projection import cuda
 
             valids: list[NDArray[np.bool_]] = []
             cuda.draw_from_host(images, self._plan(view, poses, valids), view.wraps, bevs)
@@ -424,7 +424,7 @@ class Projector:
         self, images: Any, poses: Iterable[Pose], bevs: Any, ink: Any = None
     ) -> list[NDArray[np.bool_]]:
         """Draw panoramas of the device; returns the masks."""
-        from bevgen import cuda
+        from bevgen.projection import cuda
 
         view = PanoramaView(images.shape[1], images.shape[2], self.vertical_fov)
         valids: list[NDArray[np.bool_]] = []
@@ -473,7 +473,7 @@ def _host_result(
 
 def _device_result(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
     """Return Numba's view of the array to write, given or new."""
-    from bevgen import cuda
+    from bevgen.projection import cuda
 
     if out is None:
         return cuda.new(shape, dtype)

@@ -21,7 +21,7 @@ from pathlib import Path, PurePosixPath
 import click
 
 from bevgen.errors import InputError
-from bevgen.metadata import info_from_name
+from bevgen.images.metadata import info_from_name
 from pipelines import datasets, steps
 from pipelines.datasets import Dataset, Folders, Image, Pair
 

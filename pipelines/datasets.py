@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bevgen.errors import InputError
-from bevgen.metadata import read_text
+from bevgen.images.metadata import read_text
 
 PAIRS = "pairs.csv"
 WIDTH = 50  # of the first column that check prints
@@ -213,8 +213,8 @@ def check(data: Dataset) -> None:
 
 def _check_positions(images: Sequence[Image]) -> None:
     """Print how far neighbours are: wrong columns or units show here."""
-    from georetrieval.metrics import distances  # imports torch: late, for the other steps
-    from georetrieval.sampling import geographic_neighbours
+    from georetrieval.retrieval.metrics import distances  # imports torch: late, for the other steps
+    from georetrieval.training.sampling import geographic_neighbours
 
     known = [(i.latitude, i.longitude) for i in images if i.latitude is not None]
     if missing := len(images) - len(known):

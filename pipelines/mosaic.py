@@ -19,7 +19,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 import bevgen
 from bevgen.errors import BevgenError, InputError, PanoramaError
-from bevgen.panorama import find_images, panorama_view, read_image
+from bevgen.images.panorama import find_images, panorama_view, read_image
 from pipelines.registration import Array, LevelViews, correlations, register
 
 VIEW_RESOLUTION = 0.025  # camera heights per pixel of the views that are registered

@@ -6,10 +6,11 @@ Run as ``python -m tests.robustness``.
 import tempfile
 from pathlib import Path
 
-from tests.damage import fates, run_convert
-from tests.image_files import broken, encoded, gpano, scene, sound
+from tests.helpers.damage import fates, run_convert
+from tests.helpers.image_files import broken, encoded, gpano, scene, sound
+from tests.helpers.paths import ROOT
 
-PAGE = Path(__file__).parent.parent / "docs" / "robustness.md"
+PAGE = ROOT / "docs" / "robustness.md"
 
 INTRODUCTION = """\
 # Bad input

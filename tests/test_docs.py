@@ -17,8 +17,8 @@ import click
 import pytest
 
 from bevgen.cli import bevgen_command
+from tests.helpers.paths import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 FENCE = re.compile(r"^(`{3,}|:{3,})(\{[\w-]+\} ?)?([^\n]*)\n(.*?)^\1$", re.MULTILINE | re.DOTALL)
 # What differs from run to run and from disk to disk.

@@ -15,8 +15,8 @@ from PIL import Image
 from bevgen.calibration.rings import AZIMUTHS, View
 from bevgen.errors import InputError, PanoramaError
 from bevgen.geometry import FULL_CIRCLE, Pose
-from bevgen.metadata import PanoramaInfo, PoseRow, info_from_name, read_poses, read_text
-from bevgen.panorama import default_id, find_images, open_image, panorama_view, read_image
+from bevgen.images.metadata import PanoramaInfo, PoseRow, info_from_name, read_poses, read_text
+from bevgen.images.panorama import default_id, find_images, open_image, panorama_view, read_image
 
 ROLES = ("positive", "semi", "gallery")
 COLUMNS = ("query", "reference", "role", "d_row", "d_col", "split")

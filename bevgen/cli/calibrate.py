@@ -16,7 +16,7 @@ from bevgen.cli import COMMANDS, EXIT_FAILED, options
 if TYPE_CHECKING:
     from bevgen.calibration import Calibration, ImageHeading, Pair, View
     from bevgen.cli.calibration_report import Loaded
-    from bevgen.metadata import PanoramaInfo
+    from bevgen.images.metadata import PanoramaInfo
 
 HEIGHTS = (0.5, 8.0)  # metres that are tried
 PARTS = (200, 6)  # parts of the tile's side that are tried where metres are not known

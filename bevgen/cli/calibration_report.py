@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from bevgen.calibration import Calibration, ImageHeading, Pair, View
     from bevgen.calibration.sheet import Example, Plot
-    from bevgen.metadata import PanoramaInfo
+    from bevgen.images.metadata import PanoramaInfo
 
 SURE = 0.9  # confidence from which a heading is written to --write-poses
 
@@ -163,7 +163,7 @@ def _example(
     found: Calibration, one: Loaded, own: ImageHeading | None, agreement: float
 ) -> Example:
     from bevgen.calibration.sheet import Example, lay_over
-    from bevgen.panorama import read_image
+    from bevgen.images.panorama import read_image
 
     if own is not None:
         heading, note = own.heading, f"heading {own.heading:.1f}, confidence {own.confidence:.2f}"

@@ -15,10 +15,10 @@ from bevgen.cli import COMMANDS, options
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from bevgen.conversion.products import BevSettings
     from bevgen.geometry import PanoramaView, Pose
-    from bevgen.panorama import PanoramaInfo
+    from bevgen.images.panorama import PanoramaInfo
     from bevgen.preview import Caption
-    from bevgen.settings import BevSettings
 
 ENDINGS = (".png", ".jpg", ".jpeg")
 
@@ -41,8 +41,8 @@ def command(
     **given: Any,
 ) -> None:
     """Draw one panorama, its bird's-eye view and mask, to check the settings."""
+    from bevgen.conversion.products import BevSettings
     from bevgen.errors import BevgenError, PanoramaError
-    from bevgen.settings import BevSettings
 
     _check_output(path, out, overwrite)
     settings = BevSettings.from_preset(preset, **given)
@@ -82,7 +82,7 @@ def _check_output(path: Path, out: Path, overwrite: bool) -> None:
 def _own(path: Path, poses: Path | None) -> PanoramaInfo:
     """Return what poses.csv says of the panorama, whichever folder its paths begin in."""
     from bevgen.errors import InputError
-    from bevgen.metadata import PanoramaInfo, read_poses
+    from bevgen.images.metadata import PanoramaInfo, read_poses
 
     if poses is None:
         return PanoramaInfo()
@@ -107,7 +107,7 @@ def _draw(
     import numpy as np
 
     from bevgen.geometry import Pose
-    from bevgen.panorama import info_from_name, panorama_view, read_image
+    from bevgen.images.panorama import info_from_name, panorama_view, read_image
     from bevgen.preview import draw_preview
 
     image, file = read_image(path)
@@ -144,7 +144,7 @@ def _origins(
     given: Mapping[str, Any],
 ) -> dict[str, str]:
     """Say for each setting and field who spoke first; a default is left out."""
-    from bevgen.panorama import info_from_name
+    from bevgen.images.panorama import info_from_name
     from bevgen.presets import PRESETS
 
     sources: list[tuple[str, Mapping[str, Any]]] = [("poses file", asdict(own)), ("option", given)]
@@ -171,7 +171,7 @@ def _exif(path: Path) -> PanoramaInfo:
     """Read what EXIF alone says: `read_image` has merged it with GPano."""
     from PIL import Image as PillowImage
 
-    from bevgen.metadata import PanoramaInfo, info_from_exif
+    from bevgen.images.metadata import PanoramaInfo, info_from_exif
 
     try:
         with warnings.catch_warnings():

@@ -19,11 +19,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from bevgen.cli import EXIT_FAILED, EXIT_FAILURES, EXIT_INTERRUPTED
 from bevgen.cli.progress import ProgressLines
-from bevgen.conversion import Decoder, Report, Watcher, check_device, convert
-from bevgen.plan import Plan, plan_run
+from bevgen.conversion.plan import Plan, plan_run
+from bevgen.conversion.products import BevSettings, Settings
+from bevgen.conversion.run import Decoder, Report, Watcher, check_device, convert
+from bevgen.conversion.schedule import worker_count
 from bevgen.project import Device
-from bevgen.schedule import worker_count
-from bevgen.settings import BevSettings, Settings
 
 INPUTS = ("list_file", "poses", "shard_size", "extend", "overwrite", "retry_failed")
 

@@ -10,7 +10,7 @@ import click
 
 if TYPE_CHECKING:
     from georetrieval.config import OptimSettings, Settings
-    from georetrieval.forecast import Forecast
+    from georetrieval.training.forecast import Forecast
 
 GB = 1e9
 
@@ -19,7 +19,7 @@ def print_forecast(
     settings: Settings, root: Path | None, branches: Sequence[str] | None, pairs: int | None
 ) -> None:
     """Print what a run of the settings will do and need, branch by branch."""
-    from georetrieval.forecast import forecast
+    from georetrieval.training.forecast import forecast
 
     data = settings.data
     click.echo(
@@ -34,7 +34,7 @@ def print_forecast(
 
 
 def _print_branch(one: Forecast, optim: OptimSettings) -> None:
-    from georetrieval.forecast import sparkline
+    from georetrieval.training.forecast import sparkline
 
     click.echo(f"\n{one.branch}: {one.encoder}, {one.parameters:,} parameters")
     sizes = ", ".join(f"{view} {h}x{w}" for view, (h, w) in one.sizes.items())

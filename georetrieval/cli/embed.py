@@ -27,9 +27,9 @@ def command(shards: Path, checkpoint: Path, out: Path, fov: float | None, device
     from rich.progress import Progress
 
     from bevgen import ShardSet
-    from georetrieval.checkpoints import checkpoint_hash, load_branch
-    from georetrieval.embedding import Embeddings, embed_rows
-    from georetrieval.processes import join_processes
+    from georetrieval.models.checkpoints import checkpoint_hash, load_branch
+    from georetrieval.retrieval.embedding import Embeddings, embed_rows
+    from georetrieval.training.processes import join_processes
 
     branch, settings, kind = load_branch(checkpoint)
     where = join_processes(device).device

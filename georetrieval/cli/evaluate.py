@@ -11,7 +11,7 @@ import click
 from georetrieval.cli import COMMANDS, options
 
 if TYPE_CHECKING:
-    from georetrieval.evaluation import Evaluation
+    from georetrieval.retrieval.evaluation import Evaluation
 
 
 @click.command("evaluate", help=COMMANDS["evaluate"])
@@ -63,8 +63,8 @@ def command(
     from rich.console import Console
     from rich.progress import Progress
 
-    from georetrieval.evaluation import as_table, evaluate
-    from georetrieval.processes import join_processes
+    from georetrieval.retrieval.evaluation import as_table, evaluate
+    from georetrieval.training.processes import join_processes
 
     settings = options.run_settings(run)
     changes = {"reference": reference, "heading": heading, "fov": fov}

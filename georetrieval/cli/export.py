@@ -30,7 +30,7 @@ from georetrieval.errors import CheckpointError, SettingsError
 )
 def command(run: Path, branch: str, out: Path, input_size: tuple[int, int] | None) -> None:
     """Write a branch's encoder for other software, as safetensors or ONNX."""
-    from georetrieval.exchange import TOLERANCE, export_onnx, export_safetensors
+    from georetrieval.models.exchange import TOLERANCE, export_onnx, export_safetensors
 
     checkpoint = run / f"{branch}.safetensors"
     if not checkpoint.exists():
@@ -58,7 +58,7 @@ def command(run: Path, branch: str, out: Path, input_size: tuple[int, int] | Non
 
 
 def _own_size(checkpoint: Path) -> tuple[int, int]:
-    from georetrieval.checkpoints import load_branch
+    from georetrieval.models.checkpoints import load_branch
 
     _, encoder, _ = load_branch(checkpoint)
     sizes = {encoder.query_size, encoder.reference_size}

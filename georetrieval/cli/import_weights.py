@@ -43,9 +43,9 @@ def command(
     reference_size: tuple[int, int] | None,
 ) -> None:
     """Read weights of Sample4Geo or EP-BEV into a run to evaluate or to train from."""
-    from georetrieval.checkpoints import checkpoint_hash
     from georetrieval.config import EncoderSettings
-    from georetrieval.exchange import PUBLISHED, import_branch
+    from georetrieval.models.checkpoints import checkpoint_hash
+    from georetrieval.models.exchange import PUBLISHED, import_branch
 
     path = out / f"{kind}.safetensors"
     if path.exists():

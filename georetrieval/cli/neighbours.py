@@ -39,7 +39,7 @@ def command(
     """Store which places are near each other, for training's first batches."""
     import numpy as np
 
-    from georetrieval.neighbours import store_neighbours
+    from georetrieval.data.neighbours import store_neighbours
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     settings = options.recipe_settings(root, recipe, overrides)

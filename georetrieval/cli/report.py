@@ -11,7 +11,7 @@ from georetrieval.cli import COMMANDS, options
 from georetrieval.errors import DataError
 
 if TYPE_CHECKING:
-    from georetrieval.evaluation import Evaluation
+    from georetrieval.retrieval.evaluation import Evaluation
 
 PREFIX = "evaluation-"
 
@@ -53,7 +53,7 @@ def command(run: Path, root: Path | None, out: Path | None) -> None:
 
 
 def _load(path: Path) -> Evaluation:
-    from georetrieval.evaluation import Evaluation
+    from georetrieval.retrieval.evaluation import Evaluation
 
     try:
         return Evaluation.load(path)

@@ -53,8 +53,8 @@ def command(
     from georetrieval.cli.dry_run import print_forecast
     from georetrieval.cli.training_view import TrainingView
     from georetrieval.config import settings_json
-    from georetrieval.processes import join_processes
-    from georetrieval.training import train
+    from georetrieval.training.loop import train
+    from georetrieval.training.processes import join_processes
 
     console = Console(stderr=True, highlight=False)
     handler = RichHandler(console=console, show_time=False, show_path=False)

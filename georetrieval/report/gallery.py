@@ -17,7 +17,7 @@ from PIL import Image
 
 from bevgen import ShardError, ShardSet
 from georetrieval.config import DataSettings
-from georetrieval.evaluation import Evaluation, Method
+from georetrieval.retrieval.evaluation import Evaluation, Method
 
 log = logging.getLogger(__name__)
 

@@ -20,14 +20,14 @@ from pydantic import ValidationError
 
 import georetrieval
 from bevgen import ShardError, ShardSet
-from georetrieval.checkpoints import checkpoint_hash
 from georetrieval.config import DataSettings, Settings
-from georetrieval.data import join
+from georetrieval.data.loading import join
 from georetrieval.errors import DataError, GeoretrievalError
-from georetrieval.evaluation import BRANCHES, Evaluation
+from georetrieval.models.checkpoints import checkpoint_hash
 from georetrieval.report.results import Titled, details, results
 from georetrieval.report.training import TITLES, training
-from georetrieval.tracking import read_metrics
+from georetrieval.retrieval.evaluation import BRANCHES, Evaluation
+from georetrieval.training.tracking import read_metrics
 
 PAPER = "https://arxiv.org/abs/2408.05475"
 

@@ -11,8 +11,6 @@ from pathlib import Path
 import numpy as np
 
 from georetrieval.config import DataSettings
-from georetrieval.evaluation import Evaluation, Method
-from georetrieval.metrics import Estimate
 from georetrieval.report.charts import Axis, Found, Series, line_chart, plan, share_within
 from georetrieval.report.gallery import (
     Pictures,
@@ -22,6 +20,8 @@ from georetrieval.report.gallery import (
     random_sample,
     worst_failures,
 )
+from georetrieval.retrieval.evaluation import Evaluation, Method
+from georetrieval.retrieval.metrics import Estimate
 
 GALLERY_ROWS = 24  # random queries, and as many failures, over all evaluations: about 4 MB
 PLAN_QUERIES = 1500  # over all evaluations

@@ -22,7 +22,7 @@ def curve(lines: Sequence[dict[str, Any]], branch: str, figure: str) -> list[tup
     Parameters
     ----------
     lines
-        Of `georetrieval.tracking.read_metrics`.
+        Of `georetrieval.training.tracking.read_metrics`.
     branch, figure
         Which.
 

@@ -12,6 +12,7 @@ import torch
 
 from tests.benchmarks import report
 from tests.benchmarks.frame import Contest, NotHereError, Setup, measure, peak_here
+from tests.helpers.paths import ROOT
 
 # Each has CONTESTS; `kernels` comes with the fast kernels.
 MODULES = (
@@ -24,7 +25,8 @@ MODULES = (
     "training",
     "scaling",
 )
-PAGE = Path(__file__).parents[2] / "docs" / "benchmarks.md"
+
+PAGE = ROOT / "docs" / "benchmarks.md"
 
 
 def contests() -> dict[str, Contest]:

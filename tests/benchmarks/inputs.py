@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-STREET = Path(__file__).parents[1] / "data" / "street"
+from tests.helpers.paths import STREET
+
 CVACT_BYTES = 262 * 1024  # a usual CVACT file: 1664x832, quality 90, 4:2:0
 
 

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from bevgen import ShardSet
 from georetrieval.config import Settings
-from georetrieval.data import Batch, PairReader, _ahead
-from georetrieval.processes import Processes
+from georetrieval.data.loading import Batch, PairReader, _ahead
+from georetrieval.training.processes import Processes
 from tests.benchmarks.frame import Contest, Row, Setup, Way
 from tests.benchmarks.loading import bevs
 
@@ -44,7 +44,10 @@ def settings(stored: Path, setup: Setup) -> Settings:
 
 
 def prepare(setup: Setup) -> Mapping[str, Way]:
-    from georetrieval.training import BranchTraining, Watcher  # seconds that others need not wait
+    from georetrieval.training.loop import (  # seconds that others need not wait
+        BranchTraining,
+        Watcher,
+    )
 
     cuda = setup.device == "cuda"
     count, steps = setup.pick(128, 4), 2 if setup.tiny else 24 if cuda else 6

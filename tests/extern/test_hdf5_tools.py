@@ -22,6 +22,7 @@ from bevgen.shards import (
     verify,
     write_index,
 )
+from tests.helpers.paths import ROOT
 from tests.test_docs import run_page
 
 pytestmark = [
@@ -130,5 +131,5 @@ def test_h5repack_and_its_remedy(output: tuple[Path, np.ndarray], tmp_path: Path
 def test_the_page_on_the_format_runs_as_printed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    page = Path(__file__).parents[2] / "docs" / "shard-format.md"
+    page = ROOT / "docs" / "shard-format.md"
     assert run_page(page, tmp_path, monkeypatch) >= 8

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from georetrieval.report import write_report
-from tests.georetrieval.reports import Reported, make_run
+from tests.helpers.reports import Reported, make_run
 
 CHROMIUM = shutil.which("chromium")
 pytestmark = [

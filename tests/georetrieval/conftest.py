@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.georetrieval.world import World, make_world
+from tests.helpers.world import World, make_world
 
 torch.set_num_threads(1)
 

@@ -6,9 +6,16 @@ import torch
 from torch import Tensor
 
 import bevgen
-from georetrieval.augment import _rotate, augment_pairs, limit_view, mirror, to_network, turn
-from georetrieval.compression import compress
 from georetrieval.config import AugmentSettings
+from georetrieval.transforms.augment import (
+    _rotate,
+    augment_pairs,
+    limit_view,
+    mirror,
+    to_network,
+    turn,
+)
+from georetrieval.transforms.jpeg import compress
 
 NOTHING = dict.fromkeys(
     ("flip", "turn", "compression", "photometric", "blur_or_sharpen", "dropout"), 0

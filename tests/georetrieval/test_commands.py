@@ -9,13 +9,13 @@ import torch
 from torch.nn.functional import interpolate
 
 from bevgen import ShardSet
-from georetrieval.checkpoints import checkpoint_hash, load_branch, save_branch
 from georetrieval.cli import main
 from georetrieval.config import EncoderSettings, settings_json
-from georetrieval.embedding import Embeddings
-from georetrieval.model import Branch
-from georetrieval.tracking import read_metrics
-from tests.georetrieval.world import World, tiny_settings, write_shards
+from georetrieval.models.branch import Branch
+from georetrieval.models.checkpoints import checkpoint_hash, load_branch, save_branch
+from georetrieval.retrieval.embedding import Embeddings
+from georetrieval.training.tracking import read_metrics
+from tests.helpers.world import World, tiny_settings, write_shards
 
 VIT = EncoderSettings(
     name="test_vit", pretrained=False, query_size=(32, 128), reference_size=(48, 48)

@@ -1,7 +1,6 @@
 """JPEG's losses in torch, against Pillow's encoder and decoder on real images."""
 
 import io
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,9 +8,9 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from georetrieval.compression import compress, scaled_tables
+from georetrieval.transforms.jpeg import compress, scaled_tables
+from tests.helpers.paths import DATA
 
-DATA = Path(__file__).parents[1] / "data"
 QUALITIES = (50, 75, 90, 95, 100)
 SIZES = [(256, 256), (140, 384), (131, 77), (17, 33)]
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from bevgen import ShardSet
-from georetrieval.data import PairReader, join, read_chunks, read_rows
+from georetrieval.data.loading import PairReader, join, read_chunks, read_rows
 from georetrieval.errors import DataError, SplitError
-from tests.georetrieval.world import write_shards
+from tests.helpers.world import write_shards
 
 
 def shards(folder: Path, name: str, ids: list[str], *, size: int = 4) -> ShardSet:

@@ -8,14 +8,14 @@ import torch
 from torch.nn.functional import normalize
 
 from bevgen import ShardSet
-from georetrieval.checkpoints import checkpoint_hash, load_branch, save_branch
 from georetrieval.config import DataSettings, EncoderSettings
-from georetrieval.data import join
-from georetrieval.embedding import Embeddings, embed_rows
+from georetrieval.data.loading import join
 from georetrieval.errors import CheckpointError, DataError
-from georetrieval.evaluation import Evaluation, as_table, evaluate, fuse
-from georetrieval.model import Branch
-from tests.georetrieval.world import World, make_world, write_shards
+from georetrieval.models.branch import Branch
+from georetrieval.models.checkpoints import checkpoint_hash, load_branch, save_branch
+from georetrieval.retrieval.embedding import Embeddings, embed_rows
+from georetrieval.retrieval.evaluation import Evaluation, as_table, evaluate, fuse
+from tests.helpers.world import World, make_world, write_shards
 
 ENCODER = EncoderSettings(name="test_convnext2", pretrained=False)
 CPU = torch.device("cpu")

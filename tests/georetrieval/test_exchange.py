@@ -12,14 +12,14 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import nn
 
-from georetrieval.checkpoints import load_branch, save_branch
 from georetrieval.cli import main
 from georetrieval.config import EncoderSettings, load_settings
 from georetrieval.errors import CheckpointError, GeoretrievalError, SettingsError
-from georetrieval.exchange import export_onnx, export_safetensors, import_branch
-from georetrieval.model import Branch, Encoder
-from georetrieval.weights import read_weights
-from tests.georetrieval.world import tiny_settings
+from georetrieval.models.branch import Branch, Encoder
+from georetrieval.models.checkpoints import load_branch, save_branch
+from georetrieval.models.exchange import export_onnx, export_safetensors, import_branch
+from georetrieval.models.weights import read_weights
+from tests.helpers.world import tiny_settings
 
 MEAN, STD = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
 ATTO = EncoderSettings(name="convnext_atto.d2_in1k")
@@ -337,7 +337,7 @@ def test_without_the_packages_the_extra_is_named(tmp_path, monkeypatch):
 
 def test_a_recipe_may_start_from_a_checkpoint(small_world, tmp_path):
     """One step at a learning rate of almost nothing leaves the weights that were given."""
-    from georetrieval.training import train
+    from georetrieval.training.loop import train
 
     checkpoint = make_checkpoint(tmp_path, "test_convnext2")
     recipe = tmp_path / "r.toml"

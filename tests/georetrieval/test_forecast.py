@@ -9,12 +9,12 @@ from torch.profiler import ProfilerActivity, profile
 from georetrieval.cli import main
 from georetrieval.config import OptimSettings, Settings, load_settings, recipes
 from georetrieval.errors import SettingsError
-from georetrieval.forecast import Forecast, estimate_memory, forecast, sparkline
-from georetrieval.loss import InfoNCE
-from georetrieval.model import Branch
-from georetrieval.tracking import read_metrics
-from georetrieval.training import train
-from tests.georetrieval.world import tiny_settings
+from georetrieval.models.branch import Branch
+from georetrieval.training.forecast import Forecast, estimate_memory, forecast, sparkline
+from georetrieval.training.loop import train
+from georetrieval.training.loss import InfoNCE
+from georetrieval.training.tracking import read_metrics
+from tests.helpers.world import tiny_settings
 
 
 def allocated_peak(branch: Branch, sizes: dict[str, tuple[int, int]], count: int) -> int:

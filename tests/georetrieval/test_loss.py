@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from georetrieval.loss import InfoNCE
+from georetrieval.training.loss import InfoNCE
 
 
 def by_hand(query, reference, scale, smoothing):

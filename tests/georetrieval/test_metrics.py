@@ -6,9 +6,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from georetrieval import metrics, screen
 from georetrieval.errors import DataError
-from georetrieval.metrics import Ranking, distances, rank_references, summarize
+from georetrieval.retrieval import int8 as screen
+from georetrieval.retrieval import metrics
+from georetrieval.retrieval.metrics import Ranking, distances, rank_references, summarize
 
 
 def brute_force(scores, positive, semi):

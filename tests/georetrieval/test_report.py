@@ -16,16 +16,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from georetrieval.checkpoints import checkpoint_hash
 from georetrieval.cli import main
 from georetrieval.errors import GeoretrievalError
-from georetrieval.evaluation import Evaluation
+from georetrieval.models.checkpoints import checkpoint_hash
 from georetrieval.report import write_report
 from georetrieval.report.charts import Axis, Found, apart, plan, round_ticks, smooth, thin
 from georetrieval.report.gallery import random_sample
 from georetrieval.report.results import paired_difference
 from georetrieval.report.training import curve
-from tests.georetrieval.reports import (
+from georetrieval.retrieval.evaluation import Evaluation
+from tests.helpers.paths import DATA
+from tests.helpers.reports import (
     GALLERY,
     NAMES,
     ODD,
@@ -35,11 +36,10 @@ from tests.georetrieval.reports import (
     make_run,
     without_positions,
 )
-from tests.georetrieval.world import write_shards
+from tests.helpers.world import write_shards
 
 PAPER = "https://arxiv.org/abs/2408.05475"
 VOID = {"meta", "img", "br"}
-DATA = Path(__file__).parents[1] / "data"
 
 
 @dataclass

@@ -4,7 +4,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from georetrieval.sampling import geographic_neighbours, plan_batches, similarity_neighbours
+from georetrieval.training.sampling import (
+    geographic_neighbours,
+    plan_batches,
+    similarity_neighbours,
+)
 
 
 def great_circle(a, b):

@@ -15,20 +15,20 @@ import torch
 from torch.multiprocessing.spawn import spawn
 
 from bevgen import ShardSet
-from georetrieval import training
-from georetrieval.checkpoints import load_branch, load_state, save_state
 from georetrieval.config import BranchSettings, OptimSettings, Settings
-from georetrieval.data import Batch, PairReader
+from georetrieval.data.loading import Batch, PairReader
 from georetrieval.errors import CheckpointError, DataError, SettingsError
-from georetrieval.evaluation import evaluate
-from georetrieval.optim import learning_rate, make_optimizer
-from georetrieval.processes import Processes, join_processes
-from georetrieval.tracking import Tracker, read_metrics
-from georetrieval.training import Watcher, train
-from tests.georetrieval.several import first_gradients, work
-from tests.georetrieval.world import make_world, tiny_settings, write_shards
+from georetrieval.models.checkpoints import load_branch, load_state, save_state
+from georetrieval.retrieval.evaluation import evaluate
+from georetrieval.training import loop as training
+from georetrieval.training.loop import Watcher, train
+from georetrieval.training.optim import learning_rate, make_optimizer
+from georetrieval.training.processes import Processes, join_processes
+from georetrieval.training.tracking import Tracker, read_metrics
+from tests.helpers.paths import ROOT
+from tests.helpers.several import first_gradients, work
+from tests.helpers.world import make_world, tiny_settings, write_shards
 
-HERE = Path(__file__).parents[2]
 # Everything random at once, with state in norms: what a resumed run must get right.
 EVERYTHING: dict[str, Any] = {
     "encoder__name": "test_efficientnet",
@@ -255,10 +255,10 @@ def torchrun(count: int, *arguments: object) -> subprocess.CompletedProcess[str]
         [
             *(sys.executable, "-m", "torch.distributed.run", "--nnodes=1"),
             *(f"--nproc-per-node={count}", "--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0"),
-            *("--local-addr=127.0.0.1", "-m", "tests.georetrieval.train_script"),
+            *("--local-addr=127.0.0.1", "-m", "tests.helpers.train_script"),
             *map(str, arguments),
         ],
-        cwd=HERE,
+        cwd=ROOT,
         env=os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
         capture_output=True,
         text=True,
@@ -423,9 +423,9 @@ def test_long_epochs_are_saved_within(world, whole, tmp_path, monkeypatch):
 def test_a_struck_process_can_be_continued(world, whole, tmp_path, number):
     settings = write_settings(tiny_settings(**EVERYTHING), tmp_path / "settings.json")
     run = tmp_path / "run"
-    command = [sys.executable, "-m", "tests.georetrieval.train_script", settings, world.root, run]
+    command = [sys.executable, "-m", "tests.helpers.train_script", settings, world.root, run]
     with subprocess.Popen(
-        [*command, "0.2"], cwd=HERE, stdout=subprocess.PIPE, text=True
+        [*command, "0.2"], cwd=ROOT, stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
         steps = 0

@@ -116,7 +116,7 @@ def test_network_input(dtype: str) -> None:
 
 
 def test_more_images_than_fit_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    from bevgen import cuda
+    from bevgen.projection import cuda
 
     images = panoramas("uint8", 5)
     projector = Projector(size=SIZE, resolution=RESOLUTION, device="cuda")
@@ -144,7 +144,7 @@ def test_a_failing_gpu_is_no_fault_of_the_images(
     folder.mkdir()
     Image.fromarray(panoramas("uint8", 1)[0]).save(folder / "a.png")
     settings = BevSettings(size=SIZE, resolution=RESOLUTION)
-    from bevgen import cuda
+    from bevgen.projection import cuda
 
     def fail(*_: Any) -> None:
         raise RuntimeError("out of memory")

@@ -1,0 +1,1 @@
+"""Queries joined to references, and batches of them."""

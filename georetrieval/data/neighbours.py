@@ -1,0 +1,355 @@
+"""Which places are near each other: a file beside the shards, made once and used often."""
+
+from __future__ import annotations
+
+import csv
+import logging
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import uuid4
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bevgen import ShardSet
+from georetrieval.config import DataSettings, Settings
+from georetrieval.data.loading import Pairs, join
+from georetrieval.errors import DataError
+from georetrieval.models.checkpoints import publish
+from georetrieval.retrieval.metrics import distances
+from georetrieval.training.sampling import geographic_neighbours
+
+log = logging.getLogger(__name__)
+
+FORMAT = "georetrieval-neighbours-1"
+SHARDS = "shards"  # where positions come from if no file gives them
+AXES = {True: ("easting", "northing"), False: ("latitude", "longitude")}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Neighbours:
+    """The places nearest to each.
+
+    Attributes
+    ----------
+    ids : list of str
+        Of the queries, one for each pair that is trained on.
+    rows : (P, K) int32
+        Indices into ``ids``, nearest first, never the own.
+    metres : (P, K) float32
+        How far they are.
+    positions : (P, 2) float64
+        What they were found from: latitude and longitude in degrees, or easting and northing in
+        metres.
+    planar
+        Which of the two.
+    source
+        Name of the file of positions; ``shards`` for those of the query's shards.
+    """
+
+    ids: list[str]
+    rows: NDArray[np.int32]
+    metres: NDArray[np.float32]
+    positions: NDArray[np.float64]
+    planar: bool = False
+    source: str = SHARDS
+
+    @classmethod
+    def find(
+        cls,
+        ids: list[str],
+        positions: NDArray[np.float64],
+        count: int,
+        *,
+        planar: bool = False,
+        source: str = SHARDS,
+    ) -> Neighbours:
+        """Find the nearest ``count`` of each, or all others where they are fewer."""
+        rows = geographic_neighbours(positions, count, planar=planar)
+        metres = np.empty(rows.shape, np.float32)
+        for rank, near in enumerate(rows.T):
+            there = positions[near]
+            straight = np.linalg.norm(positions - there, axis=1)
+            metres[:, rank] = straight if planar else distances(positions, there)
+        return cls(ids, rows, metres, positions, planar, source)
+
+    def save(self, path: Path) -> None:
+        """Write an ``.npz`` file, whole or not at all."""
+        # A name of its own: two runs on the same data may find the neighbours at the same time.
+        part = path.with_name(f"{path.name}.{uuid4().hex[:8]}.part")
+        try:
+            with part.open("wb") as file:
+                np.savez(
+                    file,
+                    format=np.array(FORMAT),
+                    ids=np.array(self.ids, dtype=np.str_),
+                    neighbours=self.rows,
+                    metres=self.metres,
+                    positions=self.positions,
+                    planar=np.array(self.planar),
+                    source=np.array(self.source),
+                )
+            publish(part, path)
+        finally:
+            part.unlink(missing_ok=True)
+
+    @classmethod
+    def load(cls, path: Path) -> Neighbours:
+        """Read a file of `save`.
+
+        Raises
+        ------
+        DataError
+            If it cannot be read, or holds what cannot be.
+        """
+        try:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as parts:
+                if str(parts["format"]) != FORMAT:
+                    raise ValueError(f"its format is {parts['format']}, not {FORMAT}")
+                found = cls(
+                    parts["ids"].tolist(),
+                    parts["neighbours"],
+                    parts["metres"],
+                    parts["positions"],
+                    bool(parts["planar"]),
+                    str(parts["source"]),
+                )
+            found._check()
+        except Exception as error:  # NumPy and zipfile have many for damaged files
+            raise DataError(
+                f"{path} cannot be used ({error}): make it anew with georetrieval neighbours, or"
+                " delete it, and training finds them itself"
+            ) from error
+        return found
+
+    def _check(self) -> None:
+        places = len(self.ids)
+        shapes = (self.rows.shape[:1], self.metres.shape, self.positions.shape)
+        if shapes != ((places,), self.rows.shape, (places, 2)) or self.rows.dtype != np.int32:
+            raise ValueError("its tables do not fit together")
+        own = self.rows == np.arange(places)[:, None]
+        if own.any() or (self.rows < 0).any() or (self.rows >= places).any():
+            raise ValueError("it names neighbours that cannot be")
+
+    def misfit(self, pairs: Pairs, count: int) -> str:
+        """Say why these are not the neighbours of some pairs; empty where they are.
+
+        Positions from a file are taken as they are. Those from shards must be the pairs' own,
+        unless the pairs have none.
+        """
+        if self.ids != pairs.ids:
+            return f"it is of {len(self.ids)} other pairs; here are {len(pairs)}"
+        if self.rows.shape[1] < min(count, len(pairs) - 1):
+            return f"it holds {self.rows.shape[1]} neighbours of each; {count} are asked for"
+        known = bool(np.isfinite(pairs.positions).all())
+        if self.source == SHARDS and known and not np.array_equal(self.positions, pairs.positions):
+            return "the shards have other positions now"
+        return ""
+
+
+def neighbours_path(data: DataSettings, root: Path, split: str | None = None) -> Path:
+    """Return where the neighbours of a split lie: beside the references, named after the pairs.
+
+    Parameters
+    ----------
+    data, root
+        Where the data lie.
+    split
+        None for the training split.
+    """
+    names = [data.pairs.stem, split or data.train_split] if data.pairs is not None else ["ids"]
+    name = re.sub(r"[^\w.-]", "_", "-".join(["neighbours", *names]))
+    return (root / data.reference).with_name(f"{name}.npz")
+
+
+def largest_pool(settings: Settings) -> int:
+    """Return how many neighbours suit all branches."""
+    return max(branch.sampling.pool for branch in settings.branches().values())
+
+
+def near_on_map(settings: Settings, root: Path, pairs: Pairs) -> NDArray[np.int32] | None:
+    """Return the neighbours that training begins with: the stored ones, or found and stored.
+
+    A file that does not fit is left as it is, as it may be another branch's.
+
+    Parameters
+    ----------
+    settings, root
+        Of the run.
+    pairs
+        That are trained on.
+
+    Returns
+    -------
+    (P, K) int32, nearest first; None where the positions are not known
+
+    Raises
+    ------
+    DataError
+        If there is a file that cannot be used.
+    """
+    path, count = neighbours_path(settings.data, root), largest_pool(settings)
+    there = path.exists()
+    if there:
+        stored = Neighbours.load(path)
+        reason = stored.misfit(pairs, count)
+        if not reason:
+            log.info("neighbours on the map: %s, from %s", path, stored.source)
+            return stored.rows
+        log.warning(
+            "%s does not fit: %s. The neighbours are found anew; georetrieval neighbours replaces"
+            " the file",
+            path,
+            reason,
+        )
+    if not np.isfinite(pairs.positions).all():
+        log.warning("positions are not known for all places: first batches are drawn at random")
+        return None
+    found = Neighbours.find(pairs.ids, pairs.positions, count)
+    if not there:
+        try:
+            found.save(path)
+            log.info("neighbours on the map: found, and stored in %s", path)
+        except OSError as error:
+            log.warning("the neighbours on the map are not stored: %s", error)
+    return found.rows
+
+
+def store_neighbours(
+    settings: Settings,
+    root: Path,
+    *,
+    split: str | None = None,
+    pool: int | None = None,
+    positions: Path | None = None,
+) -> tuple[Path, Neighbours]:
+    """Find the neighbours of a split and write their file, over one that is there.
+
+    Parameters
+    ----------
+    settings, root
+        Of the run that will use them. The pairs are those of the first branch, or of the first
+        whose shards know all positions.
+    split
+        None for the training split.
+    pool
+        Neighbours of each; None for what the settings look at.
+    positions
+        A table instead of the shards' positions; see `read_positions`.
+
+    Raises
+    ------
+    DataError
+        If positions are missing, or the data cannot be used.
+    """
+    split = split or settings.data.train_split
+    of_branch = {name: _pairs(settings, root, name, split) for name in settings.branches()}
+    chosen, pairs = next(iter(of_branch.items()))
+    planar, source = False, SHARDS
+    if positions is not None:
+        places, planar = read_positions(positions, pairs.ids)
+        source = positions.name
+    else:
+        for name, some in of_branch.items():
+            if np.isfinite(some.positions).all():
+                chosen, pairs = name, some
+                break
+        places = pairs.positions
+        if unknown := int((~np.isfinite(places)).any(axis=1).sum()):
+            raise DataError(
+                f"{root / getattr(settings.data, chosen)} has no position for {unknown} of"
+                f" {len(pairs)} queries of split {split}: make the shards with --poses, or give"
+                " --positions"
+            )
+    for name, others in of_branch.items():
+        if others.ids != pairs.ids:
+            log.warning(
+                "branch %s has other pairs than branch %s: it will find its own neighbours when"
+                " its training begins",
+                name,
+                chosen,
+            )
+    wanted = largest_pool(settings)
+    count = pool or wanted
+    if count < wanted:
+        log.warning(
+            "training by these settings looks at %d neighbours of each, and will not take a file of"
+            " %d: leave out --pool, or set sampling.pool of each branch",
+            wanted,
+            count,
+        )
+    found = Neighbours.find(pairs.ids, places, count, planar=planar, source=source)
+    path = neighbours_path(settings.data, root, split)
+    found.save(path)
+    return path, found
+
+
+def _pairs(settings: Settings, root: Path, branch: str, split: str) -> Pairs:
+    data = settings.data
+    with (
+        ShardSet(root / getattr(data, branch)) as queries,
+        ShardSet(root / data.reference) as tiles,
+    ):
+        pairs = root / data.pairs if data.pairs is not None else None
+        return join(queries, tiles, pairs, split).each()
+
+
+def read_positions(path: Path, ids: list[str]) -> tuple[NDArray[np.float64], bool]:
+    """Read where queries are from a table.
+
+    Parameters
+    ----------
+    path
+        Columns id and either latitude and longitude in degrees, or easting and northing in metres,
+        all of one map projection; more columns and other rows do not matter.
+    ids
+        Of the queries.
+
+    Returns
+    -------
+    positions : (P, 2) float64
+    planar
+        True for easting and northing.
+
+    Raises
+    ------
+    DataError
+        If the table cannot be read, or lacks a query.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file)
+            header = set(reader.fieldnames or [])
+            kinds = [planar for planar, axes in AXES.items() if header.issuperset(axes)]
+            if "id" not in header or len(kinds) != 1:
+                raise DataError(
+                    f"{path}: columns must be id, and latitude and longitude or easting and"
+                    f" northing, not {', '.join(reader.fieldnames or ['(none)'])}"
+                )
+            planar = kinds[0]
+            wanted, found = set(ids), dict[str, tuple[float, float]]()
+            for row in reader:
+                if row["id"] not in wanted:
+                    continue
+                place = _place(row, planar, f"{path}, line {reader.line_num}")
+                if found.setdefault(row["id"], place) != place:
+                    raise DataError(
+                        f"{path}, line {reader.line_num}: {row['id']} is elsewhere in a line above"
+                    )
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path} cannot be read: {error}") from error
+    if missing := [name for name in ids if name not in found]:
+        raise DataError(f"{path} lacks {len(missing)} of {len(ids)} queries, such as {missing[0]}")
+    return np.array([found[name] for name in ids], np.float64), planar
+
+
+def _place(row: dict[str, str], planar: bool, where: str) -> tuple[float, float]:
+    first, second = AXES[planar]
+    try:
+        place = float(row[first]), float(row[second])
+    except (TypeError, ValueError):
+        place = np.nan, np.nan
+    if not np.isfinite(place).all() or (not planar and abs(place[0]) > 90):
+        raise DataError(f"{where}: no {first} and {second}: {row[first]!r}, {row[second]!r}")
+    return place

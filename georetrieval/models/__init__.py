@@ -1,0 +1,1 @@
+"""Encoders and branches, and their weights on disk."""

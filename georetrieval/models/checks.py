@@ -1,0 +1,143 @@
+"""What a branch's views are like in the network, and what of it cannot be trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+
+from georetrieval.config import BranchSettings, Settings, Size
+from georetrieval.errors import SettingsError
+from georetrieval.models.branch import Encoder
+from georetrieval.transforms.augment import visible_columns
+
+VIEWS = ("query", "reference")
+
+
+def view_sizes(name: str, settings: Settings, stored: Mapping[str, Size]) -> dict[str, Size]:
+    """Return height and width of a branch's query and reference before the view is limited.
+
+    Parameters
+    ----------
+    name
+        Of the branch: ``panorama`` or ``bev``.
+    settings
+        Of the run.
+    stored
+        Sizes in the shards, for views whose size the encoder's settings leave open.
+
+    Raises
+    ------
+    SettingsError
+        If a size is left open and the shards are not there to tell.
+    """
+    encoder = settings.branches()[name].encoder
+    set_to = {"query": encoder.query_size, "reference": encoder.reference_size}
+    sizes = {}
+    for view in VIEWS:
+        size = set_to[view] or stored.get(view)
+        if size is None:
+            raise SettingsError(
+                f"the size of {name} {view} images is that of the shards, which are not there:"
+                f" set {name}.encoder.{view}_size"
+            )
+        sizes[view] = size
+    return sizes
+
+
+def input_sizes(name: str, settings: Settings, stored: Mapping[str, Size]) -> dict[str, Size]:
+    """Return the sizes that enter the encoder: `view_sizes`, with a panorama's crop applied."""
+    sizes = view_sizes(name, settings, stored)
+    if name == "panorama":
+        height, width = sizes["query"]
+        sizes["query"] = height, visible_columns(width, settings.data.fov)
+    return sizes
+
+
+def check_sizes(
+    encoder: Encoder, name: str, settings: Settings, stored: Mapping[str, Size]
+) -> None:
+    """Refuse a model that cannot take the images, before anything is trained.
+
+    Raises
+    ------
+    SettingsError
+        It says which images, and which settings change them.
+    """
+    model = settings.branches()[name].encoder.name
+    for view, size in input_sizes(name, settings, stored).items():
+        try:
+            check_size(encoder, size, model, f"{_called(name, view)} images")
+        except SettingsError as error:
+            raise SettingsError(
+                f"{error}: set encoder.query_size and encoder.reference_size"
+            ) from error
+
+
+@torch.no_grad()
+def check_size(encoder: Encoder, size: Size, model: str, images: str) -> None:
+    """Refuse a model that cannot take images of a size.
+
+    Parameters
+    ----------
+    encoder
+        Left in the mode it was in.
+    size
+        Height and width in the network.
+    model, images
+        What the refusal calls them.
+
+    Raises
+    ------
+    SettingsError
+        It names both, and says what the model said.
+    """
+    training = encoder.training
+    try:
+        encoder.eval()(torch.zeros(1, 3, *size, device=encoder.mean.device))
+    except Exception as error:  # whatever a model says to a size that it was not made for
+        raise SettingsError(
+            f"{model} cannot take {images} of {size[0]}x{size[1]} pixels ({error})"
+        ) from error
+    finally:
+        encoder.train(training)
+
+
+def check_turns(name: str, settings: Settings, stored: Mapping[str, Size]) -> None:
+    """Refuse to turn what is not square.
+
+    Raises
+    ------
+    SettingsError
+        It says which images.
+    """
+    augment = settings.branches()[name].augment
+    sizes = view_sizes(name, settings, stored)
+    for view in VIEWS:
+        keys = ["turn"] if augment.turn and (name, view) != ("panorama", "query") else []
+        if augment.turn_reference and view == "reference":
+            keys.append("turn_reference")
+        height, width = sizes[view]
+        if keys and height != width:
+            zero = " and ".join(f"augment.{key}" for key in keys)
+            raise SettingsError(
+                f"{_called(name, view)} images of {height}x{width} pixels cannot be turned by 90"
+                f" degrees: make them square, or set {zero} to 0"
+            )
+
+
+def _called(name: str, view: str) -> str:
+    return name if view == "query" else "reference"
+
+
+def check_batches(settings: BranchSettings, processes: int) -> None:
+    """Refuse batches that cannot be shared out evenly.
+
+    Raises
+    ------
+    SettingsError
+        It says both numbers.
+    """
+    size = settings.sampling.batch_size
+    if size % processes:
+        raise SettingsError(f"batch_size {size} is not a multiple of the {processes} processes")

@@ -1,0 +1,1 @@
+"""Embeddings, exact ranks, and the figures made of them."""

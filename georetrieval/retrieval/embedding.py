@@ -1,0 +1,150 @@
+"""Embeddings as files: computed once, searched often, bound to the weights that made them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from zipfile import BadZipFile
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from bevgen import ShardSet
+from georetrieval.data.loading import read_chunks
+from georetrieval.errors import DataError
+from georetrieval.models.branch import Encoder
+from georetrieval.models.checks import check_size
+from georetrieval.transforms.augment import QueryKind, limit_view, to_network, turn, visible_columns
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Embeddings:
+    """Vectors of some rows of a shard file.
+
+    Attributes
+    ----------
+    ids : list of str
+    matrix : (N, D) float32
+        Unit vectors.
+    positions : (N, 2) float64
+        Latitude and longitude in degrees, NaN where unknown.
+    checkpoint
+        Hash of the weights.
+    data
+        Digest of the shards' plan and settings.
+    """
+
+    ids: list[str]
+    matrix: NDArray[np.float32]
+    positions: NDArray[np.float64]
+    checkpoint: str
+    data: str = ""
+
+    def save(self, path: Path) -> None:
+        """Write an ``.npz`` file, whole or not at all."""
+        part = path.with_name(path.name + ".part")
+        with part.open("wb") as file:
+            np.savez(
+                file,
+                ids=np.array(self.ids, dtype=np.str_),
+                matrix=self.matrix,
+                positions=self.positions,
+                checkpoint=np.array(self.checkpoint),
+                data=np.array(self.data),
+            )
+        part.replace(path)
+
+    @classmethod
+    def load(cls, path: Path) -> Embeddings:
+        """Read a file of `save`.
+
+        Raises
+        ------
+        DataError
+            If it cannot be read.
+        """
+        try:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as parts:
+                return cls(
+                    parts["ids"].tolist(),
+                    parts["matrix"],
+                    parts["positions"],
+                    str(parts["checkpoint"]),
+                    str(parts["data"]),
+                )
+        except (OSError, EOFError, KeyError, ValueError, BadZipFile) as error:
+            raise DataError(f"{path} holds no embeddings: {error}") from error
+
+
+@torch.no_grad()
+def embed_rows(
+    encoder: Encoder,
+    shards: ShardSet,
+    rows: NDArray[np.int64],
+    size: tuple[int, int] | None,
+    *,
+    device: torch.device,
+    precision: torch.dtype = torch.float32,
+    batch_size: int = 128,
+    threads: int = 2,
+    kind: QueryKind | None = None,
+    degrees: NDArray[np.float64] | None = None,
+    fov: float = 360.0,
+    on_progress: Callable[[int], None] = lambda _: None,
+) -> torch.Tensor:
+    """Embed rows of shards.
+
+    Parameters
+    ----------
+    encoder
+        Left in the mode it was in; used in evaluation mode.
+    shards, rows
+        What to embed, in this order.
+    size
+        Height and width for the network; None as stored.
+    device, precision
+        Where, and in which arithmetic.
+    batch_size, threads
+        Images at once; readers.
+    kind
+        Of queries; None for references, which are embedded whole.
+    degrees : (n,) float64, optional
+        Turns each query first, for evaluation with unknown heading.
+    fov
+        What is left of each query; see `limit_view`.
+    on_progress
+        Hears how many images are done.
+
+    Returns
+    -------
+    (n, D) float32 on the device
+
+    Raises
+    ------
+    SettingsError
+        If the encoder cannot take images of that size.
+    """
+    height, width = size or shards.image_shape[:2]
+    seen = visible_columns(width, fov) if kind == "panorama" else width
+    check_size(encoder, (height, seen), "the encoder", f"{shards.kind} images")
+    training = encoder.training
+    encoder.eval()
+    parts, done = [], 0
+    mixed = precision != torch.float32
+    try:
+        for images in read_chunks(shards, rows, batch_size, threads=threads):
+            batch = to_network(images, size, device)
+            if kind is not None:
+                if degrees is not None:
+                    angles = torch.from_numpy(degrees[done : done + len(batch)]).float()
+                    batch = turn(batch, angles, kind)
+                batch = limit_view(batch, fov, kind)
+            with torch.autocast(device.type, precision, enabled=mixed):
+                parts.append(encoder(batch))
+            done += len(batch)
+            on_progress(done)
+    finally:
+        encoder.train(training)
+    return torch.cat(parts)
