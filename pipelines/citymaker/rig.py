@@ -7,6 +7,7 @@ are right, forward and up of the camera, on a ground NOMINAL metres below it.
 from __future__ import annotations
 
 import math
+from datetime import date
 from typing import NamedTuple
 
 import numpy as np
@@ -36,6 +37,7 @@ from pipelines.citymaker.scene import (
     list_by_cell,
     turned_boxes,
 )
+from pipelines.citymaker.styles import satellite_light
 from pipelines.citymaker.world import CAR_PAINTS, car
 
 CAPS = ("black", "white", "logo", "blur")
@@ -174,8 +176,7 @@ def hidden(scene: Scene | None, cap: str, width: int) -> NDArray[np.bool_]:
         rays[..., 5] = np.sin(elevation)
         things = np.empty((height * width, 2), np.int32)
         hits = np.empty((height * width, 5), np.float32)
-        noon = Light(*[0.0, 0.0, 1.0], *[1.0] * 6, *[0.0] * 4, 1.0, 0)
-        trace(scene, noon, rays.reshape(-1, 6), things, hits)
+        trace(scene, satellite_light(date(2023, 6, 21)), rays.reshape(-1, 6), things, hits)
         out |= (things[:, 0] >= 0).reshape(out.shape)
     if cap:
         centre = 180 * (np.arange(height) + 0.5) / height
