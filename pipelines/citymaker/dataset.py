@@ -33,6 +33,7 @@ from pipelines.citymaker.places import (
     zones_of,
 )
 from pipelines.citymaker.render import map_tile, panorama, satellite
+from pipelines.citymaker.rig import CAPS, build_car, hidden, put_cap
 from pipelines.citymaker.scene import Scene
 from pipelines.citymaker.styles import DISTRICTS, light_of, parse_date, satellite_light
 from pipelines.citymaker.styles import District as Style
@@ -76,6 +77,10 @@ class Settings:
         Parts of the places in ``districts``.
     views
         Which of panorama, satellite and map to draw.
+    car
+        The panoramas show the car that carries the camera.
+    cap
+        What covers the nadir of the panoramas: one of `pipelines.citymaker.rig.CAPS`, or nothing.
 
     Raises
     ------
@@ -99,6 +104,8 @@ class Settings:
     validation: float = 0.1
     test: float = 0.25
     views: tuple[str, ...] = VIEWS
+    car: bool = False
+    cap: str = ""
 
     def __post_init__(self) -> None:
         for name in (*self.districts, *self.cross):
@@ -123,6 +130,8 @@ class Settings:
             raise InputError(f"tilt is 0 to 10 degrees, not {self.tilt:g}")
         if self.offset and self.tiles == "grid":
             raise InputError("on a grid the places are where they are: leave out the offset")
+        if self.cap and self.cap not in CAPS:
+            raise InputError(f"no cap {self.cap!r}; there are {', '.join(CAPS)}")
         if self.seed < 0:
             raise InputError(f"seed must be 0 or more, not {self.seed}")
         if not self.dates or len(set(self.dates)) < len(self.dates):
@@ -366,6 +375,8 @@ def make_city(
     districts = plan(settings)
     out.mkdir(parents=True, exist_ok=True)
     write_tables(out, settings, districts)
+    if settings.car or settings.cap:
+        write_mask(out / "mask.png", settings)
     for view in settings.views:
         (out / view).mkdir(exist_ok=True)
     missing = [missing_pictures(out, settings, district) for district in districts]
@@ -397,6 +408,14 @@ def make_city(
     return {"made": done - kept, "kept": kept}
 
 
+def write_mask(path: Path, settings: Settings) -> None:
+    """Write which pixels of panoramas show the city, white, and which car or cap, black."""
+    car = build_car(settings.seed) if settings.car else None
+    data = io.BytesIO()
+    Image.fromarray(~hidden(car, settings.cap, settings.panorama_width)).save(data, format="PNG")
+    write_atomically(path, data.getvalue())
+
+
 def available_cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -426,10 +445,11 @@ def missing_pictures(out: Path, settings: Settings, district: District) -> list[
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Artist:
-    """Draws pictures of one district; its scenes by date."""
+    """Draws pictures of one district; its scenes by date, and the camera's car."""
 
     settings: Settings
     scenes: dict[str, Scene]
+    car: Scene | None
 
     def draw(self, path: Path, view: str, subject: Place | Tile, day: str) -> None:
         """Draw one picture and write it."""
@@ -438,8 +458,11 @@ class Artist:
         if isinstance(subject, Place):
             light = light_of(date.fromisoformat(day), settings.seed, subject.later, subject.gain)
             pixels = panorama(
-                scene, light, subject.x, subject.y, subject.pose, settings.panorama_width
-            )
+                scene, light, subject.x, subject.y, subject.pose, settings.panorama_width,
+                car=self.car,
+            )  # fmt: skip
+            if settings.cap:
+                pixels = put_cap(pixels, settings.cap)
             options: dict[str, Any] = {"format": "JPEG", "quality": 90}
         elif view == "satellite":
             light = satellite_light(date.fromisoformat(day))
@@ -459,4 +482,5 @@ def prepare(settings: Settings, district: District) -> Artist:
     clear = np.array([(place.x, place.y) for place in district.places])
     on = partial(scene_on, world, clear=clear)
     days = {*settings.dates, settings.satellite_date}
-    return Artist(settings, {day: on(date.fromisoformat(day)) for day in sorted(days)})
+    scenes = {day: on(date.fromisoformat(day)) for day in sorted(days)}
+    return Artist(settings, scenes, build_car(settings.seed) if settings.car else None)
