@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 
 from bevgen.errors import RefusedError, ShardError
 from bevgen.shards.fileformat import (
-    check_disk,
     REDO,
     Layout,
     ShardHeader,
     ShardSummary,
     Tables,
     beside,
+    check_disk,
     check_place,
     crc32,
     shard_folder,
