@@ -229,7 +229,9 @@ def test_formulas_are_drawn_and_none_stands_raw(built):
 
 def test_the_first_page_begins_with_tasks_and_pictures(built):
     page = (built / "index.html").read_text("utf-8")
-    pictures = re.findall(r'<a class="reference internal" href="([\w-]+)\.html"><img', page)
+    pictures = re.findall(
+        r'<a class="reference internal" href="([\w-]+)\.html"><span[^>]*><img ', page
+    )
     assert len(pictures) >= 5
     for name in pictures:
         assert (built / f"{name}.html").exists()
