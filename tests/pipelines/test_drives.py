@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 from datetime import datetime
 from pathlib import Path
 
@@ -77,7 +78,7 @@ def test_the_tables_hold_the_noise_that_was_asked_for_and_the_truth(tmp_path: Pa
         off = np.array(said["heading"], float) - np.array(true["heading"], float)
         turned += list((off + 180) % 360 - 180)
         times = [datetime.fromisoformat(text) for text in said["date"]]
-        assert all(a < b for a, b in zip(times, times[1:], strict=False))
+        assert all(a < b for a, b in itertools.pairwise(times))
     # 270 draws: the standard error of a standard deviation is 4 per cent.
     assert np.std(east) == pytest.approx(3, rel=0.17)
     assert np.std(north) == pytest.approx(3, rel=0.17)
