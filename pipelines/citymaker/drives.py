@@ -124,7 +124,7 @@ def _drive(
 ) -> Drive:
     """Make the drive of a number."""
     rng = np.random.default_rng([seed, sum(map(ord, district)), 13, number])
-    step = driving.step * np.arange(driving.frames)
+    step: NDArray[np.float64] = driving.step * np.arange(driving.frames, dtype=np.float64)
     line = smoothed(way(district, streets, half, step[-1] + 3 * ROUNDING, rng))
     along = step + rng.uniform(0, ROUNDING)
     direction = _at(line, along + 0.25) - _at(line, along - 0.25)
