@@ -83,6 +83,12 @@ def names(context: click.Context, parameter: click.Parameter, value: str) -> tup
 @click.option(
     "--heading-noise", default=0.0, show_default=True, help="DEGREES; truth.csv has the truth."
 )
+@click.option("--car", is_flag=True, help="Panoramas show the car that carries the camera.")
+@click.option(
+    "--cap",
+    type=click.Choice(["black", "white", "logo", "blur"]),
+    help="Panoramas have their nadir covered, as platforms do.",
+)
 @click.option("--workers", type=click.IntRange(1), help="Threads.  [default: all cores]")
 @click.option("--quiet", "-q", is_flag=True, help="No progress, no summary.")
 def main(out: Path, workers: int | None, quiet: bool, **options: object) -> None:
@@ -101,6 +107,7 @@ def main(out: Path, workers: int | None, quiet: bool, **options: object) -> None
     )
     start = time.monotonic()
     try:
+        options["cap"] = options["cap"] or ""
         settings = Settings(**options)  # type: ignore[arg-type]
         with Progress(*columns, console=console, disable=quiet) as bar:
             task = bar.add_task("planning", total=None)

@@ -33,6 +33,7 @@ from pipelines.citymaker.places import (
     zones_of,
 )
 from pipelines.citymaker.render import map_tile, panorama, satellite
+from pipelines.citymaker.rig import build_car, hidden, put_cap
 from pipelines.citymaker.scene import Scene
 from pipelines.citymaker.settings import VIEWS, Settings
 from pipelines.citymaker.styles import DISTRICTS, light_of, satellite_light
@@ -278,6 +279,8 @@ def make_city(
     districts = plan(settings)
     out.mkdir(parents=True, exist_ok=True)
     write_tables(out, settings, districts)
+    if settings.car or settings.cap:
+        write_mask(out / "mask.png", settings)
     for view in {*settings.views} - {"drive"}:
         (out / view).mkdir(exist_ok=True)
     missing = [missing_pictures(out, settings, district) for district in districts]
@@ -307,6 +310,14 @@ def make_city(
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
     return {"made": done - kept, "kept": kept}
+
+
+def write_mask(path: Path, settings: Settings) -> None:
+    """Write which pixels of panoramas show the city, white, and which car or cap, black."""
+    car = build_car(settings.seed) if settings.car else None
+    data = io.BytesIO()
+    Image.fromarray(~hidden(car, settings.cap, settings.panorama_width)).save(data, format="PNG")
+    write_atomically(path, data.getvalue())
 
 
 def available_cores() -> int:
@@ -342,10 +353,11 @@ def missing_pictures(out: Path, settings: Settings, district: District) -> list[
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Artist:
-    """Draws pictures of one district; its scenes by date."""
+    """Draws pictures of one district; its scenes by date, and the camera's car."""
 
     settings: Settings
     scenes: dict[str, Scene]
+    car: Scene | None
 
     def draw(self, path: Path, view: str, subject: Place | Tile, day: str) -> None:
         """Draw one picture and write it."""
@@ -354,8 +366,11 @@ class Artist:
         if isinstance(subject, Place):
             light = light_of(date.fromisoformat(day), settings.seed, subject.later, subject.gain)
             pixels = panorama(
-                scene, light, subject.x, subject.y, subject.pose, settings.panorama_width
-            )
+                scene, light, subject.x, subject.y, subject.pose, settings.panorama_width,
+                car=self.car,
+            )  # fmt: skip
+            if settings.cap:
+                pixels = put_cap(pixels, settings.cap)
             options: dict[str, Any] = {"format": "JPEG", "quality": 90}
         elif view == "satellite":
             light = satellite_light(date.fromisoformat(day))
@@ -376,4 +391,5 @@ def prepare(settings: Settings, district: District) -> Artist:
     clear = np.array([(place.x, place.y) for place in (*district.places, *frames)])
     on = partial(scene_on, world, clear=clear)
     days = {*settings.dates, settings.satellite_date}
-    return Artist(settings, {day: on(date.fromisoformat(day)) for day in sorted(days)})
+    scenes = {day: on(date.fromisoformat(day)) for day in sorted(days)}
+    return Artist(settings, scenes, build_car(settings.seed) if settings.car else None)

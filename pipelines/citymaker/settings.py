@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from bevgen.errors import InputError
 from pipelines.citymaker.drives import Driving
+from pipelines.citymaker.rig import CAPS
 from pipelines.citymaker.styles import DISTRICTS, parse_date
 
 VIEWS = ("panorama", "satellite", "map", "drive")
@@ -50,6 +51,10 @@ class Settings:
         Standard deviations of what a sequence's poses.csv says: metres east and north, degrees.
     views
         Which of panorama, satellite, map and drive to draw.
+    car
+        The panoramas show the car that carries the camera.
+    cap
+        What covers the nadir of the panoramas: one of `pipelines.citymaker.rig.CAPS`, or nothing.
 
     Raises
     ------
@@ -78,6 +83,8 @@ class Settings:
     gps_noise: float = 0.0
     heading_noise: float = 0.0
     views: tuple[str, ...] = VIEWS
+    car: bool = False
+    cap: str = ""
 
     def __post_init__(self) -> None:
         for name in (*self.districts, *self.cross):
@@ -108,6 +115,8 @@ class Settings:
             raise InputError("GPS noise is 0 to 50 metres, heading noise 0 to 180 degrees")
         if self.offset and self.tiles == "grid":
             raise InputError("on a grid the places are where they are: leave out the offset")
+        if self.cap and self.cap not in CAPS:
+            raise InputError(f"no cap {self.cap!r}; there are {', '.join(CAPS)}")
         if self.seed < 0:
             raise InputError(f"seed must be 0 or more, not {self.seed}")
         if not self.dates or len(set(self.dates)) < len(self.dates):
