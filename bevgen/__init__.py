@@ -8,11 +8,13 @@ calibration <- cli. Nothing heavy is imported before it is needed.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from bevgen._version import __version__ as __version__
 from bevgen.errors import BevgenError, InputError, PanoramaError, RefusedError, ShardError
 from bevgen.geometry import BevGrid, PanoramaView, Pose
 from bevgen.presets import PRESETS, Preset
 from bevgen.project import Projector, project
 from bevgen.projection.network_input import to_chw
+from bevgen.tables import Pair, PoseRow, read_pairs, read_poses, write_pairs, write_poses
 
 if TYPE_CHECKING:
     from bevgen.calibration import Calibration, calibrate, find_heading, find_pairs, load_view
@@ -28,8 +30,6 @@ if TYPE_CHECKING:
     )
     from bevgen.shards import ShardSet, merge, verify
 
-__version__ = "0.1.0"
-
 __all__ = [
     "PRESETS",
     "BevGrid",
@@ -40,9 +40,11 @@ __all__ = [
     "ImageSettings",
     "InputError",
     "LocalPlane",
+    "Pair",
     "PanoramaError",
     "PanoramaView",
     "Pose",
+    "PoseRow",
     "Preset",
     "Projector",
     "RefusedError",
@@ -60,8 +62,12 @@ __all__ = [
     "merge",
     "panorama_position",
     "project",
+    "read_pairs",
+    "read_poses",
     "to_chw",
     "verify",
+    "write_pairs",
+    "write_poses",
 ]
 
 _LATER = {

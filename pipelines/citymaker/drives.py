@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bevgen.errors import InputError
 from bevgen.geometry import Pose
+from bevgen.tables import PoseRow
 from pipelines.citymaker.places import Place, latitude_longitude
 from pipelines.citymaker.streets import Points, Street
 
 ROUNDING = 8.0
 """Metres over which a driver's line is smoothed where streets meet."""
-COLUMNS = ["file", "id", "heading", "pitch", "roll", "height", "latitude", "longitude", "date"]
 
 Node = tuple[float, float]
 
@@ -64,20 +63,22 @@ class Drive:
     seconds: NDArray[np.float64]
     said: NDArray[np.float64]
 
-    def table(self, day: str, *, truth: bool) -> list[list[Any]]:
-        """Rows of poses.csv (`COLUMNS`): as GPS and compass say, or as it was."""
+    def table(self, day: str, *, truth: bool) -> list[PoseRow]:
+        """Poses as GPS and compass say, or as they were."""
         start = datetime.fromisoformat(f"{day}T12:00:00")
-        rows: list[list[Any]] = []
+        rows = []
         for k, (frame, (x, y, heading)) in enumerate(
             zip(self.frames, self.said.tolist(), strict=True)
         ):
+            pose = frame.pose
             if truth:
-                x, y, heading = frame.x, frame.y, frame.pose.heading
-            time = start + timedelta(seconds=float(self.seconds[k]))
-            where = [f"{v:.8f}" for v in latitude_longitude(frame.district, x, y)]
-            angles = [round(heading, 2), frame.pose.pitch, frame.pose.roll, frame.pose.height]
-            date = time.isoformat(timespec="milliseconds") + "Z"
-            rows.append([f"{k:05d}.jpg", frame.id, *angles, *where, date])
+                x, y, heading = frame.x, frame.y, pose.heading
+            where = (round(v, 8) for v in latitude_longitude(frame.district, x, y))
+            angles = (round(heading, 2), pose.pitch, pose.roll, pose.height)
+            time = (start + timedelta(seconds=float(self.seconds[k]))).isoformat(
+                "T", "milliseconds"
+            )
+            rows.append(PoseRow(f"{k:05d}.jpg", frame.id, *angles, *where, f"{time}Z"))
         return rows
 
 
