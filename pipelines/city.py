@@ -74,6 +74,12 @@ def names(context: click.Context, parameter: click.Parameter, value: str) -> tup
 @click.option("--tile-metres", default=70.0, show_default=True, help="Metres across a tile.")
 @click.option("--validation", default=0.1, show_default=True, help="Part of the places.")
 @click.option("--test", default=0.25, show_default=True, help="Part of the places.")
+@click.option("--car", is_flag=True, help="Panoramas show the car that carries the camera.")
+@click.option(
+    "--cap",
+    type=click.Choice(["black", "white", "logo", "blur"]),
+    help="Panoramas have their nadir covered, as platforms do.",
+)
 @click.option("--workers", type=click.IntRange(1), help="Threads.  [default: all cores]")
 @click.option("--quiet", "-q", is_flag=True, help="No progress, no summary.")
 def main(out: Path, workers: int | None, quiet: bool, **options: object) -> None:
@@ -92,6 +98,7 @@ def main(out: Path, workers: int | None, quiet: bool, **options: object) -> None
     )
     start = time.monotonic()
     try:
+        options["cap"] = options["cap"] or ""
         settings = Settings(**options)  # type: ignore[arg-type]
         with Progress(*columns, console=console, disable=quiet) as bar:
             task = bar.add_task("planning", total=None)

@@ -9,20 +9,20 @@ import base64
 import io
 import logging
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from bevgen import ShardError, ShardSet
-from georetrieval.config import DataSettings
+from georetrieval.config import BranchName
+from georetrieval.data.dataset import Dataset, ShardKey
 from georetrieval.retrieval.evaluation import Evaluation, Method
 
 log = logging.getLogger(__name__)
 
 PANORAMA, BEV, TILE = 480, 200, 136  # pixels across
 QUALITY = 74
-VIEWS = ("panorama", "bev", "reference")
+SHOWN: tuple[ShardKey, ...] = ("panorama", "bev", "reference")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,27 +41,27 @@ class Pictures:
 
     Parameters
     ----------
-    root, data
+    dataset
         Where the shards lie.
     """
 
-    def __init__(self, root: Path, data: DataSettings) -> None:
-        self._shards: dict[str, ShardSet | None] = {}
-        for view in VIEWS:
-            path = root / getattr(data, view)
+    def __init__(self, dataset: Dataset) -> None:
+        self._shards: dict[ShardKey, ShardSet | None] = {}
+        for key in SHOWN:
+            path = dataset.path(key)
             try:
-                self._shards[view] = ShardSet(path) if path.exists() else None
+                self._shards[key] = dataset.shards(key) if path.exists() else None
             except ShardError as error:
                 log.warning("the report goes without pictures of %s: %s", path, error)
-                self._shards[view] = None
+                self._shards[key] = None
 
-    def has(self, view: str) -> bool:
+    def has(self, key: ShardKey) -> bool:
         """Return whether there are any pictures of ``panorama``, ``bev`` or ``reference``."""
-        return self._shards[view] is not None
+        return self._shards[key] is not None
 
-    def find(self, view: str, name: str, width: int, alt: str) -> Picture:
+    def find(self, key: ShardKey, name: str, width: int, alt: str) -> Picture:
         """Return the thumbnail of an id, at most a width in pixels across."""
-        shards = self._shards[view]
+        shards = self._shards[key]
         try:
             pixels = shards[shards.row(name)] if shards is not None else None
         except (KeyError, ShardError):
@@ -174,7 +174,10 @@ def make_card(evaluation: Evaluation, method: Method, index: int, pictures: Pict
     rank = method.ranks[index] + 1
     metres = method.metres[index]
     others = [m for m in evaluation.methods if m.name != method.name]
-    shown = (("panorama", "panorama", PANORAMA), ("bev", "its BEV, north up", BEV))
+    shown: list[tuple[BranchName, str, int]] = [
+        ("panorama", "panorama", PANORAMA),
+        ("bev", "its BEV, north up", BEV),
+    ]
     return Card(
         query=name,
         grade="good" if rank == 1 else "near" if rank <= len(method.top[index]) else "bad",
@@ -184,9 +187,9 @@ def make_card(evaluation: Evaluation, method: Method, index: int, pictures: Pict
         away=distance(metres) if metres is not None else "",
         other_ranks=[f"{method_title(m)} {m.ranks[index] + 1:,}" for m in others],
         images=[
-            QueryImage(view, title, pictures.find(view, name, width, f"{title} of {name}"))
-            for view, title, width in shown
-            if pictures.has(view)
+            QueryImage(branch, title, pictures.find(branch, name, width, f"{title} of {name}"))
+            for branch, title, width in shown
+            if pictures.has(branch)
         ],
         tiles=_tiles(evaluation, method, index, pictures),
     )

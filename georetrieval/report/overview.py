@@ -8,14 +8,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bevgen import ShardError, ShardSet
-from georetrieval.config import DataSettings, Settings
-from georetrieval.data.loading import join
+from bevgen import ShardError
+from georetrieval.config import BRANCHES, BranchName, Settings
+from georetrieval.data.dataset import Dataset
 from georetrieval.errors import DataError
 from georetrieval.report.results import Titled
 from georetrieval.report.training import TITLES
-from georetrieval.retrieval.evaluation import BRANCHES
 from georetrieval.retrieval.metrics import Estimate
+from georetrieval.run import Run
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +81,11 @@ class Overview:
 
 
 def make_overview(
-    run: Path,
-    root: Path,
-    data: DataSettings,
+    run: Run,
+    dataset: Dataset,
     settings: Settings | None,
     titled: Sequence[Titled],
-    hashes: dict[str, str],
+    hashes: dict[BranchName, str],
     lines: Sequence[dict[str, Any]],
 ) -> Overview:
     """Gather the head of the page.
@@ -94,9 +93,9 @@ def make_overview(
     Parameters
     ----------
     run
-        Folder of the run.
-    root, data
-        Where the shards of the training lie.
+        The run.
+    dataset
+        Of the training.
     settings
         Of the run, if known.
     titled
@@ -104,14 +103,14 @@ def make_overview(
     hashes
         Of the run's weights.
     lines
-        Of `georetrieval.training.tracking.read_metrics`.
+        Of `georetrieval.run.Run.read_metrics`.
     """
-    trained = split_ids(root, data, data.train_split)
+    trained = split_ids(dataset, dataset.settings.train_split)
     counts = [
         f"{len(ids):,} queries for {what}"
         for what, ids in (
             ("training", trained),
-            ("validation", split_ids(root, data, data.validation_split)),
+            ("validation", split_ids(dataset, dataset.settings.validation_split)),
         )
         if ids
     ]
@@ -119,14 +118,14 @@ def make_overview(
     if titled:
         first = titled[0].evaluation
         counts.append(f"{len(first.queries):,} for “{titled[0].name}”")
-        if trained and Path(first.data).absolute() == root.absolute():
+        if trained and Path(first.data).absolute() == dataset.root.absolute():
             trained_on = len(set(trained) & set(first.queries))
         hashes = hashes or first.checkpoints
     return Overview(
-        name=run.absolute().name,
+        name=run.folder.absolute().name,
         about=settings.about if settings else "",
         lead=_lead(titled[0]) if titled else None,
-        data=root.absolute().name,
+        data=dataset.root.absolute().name,
         counts=counts,
         trained_on=trained_on,
         networks=_networks(settings) if settings else [],
@@ -177,13 +176,12 @@ def _times(lines: Sequence[dict[str, Any]]) -> Times | None:
     return Times(f"{first.day} {first:%B %Y}", f"{first:%H:%M} to {until} UTC")
 
 
-def split_ids(root: Path, data: DataSettings, split: str) -> list[str]:
+def split_ids(dataset: Dataset, split: str) -> list[str]:
     """Return the ids of a split's queries; none if its files are not to be had."""
-    queries = next((p for v in BRANCHES if (p := root / getattr(data, v)).exists()), None)
-    if queries is None:
-        return []
-    pairs = root / data.pairs if data.pairs is not None else None
     try:
-        return join(ShardSet(queries), ShardSet(root / data.reference), pairs, split).ids
+        for branch in BRANCHES:
+            if dataset.path(branch).exists():
+                return dataset.pairs(branch, split).ids
     except (DataError, ShardError):
-        return []
+        pass
+    return []

@@ -13,25 +13,24 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from pydantic import ValidationError
 
 import georetrieval
-from georetrieval.config import DataSettings, Settings
-from georetrieval.errors import GeoretrievalError
+from georetrieval.config import BranchName, Settings
+from georetrieval.data.dataset import Dataset
+from georetrieval.errors import CheckpointError, GeoretrievalError
 from georetrieval.models.checkpoints import checkpoint_hash
 from georetrieval.report.overview import make_overview
 from georetrieval.report.results import Titled, describe
 from georetrieval.report.training import training_curves
-from georetrieval.retrieval.evaluation import BRANCHES, Evaluation
-from georetrieval.training.tracking import read_metrics
+from georetrieval.retrieval.evaluation import Evaluation
+from georetrieval.run import Run
 
 PAPER = "https://arxiv.org/abs/2408.05475"
 
 
 def write_report(
-    run: Path,
-    root: Path,
-    data: DataSettings,
+    run: Run,
+    dataset: Dataset,
     evaluations: Sequence[Evaluation],
     out: Path,
     *,
@@ -42,11 +41,10 @@ def write_report(
     Parameters
     ----------
     run
-        Folder of the run; its ``settings.json``, ``metrics.jsonl`` and checkpoints are told of
-        as far as they are there.
-    root, data
-        Where the shards of the training lie; pictures are taken from them. An evaluation on
-        other data takes them from the folder that it names, while that exists.
+        Its settings, figures and checkpoints are told of as far as they are there.
+    dataset
+        Of the training; pictures are taken from it. An evaluation on other data takes them from
+        the folder that it names, while that exists.
     evaluations
         The first one is the headline. There may be none.
     out
@@ -62,12 +60,12 @@ def write_report(
     titled = title_evaluations(evaluations, names)
     settings = read_settings(run)
     hashes = run_checkpoints(run)
-    lines = read_metrics(run)
+    lines = run.read_metrics()
     page = environment().get_template("page.html")
     text = page.render(
-        overview=make_overview(run, root, data, settings, titled, hashes, lines),
+        overview=make_overview(run, dataset, settings, titled, hashes, lines),
         training=training_curves(lines, settings),
-        evaluations=[describe(one, root, data, hashes, count=len(titled)) for one in titled],
+        evaluations=[describe(one, dataset, hashes, count=len(titled)) for one in titled],
         settings_text=_settings_text(run),
         paper=PAPER,
         version=georetrieval.__version__,
@@ -116,24 +114,23 @@ def title_evaluations(
     return titled
 
 
-def read_settings(run: Path) -> Settings | None:
+def read_settings(run: Run) -> Settings | None:
     """Read the run's settings; None if there are none that this version understands."""
     try:
-        return Settings.model_validate_json((run / "settings.json").read_text("utf-8"))
-    except (OSError, ValidationError, UnicodeDecodeError):
+        return run.read_settings()
+    except (OSError, CheckpointError):
         return None
 
 
-def run_checkpoints(run: Path) -> dict[str, str]:
+def run_checkpoints(run: Run) -> dict[BranchName, str]:
     """Return the hash of each branch's weights in a run's folder."""
-    paths = {name: run / f"{name}.safetensors" for name in BRANCHES}
-    return {name: checkpoint_hash(path) for name, path in paths.items() if path.exists()}
+    return {name: checkpoint_hash(path) for name, path in run.checkpoints().items()}
 
 
-def _settings_text(run: Path) -> str:
+def _settings_text(run: Run) -> str:
     """Return the run's settings as they stand in its folder, laid out; empty if there are none."""
     try:
-        text = (run / "settings.json").read_text("utf-8", errors="replace")
+        text = run.settings_path.read_text("utf-8", errors="replace")
     except FileNotFoundError:
         return ""
     with suppress(json.JSONDecodeError):

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from georetrieval.config import DataSettings
+from georetrieval.config import BranchName
+from georetrieval.data.dataset import Dataset
 from georetrieval.report.charts import Axis, LineChart, Series, line_chart, share_within
 from georetrieval.report.gallery import (
     Card,
@@ -165,17 +166,15 @@ class Part:
     plan: CityPlan | None = field(repr=False)
 
 
-def describe(
-    one: Titled, root: Path, data: DataSettings, hashes: dict[str, str], *, count: int
-) -> Part:
+def describe(one: Titled, dataset: Dataset, hashes: dict[BranchName, str], *, count: int) -> Part:
     """Gather all that the page says of one evaluation.
 
     Parameters
     ----------
     one
         The evaluation.
-    root, data
-        Where the training's shards lie.
+    dataset
+        Of the training.
     hashes
         Of the run's weights as they are now.
     count
@@ -187,10 +186,11 @@ def describe(
     """
     evaluation, method = one.evaluation, one.method
     searched = Path(evaluation.data)
-    folder = searched if searched.is_dir() else root
+    folder = searched if searched.is_dir() else dataset.root
+    data = dataset.settings
     # An evaluation may have searched other references than the training's, such as map tiles.
     reference = data.model_copy(update={"reference": Path(evaluation.reference)})
-    pictures = Pictures(folder, reference)
+    pictures = Pictures(Dataset(reference, folder))
     rows = max(1, min(12, GALLERY_ROWS // count))
     size = evaluation.gallery
     return Part(
@@ -202,7 +202,7 @@ def describe(
         heading_unknown=evaluation.heading == "unknown",
         fov=evaluation.fov,
         folder=folder.absolute().name,
-        pictures_from="" if folder == searched else str(root),
+        pictures_from="" if folder == searched else str(folder),
         other_weights=any(
             hashes.get(name, value) != value for name, value in evaluation.checkpoints.items()
         ),

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from georetrieval.config import Settings
+from georetrieval.config import BranchName, Settings
 from georetrieval.report.charts import Axis, LineChart, Points, Series, line_chart, smooth, thin
 
-TITLES = {"panorama": "panorama", "bev": "BEV"}
+TITLES: dict[BranchName, str] = {"panorama": "panorama", "bev": "BEV"}
 RECALLS = ("R@1", "R@5", "R@10")
 
 
@@ -22,7 +22,7 @@ def curve(lines: Sequence[dict[str, Any]], branch: str, figure: str) -> list[tup
     Parameters
     ----------
     lines
-        Of `georetrieval.training.tracking.read_metrics`.
+        Of `georetrieval.run.Run.read_metrics`.
     branch, figure
         Which.
 
@@ -56,7 +56,9 @@ class Curve:
 
 def training_curves(lines: Sequence[dict[str, Any]], settings: Settings | None) -> list[Curve]:
     """Place loss and recall of each branch on axes that they share; none without metrics."""
-    losses = {name: points for name in TITLES if (points := curve(lines, name, "loss"))}
+    losses: dict[BranchName, Points] = {
+        name: points for name in TITLES if (points := curve(lines, name, "loss"))
+    }
     if not losses:
         return []
     end = max(points[-1][0] for points in losses.values())
@@ -70,7 +72,9 @@ def training_curves(lines: Sequence[dict[str, Any]], settings: Settings | None) 
     return curves
 
 
-def _loss(name: str, points: Points, x: Axis, top: float, settings: Settings | None) -> Curve:
+def _loss(
+    name: BranchName, points: Points, x: Axis, top: float, settings: Settings | None
+) -> Curve:
     level = None
     branch = settings.branches().get(name) if settings else None
     if branch is not None:
@@ -88,7 +92,7 @@ def _loss(name: str, points: Points, x: Axis, top: float, settings: Settings | N
     return Curve(name, TITLES[name], "loss", said, chart)
 
 
-def _recall(name: str, curves: dict[str, list[tuple[float, float]]], x: Axis) -> Curve:
+def _recall(name: BranchName, curves: dict[str, list[tuple[float, float]]], x: Axis) -> Curve:
     if not any(curves.values()):
         return Curve(name, TITLES[name], "recall", "not evaluated during training", None)
     tones = {"R@1": "line", "R@5": "line second", "R@10": "line third"}

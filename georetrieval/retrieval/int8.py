@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bevgen.projection.compiling import njit
+from bevgen.compiling import njit
 
 QUERIES, REFERENCES = 1024, 2048  # multiplied at once: 8 MB of products
 MANY = 4096  # references from which on it pays

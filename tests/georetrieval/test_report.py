@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from georetrieval.cli import main
+from georetrieval.data.dataset import Dataset
 from georetrieval.errors import GeoretrievalError
 from georetrieval.models.checkpoints import checkpoint_hash
 from georetrieval.report import write_report
@@ -27,6 +28,7 @@ from georetrieval.report.plan import Found, Plan, plan
 from georetrieval.report.results import paired_difference
 from georetrieval.report.training import curve
 from georetrieval.retrieval.evaluation import Evaluation
+from georetrieval.run import Run
 from tests.helpers.paths import DATA
 from tests.helpers.reports import (
     GALLERY,
@@ -108,7 +110,9 @@ class Tree(HTMLParser):
 
 def page_of(reported: Reported, *evaluations: Evaluation, **options) -> Node:
     out = reported.run / "report.html"
-    write_report(reported.run, reported.root, reported.data, evaluations, out, **options)
+    write_report(
+        Run(reported.run), Dataset(reported.data, reported.root), evaluations, out, **options
+    )
     return Tree(out.read_text("utf-8")).root
 
 
@@ -352,8 +356,8 @@ def test_the_plan_counts_hits_and_misses_of_each_method(page: Node):
 
 
 def drawn(city: Plan) -> Node:
-    charts = environment().get_template("charts.html").module
-    return Tree(str(charts.plan(city)).strip()).root
+    charts = environment().from_string("{% import 'charts.html' as c %}{{ c.plan(city) }}")
+    return Tree(charts.render(city=city)).root
 
 
 def circles(drawing: Node) -> list[tuple[float, float]]:
@@ -680,7 +684,7 @@ def test_real_photographs_keep_the_page_small(tmp_path: Path, fresh: Reported):
 def test_a_place_that_cannot_be_written_is_named(fresh: Reported, tmp_path: Path):
     out = tmp_path / "no" / "report.html"
     with pytest.raises(GeoretrievalError, match=r"report\.html could not be written: No such file"):
-        write_report(fresh.run, fresh.root, fresh.data, [], out)
+        write_report(Run(fresh.run), Dataset(fresh.data, fresh.root), [], out)
 
 
 def run_command(*words: object) -> int:
