@@ -19,3 +19,7 @@ class SplitError(DataError):
 
 class CheckpointError(GeoretrievalError):
     """A checkpoint that is missing, damaged, or of another model."""
+
+
+class WriteError(GeoretrievalError, OSError):
+    """A file that could not be written: no space, no permission, no such folder."""

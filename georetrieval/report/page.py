@@ -20,7 +20,8 @@ import georetrieval
 from bevgen import ShardError
 from georetrieval.config import BRANCHES, BranchName, Settings
 from georetrieval.data.dataset import Dataset
-from georetrieval.errors import CheckpointError, DataError, GeoretrievalError
+from georetrieval.errors import CheckpointError, DataError
+from georetrieval.files import written_whole
 from georetrieval.models.checkpoints import checkpoint_hash
 from georetrieval.report.results import Titled, details, results
 from georetrieval.report.training import TITLES, training
@@ -76,13 +77,9 @@ def write_report(
         script=_file("page.js"),
         body="\n".join(sections),
     )
-    part = out.with_name(out.name + ".part")
-    try:
+    with written_whole(out) as part:
         # An id may be the name of a file, and that need not be valid text.
         part.write_text(page, "utf-8", errors="replace")
-        part.replace(out)
-    except OSError as error:
-        raise GeoretrievalError(f"{out} could not be written: {error.strerror or error}") from error
 
 
 def _file(name: str) -> str:

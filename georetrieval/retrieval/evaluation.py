@@ -23,11 +23,13 @@ from bevgen import ShardSet
 from georetrieval.config import BranchName, DataSettings, EncoderSettings
 from georetrieval.data.dataset import Dataset
 from georetrieval.data.loading import Pairs
+from georetrieval.data.positions import distances
 from georetrieval.errors import CheckpointError, DataError, SplitError
+from georetrieval.files import written_whole
 from georetrieval.models.branch import Branch
 from georetrieval.models.checkpoints import checkpoint_hash, digest, load_branch
 from georetrieval.retrieval.embedding import Embeddings, embed_rows
-from georetrieval.retrieval.metrics import Estimate, Ranking, distances, rank_references, summarize
+from georetrieval.retrieval.metrics import Estimate, Ranking, rank_references, summarize
 from georetrieval.run import Run
 from georetrieval.transforms.augment import unknown_headings
 
@@ -136,9 +138,8 @@ class Evaluation:
 
     def save(self, path: Path) -> None:
         """Write JSON."""
-        part = path.with_name(path.name + ".part")
-        part.write_text(json.dumps(asdict(self)), "utf-8")
-        part.replace(path)
+        with written_whole(path) as part:
+            part.write_text(json.dumps(asdict(self)), "utf-8")
 
     @classmethod
     def load(cls, path: Path) -> Evaluation:

@@ -17,8 +17,6 @@ from torch import Tensor
 from georetrieval.errors import DataError
 from georetrieval.retrieval.int8 import QUERIES, Found, Rounded, pays, places, search
 
-EARTH_RADIUS = 6371008.8  # metres, mean
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Ranking:
@@ -229,16 +227,6 @@ def average_precision(
         old = torch.where(r == 0, 1.0, i / r.clamp(min=1))
         result[query] = ((old + (i + 1) / (r + 1)) / 2).mean()
     return result
-
-
-def distances(positions: NDArray[np.float64], found: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Great-circle metres between (n, 2) latitudes and longitudes in degrees; NaN stays NaN."""
-    (lat1, lon1), (lat2, lon2) = np.deg2rad(positions).T, np.deg2rad(found).T
-    half = (
-        np.sin((lat2 - lat1) / 2) ** 2
-        + np.cos(lat1) * np.cos(lat2) * np.sin((lon2 - lon1) / 2) ** 2
-    )
-    return 2 * EARTH_RADIUS * np.arcsin(np.sqrt(np.clip(half, 0, 1)))
 
 
 @dataclass(frozen=True, slots=True)
