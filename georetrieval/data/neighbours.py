@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from georetrieval.config import BranchName, Settings
 from georetrieval.data.dataset import Dataset
-from georetrieval.data.loading import Pairs
+from georetrieval.data.pairs import Pairs
 from georetrieval.data.positions import distances, read_positions
 from georetrieval.errors import DataError
 from georetrieval.files import written_whole

@@ -22,7 +22,7 @@ from torch import Tensor
 from bevgen import ShardSet
 from georetrieval.config import BranchName, DataSettings, EncoderSettings
 from georetrieval.data.dataset import Dataset
-from georetrieval.data.loading import Pairs
+from georetrieval.data.pairs import Pairs
 from georetrieval.data.positions import distances
 from georetrieval.errors import CheckpointError, DataError, SplitError
 from georetrieval.files import written_whole

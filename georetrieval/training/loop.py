@@ -22,8 +22,9 @@ from torch import Tensor, nn
 
 from georetrieval.config import BranchName, OptimSettings, Settings
 from georetrieval.data.dataset import Dataset
-from georetrieval.data.loading import Batch, PairReader, Pairs
+from georetrieval.data.loading import Batch, PairReader
 from georetrieval.data.neighbours import largest_pool, near_on_map
+from georetrieval.data.pairs import Pairs
 from georetrieval.errors import CheckpointError, DataError, SettingsError
 from georetrieval.models.checkpoints import save_branch
 from georetrieval.retrieval.embedding import embed_rows

@@ -10,7 +10,7 @@ import torch
 
 from georetrieval.config import BranchName, BranchSettings, Settings
 from georetrieval.data.dataset import Dataset
-from georetrieval.data.loading import Pairs
+from georetrieval.data.pairs import Pairs
 from georetrieval.models.checkpoints import digest
 from georetrieval.run import Run
 from georetrieval.training.checks import check_batches, check_turns

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from bevgen import ShardSet
 from georetrieval.config import Settings
 from georetrieval.data.dataset import Dataset
-from georetrieval.data.loading import Batch, PairReader, _ahead
+from georetrieval.data.loading import Batch, PairReader, read_ahead
 from georetrieval.run import Run
 from georetrieval.training.processes import Processes
 from tests.benchmarks.frame import Contest, Row, Setup, Way
@@ -83,7 +83,7 @@ def prepare(setup: Setup) -> Mapping[str, Way]:
         "fed from shards": Way(lambda: step_through(reader.read(batches)), images),
         "fed from device memory": Way(lambda: step_through(iter(kept * steps)), images),
         "fed from JPEG files": Way(
-            lambda: step_through(_ahead(lambda b: decoded(files, b, side), batches, threads)),
+            lambda: step_through(read_ahead(lambda b: decoded(files, b, side), batches, threads)),
             images,
         ),
     }
