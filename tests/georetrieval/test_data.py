@@ -178,7 +178,7 @@ def test_a_split_that_is_not_there(tmp_path, queries, references):
 
 
 def test_ids_that_never_meet_are_shown(tmp_path, queries, references):
-    with pytest.raises(DataError, match="like 'q0' and .* like 'r0'"):
+    with pytest.raises(DataError, match=r"like 'q0' and .* like 'r0'"):
         join(queries, references, None, None)
 
 
