@@ -20,6 +20,14 @@ if TYPE_CHECKING:
     from bevgen.calibration import Calibration, calibrate, find_heading, find_pairs, load_view
     from bevgen.conversion.products import BevSettings, ImageSettings
     from bevgen.conversion.run import Report, convert
+    from bevgen.ground import (
+        GroundPoints,
+        LocalPlane,
+        Uncertainty,
+        ground_from_angles,
+        ground_position,
+        panorama_position,
+    )
     from bevgen.shards import ShardSet, merge, verify
 
 __all__ = [
@@ -28,8 +36,10 @@ __all__ = [
     "BevSettings",
     "BevgenError",
     "Calibration",
+    "GroundPoints",
     "ImageSettings",
     "InputError",
+    "LocalPlane",
     "Pair",
     "PanoramaError",
     "PanoramaView",
@@ -41,12 +51,16 @@ __all__ = [
     "Report",
     "ShardError",
     "ShardSet",
+    "Uncertainty",
     "calibrate",
     "convert",
     "find_heading",
     "find_pairs",
+    "ground_from_angles",
+    "ground_position",
     "load_view",
     "merge",
+    "panorama_position",
     "project",
     "read_pairs",
     "read_poses",
@@ -66,6 +80,14 @@ _LATER = {
     ),
     "bevgen.conversion.run": ("Report", "convert"),
     "bevgen.conversion.products": ("BevSettings", "ImageSettings"),
+    "bevgen.ground": (
+        "GroundPoints",
+        "LocalPlane",
+        "Uncertainty",
+        "ground_from_angles",
+        "ground_position",
+        "panorama_position",
+    ),
     "bevgen.shards": ("ShardSet", "merge", "verify"),
 }
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from georetrieval.config import BranchName, BranchSettings, Settings, Size
 from georetrieval.errors import SettingsError
 from georetrieval.models.encoder import Encoder, check_size
-from georetrieval.transforms.augment import visible_columns
+from georetrieval.transforms.orientation import visible_columns
 
 VIEWS = ("query", "reference")
 

@@ -37,7 +37,9 @@ from georetrieval.training.sampling import plan_batches, similarity_neighbours
 from georetrieval.training.setup import Setup
 from georetrieval.training.state import State
 from georetrieval.training.tracking import Tracker, Watcher
-from georetrieval.transforms.augment import augment_pairs, to_network, turn, unknown_headings
+from georetrieval.transforms.augment import augment_pairs
+from georetrieval.transforms.network_input import to_network
+from georetrieval.transforms.orientation import rotate, unknown_headings
 
 SAVE_SECONDS = 600.0  # what a crash within a long epoch costs at most
 
@@ -241,7 +243,7 @@ def augmented(setup: Setup, batch: Batch, generator: torch.Generator) -> tuple[T
     query = to_network(batch.query, encoder.query_size, device)
     reference = to_network(batch.reference, encoder.reference_size, device)
     if data.heading == "unknown":
-        query = turn(query, torch.rand(len(query), generator=generator) * 360, setup.name)
+        query = rotate(query, torch.rand(len(query), generator=generator) * 360, setup.name)
     query, reference = augment_pairs(
         query, reference, setup.name, setup.branch.augment, generator, fov=data.fov
     )
