@@ -261,6 +261,16 @@ def latitude_longitude(district: str, x: float, y: float) -> tuple[float, float]
     return ORIGIN[0] + y / per_latitude, ORIGIN[1] + east / per_longitude
 
 
+def local_metres(
+    district: str, latitude: NDArray[np.float64], longitude: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Metres east and north of a district's centre: what `latitude_longitude` undoes."""
+    per_latitude, per_longitude = metres_per_degree()
+    east = (longitude - ORIGIN[1]) * per_longitude
+    north = (latitude - ORIGIN[0]) * per_latitude
+    return east - DISTRICTS_APART * list(DISTRICTS).index(district), north
+
+
 def metres_per_degree() -> tuple[float, float]:
     """Metres per degree of latitude and of longitude at ORIGIN, on the WGS84 ellipsoid."""
     radius, flattening = 6378137.0, 1 / 298.257223563
