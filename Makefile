@@ -18,8 +18,9 @@ BIN := .venv/bin
 demo: .venv/demo
 	$(BIN)/python -m pipelines.demo
 
+# On all cores: each worker takes a run of neighbouring tests, and helps the others at the end.
 test: .venv/dev
-	$(BIN)/python -m pytest -m "not extern and not faults"
+	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal -m "not extern and not faults"
 
 # Every row of docs/benchmarks.md, against its peers; also rewrites that page's tables.
 bench: .venv/dev
