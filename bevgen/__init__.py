@@ -16,8 +16,10 @@ from bevgen.projection.network_input import to_chw
 
 if TYPE_CHECKING:
     from bevgen.calibration import Calibration, calibrate, find_heading, find_pairs, load_view
-    from bevgen.conversion.products import BevSettings, ImageSettings
+    from bevgen.conversion.products import BevSettings, ImageSettings, settings_from_json
     from bevgen.conversion.run import Report, convert
+    from bevgen.images.metadata import PanoramaInfo, info_from_name
+    from bevgen.images.panorama import find_images, read_image
     from bevgen.shards import ShardSet, merge, verify
 
 __version__ = "0.1.0"
@@ -31,6 +33,7 @@ __all__ = [
     "ImageSettings",
     "InputError",
     "PanoramaError",
+    "PanoramaInfo",
     "PanoramaView",
     "Pose",
     "Preset",
@@ -42,10 +45,14 @@ __all__ = [
     "calibrate",
     "convert",
     "find_heading",
+    "find_images",
     "find_pairs",
+    "info_from_name",
     "load_view",
     "merge",
     "project",
+    "read_image",
+    "settings_from_json",
     "to_chw",
     "verify",
 ]
@@ -59,7 +66,9 @@ _LATER = {
         "load_view",
     ),
     "bevgen.conversion.run": ("Report", "convert"),
-    "bevgen.conversion.products": ("BevSettings", "ImageSettings"),
+    "bevgen.conversion.products": ("BevSettings", "ImageSettings", "settings_from_json"),
+    "bevgen.images.metadata": ("PanoramaInfo", "info_from_name"),
+    "bevgen.images.panorama": ("find_images", "read_image"),
     "bevgen.shards": ("ShardSet", "merge", "verify"),
 }
 

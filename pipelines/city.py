@@ -126,9 +126,7 @@ def main(
             if rasters:
                 from pipelines.citymaker.raster import make_rasters
 
-                maps = make_rasters(
-                    out, settings, rasters, formats, workers=workers, progress=show
-                )
+                maps = make_rasters(out, settings, rasters, formats, workers=workers, progress=show)
     except BevgenError as error:
         console.quiet = False
         console.print(f"error: {error}", highlight=False, soft_wrap=True, markup=False)

@@ -5,7 +5,7 @@ inside the best tiles, and a `Confidence` says how likely the answer is right.
 """
 
 from georetrieval.localization.heading import HeadingSearch
-from georetrieval.localization.locate import Locator
+from georetrieval.localization.locate import Locator, Prior
 from georetrieval.localization.location import (
     Alignment,
     Candidate,
@@ -25,6 +25,7 @@ __all__ = [
     "Location",
     "Locator",
     "Photo",
+    "Prior",
     "QueryViews",
     "Verdict",
     "open_photo",

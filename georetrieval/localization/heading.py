@@ -48,10 +48,11 @@ class HeadingSearch:
         self, scores: NDArray[np.float32], branch_scores: dict[str, NDArray[np.float32]]
     ) -> NDArray[np.int64]:
         """Choose the rotation (K,) of each candidate from scores (R, K)."""
-        if self.weights is None:
-            return scores.argmax(axis=0)
-        chosen = [w * branch_scores[n] for n, w in self.weights.items() if n in branch_scores]
-        return (sum(chosen) if chosen else scores).argmax(axis=0)
+        shares = {n: w for n, w in (self.weights or {}).items() if n in branch_scores}
+        if shares:
+            parts = [weight * branch_scores[name] for name, weight in shares.items()]
+            scores = np.sum(parts, axis=0)
+        return scores.argmax(axis=0)
 
 
 def refine(headings: NDArray[np.float64], scores: NDArray[np.float32], best: int) -> float:

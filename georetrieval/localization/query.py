@@ -1,4 +1,4 @@
-"""A photo as the networks see it: its BEV and its panorama, drawn as for training, at any heading."""
+"""A photo as the networks see it: BEV and panorama, drawn as for training, at any heading."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from bevgen import (
 from georetrieval.config import EncoderSettings
 from georetrieval.errors import IndexFileError
 from georetrieval.models.branch import Encoder
-from georetrieval.retrieval.embedding import fuse
+from georetrieval.retrieval.evaluation import fuse
 from georetrieval.retrieval.index import ModelKey
 from georetrieval.transforms.augment import to_network, turn
 
@@ -149,7 +149,7 @@ class QueryViews:
                 continue
             own = replace(photo.own, heading=float(headings[0]))
             image = settings.picture(photo.pixels, own, photo.file).image
-            one = to_network(torch.from_numpy(np.ascontiguousarray(image))[None], size, self.device)
+            one = to_network(torch.from_numpy(image[None].copy()), size, self.device)
             more = np.asarray(headings - headings[0]) if self.key.north_up else 0 * headings
             angles = -torch.from_numpy(more).float()
             drawn[name] = turn(one.expand(len(headings), -1, -1, -1), angles, "panorama")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -262,8 +263,8 @@ def latitude_longitude(district: str, x: float, y: float) -> tuple[float, float]
 
 
 def local_metres(
-    district: str, latitude: NDArray[np.float64], longitude: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    district: str, latitude: NDArray[Any], longitude: NDArray[Any]
+) -> tuple[NDArray[Any], NDArray[Any]]:
     """Metres east and north of a district's centre: what `latitude_longitude` undoes."""
     per_latitude, per_longitude = metres_per_degree()
     east = (longitude - ORIGIN[1]) * per_longitude

@@ -28,7 +28,7 @@ from rasterio.windows import Window
 
 from bevgen.errors import InputError
 from pipelines.citymaker.dataset import Artist, District, Settings, available_cores, plan, prepare
-from pipelines.citymaker.places import local_metres, latitude_longitude
+from pipelines.citymaker.places import latitude_longitude, local_metres
 from pipelines.citymaker.render import picture
 from pipelines.citymaker.styles import satellite_light
 
@@ -109,7 +109,9 @@ def extent(district: District, settings: Settings) -> tuple[float, float]:
     return tuple(side + settings.reach + 10.0 for side in district.half)  # pyright: ignore
 
 
-def draw(artist: Artist, half: tuple[float, float], shape: tuple[int, int], metres: Metres) -> Pixels:
+def draw(
+    artist: Artist, half: tuple[float, float], shape: tuple[int, int], metres: Metres
+) -> Pixels:
     """Draw a block, (H, W, 4) uint8; alpha is 0 outside of the district.
 
     ``metres`` takes rows and columns with pixel corners at integers to metres east and north of
@@ -157,7 +159,8 @@ def _corners(
 ) -> NDArray[np.float64]:
     """Metres in the district of a block's corners, (2, 2, 2) by row and column."""
     lon, lat = to_degrees.transform([left, right, left, right], [top, top, bottom, bottom])
-    return np.stack(local_metres(name, np.array(lat), np.array(lon)), axis=-1).reshape(2, 2, 2)
+    x, y = local_metres(name, np.array(lat, np.float64), np.array(lon, np.float64))
+    return np.stack([x, y], axis=-1).reshape(2, 2, 2)
 
 
 def _outline(district: District, half: tuple[float, float]) -> tuple[list[float], list[float]]:
@@ -193,7 +196,12 @@ def _write_geotiff(
         west, north = left + window.col_off * pixel, top - window.row_off * pixel
         shape = (int(window.height), int(window.width))
         corners = _corners(
-            district.name, to_degrees, west, north, west + shape[1] * pixel, north - shape[0] * pixel
+            district.name,
+            to_degrees,
+            west,
+            north,
+            west + shape[1] * pixel,
+            north - shape[0] * pixel,
         )
         return draw(artist, half, shape, _bilinear(corners, shape))
 
@@ -203,10 +211,13 @@ def _write_geotiff(
         rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True),
         rasterio.open(
             part, "w", driver="GTiff", width=width, height=height, count=3, dtype="uint8",
-            crs=crs.to_wkt(), transform=from_origin(left, top, pixel, pixel), predictor=2, **options,
+            crs=crs.to_wkt(), transform=from_origin(left, top, pixel, pixel), predictor=2,
+            **options,
         ) as file,
     ):  # fmt: skip
-        for done, (window, pixels) in enumerate(zip(windows, pool.map(block, windows), strict=True)):
+        for done, (window, pixels) in enumerate(
+            zip(windows, pool.map(block, windows), strict=True)
+        ):
             progress(done, len(windows), path.name)
             file.write(np.moveaxis(pixels[..., :3], 2, 0), window=window)
             file.write_mask(pixels[..., 3] > 0, window=window)

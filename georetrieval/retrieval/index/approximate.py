@@ -99,9 +99,7 @@ def build_approximate(
     pieces = next(n for n in (128, 64, 32, 16, 8, 4, 2, 1) if dimension % n == 0)
     bits = 8 if len(sample) >= 39 * 256 else 4
     quantizer = faiss.IndexFlatIP(dimension)
-    index = faiss.IndexIVFPQ(
-        quantizer, dimension, cells, pieces, bits, faiss.METRIC_INNER_PRODUCT
-    )
+    index = faiss.IndexIVFPQ(quantizer, dimension, cells, pieces, bits, faiss.METRIC_INNER_PRODUCT)
     index.cp.niter = 8
     index.train(sample)
     done = 0

@@ -14,12 +14,13 @@ import numpy as np
 import torch
 
 from bevgen import ShardSet
-from georetrieval.config import BRANCHES, EncoderSettings
+from georetrieval.config import BRANCHES, BranchName, EncoderSettings
 from georetrieval.data.dataset import Dataset
 from georetrieval.errors import CheckpointError, DataError, IndexFileError, SettingsError
 from georetrieval.models.branch import Encoder
 from georetrieval.models.checkpoints import checkpoint_hash, load_branch
-from georetrieval.retrieval.embedding import embed_rows, fuse
+from georetrieval.retrieval.embedding import embed_rows
+from georetrieval.retrieval.evaluation import fuse
 from georetrieval.retrieval.index.approximate import build_approximate
 from georetrieval.retrieval.index.exact import encode
 from georetrieval.retrieval.index.files import (
@@ -53,7 +54,7 @@ EXACT_ROWS = 1_000_000
 PART_FILE = "part.json"
 
 Progress = Callable[[str, int, int], None]
-Encoders = dict[str, tuple[Encoder, EncoderSettings]]
+Encoders = dict[BranchName, tuple[Encoder, EncoderSettings]]
 
 
 def build_index(
@@ -169,9 +170,7 @@ def remove_tiles(out: Path | str, ids: Collection[str]) -> Index:
     crc = write_array(part, removed)
     part.replace(index.folder / REMOVED)
     checksums = {**index.header.checksums, REMOVED: crc}
-    write_header(
-        index.folder, replace(index.header, removed=len(removed), checksums=checksums)
-    )
+    write_header(index.folder, replace(index.header, removed=len(removed), checksums=checksums))
     return Index(out)
 
 
@@ -202,11 +201,11 @@ def _load_model(run: Run, weight: float, out: Path) -> tuple[ModelKey, Encoders]
         raise CheckpointError(f"{run} holds no checkpoints: train first, or name another --run")
     if not 0 <= weight <= 1:
         raise SettingsError(f"the panorama's weight is 0 to 1, not {weight:g}")
+    order: list[BranchName] = [name for name in BRANCHES if name in paths]
     encoders: Encoders = {}
-    for name, path in paths.items():
-        branch, settings, _ = load_branch(path)
+    for name in order:
+        branch, settings, _ = load_branch(paths[name])
         encoders[name] = (branch.encoder, settings)
-    order = [name for name in BRANCHES if name in paths]
     data = Dataset(run.read_settings().data)
     queries: dict[str, dict[str, Any]] = {}
     north_up = True
@@ -222,14 +221,20 @@ def _load_model(run: Run, weight: float, out: Path) -> tuple[ModelKey, Encoders]
     return (
         ModelKey(
             checkpoints={name: checkpoint_hash(paths[name]) for name in order},
-            dimensions={name: encoders[name][0].dimension for name in order},
+            dimensions={name: _dimension(*encoders[name]) for name in order},
             weight=weight if len(order) == 2 else float(order[0] == "panorama"),
             run=os.path.relpath(run.folder.absolute(), out.absolute()),
             queries=queries,
             north_up=north_up,
         ),
-        {name: encoders[name] for name in order},
+        encoders,
     )
+
+
+@torch.no_grad()
+def _dimension(encoder: Encoder, settings: EncoderSettings) -> int:
+    """Return how many numbers an encoder makes of an image."""
+    return encoder.eval()(torch.zeros(1, 3, *(settings.reference_size or (64, 64)))).shape[1]
 
 
 def _references(path: Path) -> ShardSet:

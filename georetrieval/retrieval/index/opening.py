@@ -73,9 +73,7 @@ class Index:
         self.blocks = [block for block, _, _ in parts]
         self.ids: list[str] = [name for _, ids, _ in parts for name in ids]
         self.positions: NDArray[np.float64] = (
-            np.concatenate([positions for _, _, positions in parts])
-            if parts
-            else np.empty((0, 2))
+            np.concatenate([positions for _, _, positions in parts]) if parts else np.empty((0, 2))
         )
         self.kept: NDArray[np.bool_] = np.ones(len(self.ids), bool)
         if self.header.removed:
@@ -131,17 +129,30 @@ class Index:
         if exact or not covered or among is not None or self.approximate is None:
             mask = None if kept.all() else kept
             return Nearest(*nearest(queries, self.blocks, top, among=mask, threads=threads))
+        return self._roughly(self.approximate, queries, top, kept, covered, threads)
+
+    def _roughly(
+        self,
+        approximate: Approximate,
+        queries: Floats,
+        top: int,
+        kept: NDArray[np.bool_],
+        covered: int,
+        threads: int,
+    ) -> Nearest:
+        """Rank the short list exactly, together with the best of the tiles added since."""
         added = self.blocks[self.header.approximate :]
-        rows, scores = nearest(
-            queries, added, top, among=kept[covered:], threads=threads
-        ) if added else (np.empty((len(queries), 0), np.int64), np.empty((len(queries), 0), np.float32))
+        rows, scores = np.empty((len(queries), 0), np.int64), np.empty((len(queries), 0))
+        if added:
+            mask = kept[covered:]
+            rows, scores = nearest(queries, added, top, among=mask, threads=threads)
         found = Nearest(
             np.full((len(queries), top), -1, np.int64),
             np.full((len(queries), top), -np.inf, np.float32),
         )
-        short = self.approximate.search(queries, max(SHORT_LIST, 4 * top))
+        short = approximate.search(queries, max(SHORT_LIST, 4 * top))
         for k, names in enumerate(short):
-            names = np.sort(names[(names >= 0) & kept[names]])
+            names = np.sort(names[(names >= 0) & (names < covered) & kept[names]])
             every = np.concatenate([names, rows[k] + covered])
             values = np.concatenate([gather(self.blocks, names) @ queries[k], scores[k]])
             order = np.lexsort((every, -values))[:top]
