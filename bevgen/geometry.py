@@ -2,13 +2,14 @@
 
 World: x east, y north, z up, in metres; the camera stands ``height`` metres above flat ground at
 x = y = 0. Camera axes: right, forward, up. Pixel centres lie at half-integers. This NumPy float64
-mapping is the reference; `bevgen.projection.kernels` computes the same thing fast.
+mapping is the reference; `bevgen.projection.planning` computes the same thing fast.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from numbers import Integral, Real
 from typing import Any
 
@@ -240,3 +241,39 @@ def ep_bev_pixels(
     column = azimuth / (2 * np.pi) * view.width
     row = zenith_angle / np.pi * view.height
     return column, row, (column <= view.width - 1) & (row <= view.height - 1)
+
+
+@lru_cache(maxsize=64)
+def needed_rows(grid: BevGrid, view: PanoramaView, pose: Pose) -> tuple[int, int]:
+    """Rows of the panorama that a projection reads: the first, and the one after the last.
+
+    With whatever options: neighbours and the half pixel of ``compat`` are among them.
+
+    Notes
+    -----
+    The grid's outline is seen as four arcs of great circles. Elevation (in the camera's frame) has
+    its extremes over the grid at a corner, where it stands still along an arc, or straight up or
+    down.
+    """
+    # Anti-aliasing reaches beyond a pixel's own square, as far as its corners if turned.
+    half = grid.extent / 2 + 0.25 * grid.resolution
+    up = pose.world_from_camera()[:, 2]
+    corners = np.array([(-half, -half), (half, -half), (half, half), (-half, half)])
+    start = np.column_stack([corners, np.full(4, -pose.height)])
+    along = np.roll(start, -1, axis=0) - start
+    # Where on start + t along is the derivative of up . ray / |ray| zero?
+    a, b = start @ up, along @ up
+    aa, ab, bb = ((u * v).sum(axis=1) for u, v in ((start, start), (start, along), (along, along)))
+    slope = b * ab - a * bb
+    t = np.clip(np.divide(a * ab - b * aa, slope, out=np.zeros(4), where=slope != 0), 0, 1)
+    rays = np.concatenate([start, start + t[:, None] * along])
+    sines = rays @ up / np.linalg.norm(rays, axis=1)
+    highest, lowest = np.degrees(np.arcsin(np.clip([sines.max(), sines.min()], -1, 1)))
+    straight = up * (-pose.height / up[2]) if up[2] else np.full(3, np.inf)
+    if np.abs(straight[:2]).max() <= half:  # the camera's axis meets the grid
+        highest, lowest = (90.0, lowest) if up[2] < 0 else (highest, -90.0)
+    top, bottom = view.vertical_fov
+    rows = [(top - elevation) / (top - bottom) * view.height for elevation in (highest, lowest)]
+    margin = 2  # a neighbour, and the half pixel of compat
+    first, last = int(rows[0]) - margin, int(rows[1]) + 1 + margin
+    return min(max(first, 0), view.height), min(max(last, 0), view.height)

@@ -1,4 +1,4 @@
-"""From panorama pixels to BEV pixels: check the input, plan the lookup once, apply it.
+"""From panorama pixels to BEV pixels: check the input once, choose the backend once.
 
 Numba is imported by the first projection, not by the import of this module.
 """
@@ -6,87 +6,21 @@ Numba is imported by the first projection, not by the import of this module.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from bevgen.errors import BevgenError, DeviceError, InputError
-from bevgen.geometry import FULL_SPHERE, BevGrid, PanoramaView, Pose, ep_bev_pixels
+from bevgen.errors import InputError
+from bevgen.geometry import FULL_SPHERE, BevGrid, PanoramaView, Pose
+from bevgen.projection.arrays import as_batch, device_result, host_result, is_on_device
+from bevgen.projection.backends import cuda_backend, host_backend
+from bevgen.projection.lookup import Lookup
 from bevgen.projection.network_input import mean_and_std
 
 Compat = Literal["ep-bev"]
 Device = Literal["auto", "cpu", "cuda"]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Lookup:
-    """Where on the panorama every BEV pixel looks; see `bevgen.projection.kernels` for the layout.
-
-    Attributes
-    ----------
-    view
-        The panorama it reads.
-    columns, rows : (size * size,) int32
-    averaged : (pixels,) int32
-    first : (pixels + 1,) int32
-    sample_columns, sample_rows : (samples,) int32
-    valid : (size, size) bool
-        What the panorama shows.
-    """
-
-    view: PanoramaView
-    columns: NDArray[np.int32]
-    rows: NDArray[np.int32]
-    averaged: NDArray[np.int32]
-    first: NDArray[np.int32]
-    sample_columns: NDArray[np.int32]
-    sample_rows: NDArray[np.int32]
-    valid: NDArray[np.bool_]
-
-
-def plan_lookup(
-    grid: BevGrid, view: PanoramaView, pose: Pose, antialias: bool, compat: Compat | None
-) -> Lookup:
-    """Compute the lookup of one grid, view and pose."""
-    from bevgen.projection import kernels
-
-    none = np.empty(0, np.int32)
-    samples = none, np.zeros(1, np.int32), none, none
-    if compat == "ep-bev":
-        column, row, valid = ep_bev_pixels(grid, view, pose.height)
-        columns, rows = (
-            np.floor(np.where(valid, a, 0) * kernels.SUBPIXEL + 0.5).astype(np.int32).ravel()
-            for a in (column, row)
-        )
-        rows[~valid.ravel()] = kernels.HIDDEN
-        return Lookup(view, columns, rows, *samples, valid)
-    axes: list[float] = pose.world_from_camera().T.ravel().tolist()
-    camera = kernels.Camera._make([*axes, float(pose.height)])
-    (top, bottom), (left, right) = np.deg2rad(view.vertical_fov), np.deg2rad(view.horizontal_fov)
-    lens = kernels.Lens(
-        width=view.width,
-        height=view.height,
-        left=float(left),
-        right=float(right),
-        top=float(top),
-        bottom=float(bottom),
-        columns_per_radian=float(view.width / (right - left)),
-        rows_per_radian=float(view.height / (top - bottom)),
-        wraps=view.wraps,
-    )
-    resolution = float(grid.resolution)
-    columns, rows = kernels.plan_points(grid.size, resolution, camera, lens)
-    if antialias:
-        samples = kernels.plan_samples(grid.size, resolution, camera, lens, columns, rows)
-    valid = (rows != kernels.HIDDEN).reshape(grid.size, grid.size)
-    return Lookup(view, columns, rows, *samples, valid)
-
-
-# About 3 MB each at 512 pixels, 0.2 GB at 4096: of large ones the last alone is kept.
-_recent, _last = lru_cache(maxsize=8)(plan_lookup), lru_cache(maxsize=1)(plan_lookup)
 
 
 def project_view(
@@ -127,95 +61,25 @@ def project_view(
     DeviceError
         If the GPU fails.
     """
-    from bevgen.projection import kernels
-
-    lookup, shift = lookup_and_shift(grid, view, pose, antialias, compat)
     bev = (
         np.empty((grid.size, grid.size, panorama.shape[2]), panorama.dtype) if out is None else out
     )
-    if device == "cuda":
-        from bevgen.projection import cuda
-
-        flat = bev.reshape(1, -1, bev.shape[2])
-        try:
-            cuda.draw_from_host(panorama[None], iter([(lookup, shift)]), view.wraps, flat)
-        except BevgenError:
-            raise
-        except Exception as error:  # whatever driver and compiler raise
-            why = " ".join(str(error).split()) or type(error).__name__
-            raise DeviceError(
-                f"the GPU failed ({why}): use the device cpu, or try again"
-            ) from error
-        return bev, lookup.valid
-    panorama = panorama.view()
-    panorama.flags.writeable = False  # one compiled kernel for read-only and writable arrays
-    apply = kernels.apply_to_bytes if panorama.dtype == np.uint8 else kernels.apply_to_floats
-    apply(
-        panorama,
-        lookup.columns,
-        lookup.rows,
-        lookup.averaged,
-        lookup.first,
-        lookup.sample_columns,
-        lookup.sample_rows,
-        shift,
-        view.wraps,
-        bev.reshape(-1, bev.shape[2]),
-    )
+    lookup, shift = _planned(grid, view, pose, antialias, compat)
+    flat = bev.reshape(1, grid.size**2, panorama.shape[2])
+    host_backend(device).sample_from_host(panorama[None], iter([(lookup, shift)]), view.wraps, flat)
     return bev, lookup.valid
 
 
-def lookup_and_shift(
+def _planned(
     grid: BevGrid, view: PanoramaView, pose: Pose, antialias: bool, compat: Compat | None
 ) -> tuple[Lookup, int]:
-    """Lookup, and the columns to add: without tilt, a heading is a mere shift of the panorama."""
-    from bevgen.projection.kernels import SUBPIXEL
+    """Return the lookup, and the columns to add to it."""
+    from bevgen.projection.planning import plan_shifted
 
-    plan = _recent if grid.size <= 1024 else _last
     if compat is not None:
         check_compat(compat, view, pose)
-        return plan(grid, view, pose, False, compat), 0
-    if view.wraps and pose.pitch == 0 and pose.roll == 0:
-        lookup = plan(grid, view, replace(pose, heading=0.0), antialias, None)
-        turn = view.width * SUBPIXEL
-        return lookup, round(-pose.heading / 360 * turn) % turn
-    return plan(grid, view, pose, antialias, None), 0
-
-
-@lru_cache(maxsize=64)
-def needed_rows(grid: BevGrid, view: PanoramaView, pose: Pose) -> tuple[int, int]:
-    """Rows of the panorama that a projection reads: the first, and the one after the last.
-
-    With whatever options: neighbours and the half pixel of ``compat`` are among them.
-
-    Notes
-    -----
-    The grid's outline is seen as four arcs of great circles. Elevation (in the camera's frame) has
-    its extremes over the grid at a corner, where it stands still along an arc, or straight up or
-    down.
-    """
-    # Anti-aliasing reaches beyond a pixel's own square, as far as its corners if turned.
-    half = grid.extent / 2 + 0.25 * grid.resolution
-    up = pose.world_from_camera()[:, 2]
-    corners = np.array([(-half, -half), (half, -half), (half, half), (-half, half)])
-    start = np.column_stack([corners, np.full(4, -pose.height)])
-    along = np.roll(start, -1, axis=0) - start
-    # Where on start + t along is the derivative of up . ray / |ray| zero?
-    a, b = start @ up, along @ up
-    aa, ab, bb = ((u * v).sum(axis=1) for u, v in ((start, start), (start, along), (along, along)))
-    slope = b * ab - a * bb
-    t = np.clip(np.divide(a * ab - b * aa, slope, out=np.zeros(4), where=slope != 0), 0, 1)
-    rays = np.concatenate([start, start + t[:, None] * along])
-    sines = rays @ up / np.linalg.norm(rays, axis=1)
-    highest, lowest = np.degrees(np.arcsin(np.clip([sines.max(), sines.min()], -1, 1)))
-    straight = up * (-pose.height / up[2]) if up[2] else np.full(3, np.inf)
-    if np.abs(straight[:2]).max() <= half:  # the camera's axis meets the grid
-        highest, lowest = (90.0, lowest) if up[2] < 0 else (highest, -90.0)
-    top, bottom = view.vertical_fov
-    rows = [(top - elevation) / (top - bottom) * view.height for elevation in (highest, lowest)]
-    margin = 2  # a neighbour, and the half pixel of compat
-    first, last = int(rows[0]) - margin, int(rows[1]) + 1 + margin
-    return min(max(first, 0), view.height), min(max(last, 0), view.height)
+        antialias = False
+    return plan_shifted(grid, view, pose, antialias, compat is not None)
 
 
 def check_compat(compat: str, view: PanoramaView, pose: Pose) -> None:
@@ -318,15 +182,15 @@ class Projector:
         InputError
             If shape, dtype or a pose cannot be used.
         """
-        images, shape = _as_batch(self._placed(panorama), self.size)
+        images, shape = as_batch(self._placed(panorama), self.size)
         poses = self._poses(len(images), height, heading, pitch, roll)
         if isinstance(images, np.ndarray):
-            out = target = _host_result(out, shape, images.dtype)
-            draw = self._draw_on_host
+            out = target = host_result(out, shape, images.dtype)
+            sample = self._sample_from_host
         else:
-            target, draw = _device_result(out, shape, images.dtype), self._draw_on_device
+            target, sample = device_result(out, shape, images.dtype), self._sample_on_device
             out = target if out is None else out
-        valids = draw(images, poses, target.reshape(len(images), self.size**2, images.shape[3]))
+        valids = sample(images, poses, target.reshape(len(images), self.size**2, images.shape[3]))
         if not return_valid:
             return out
         return out, np.stack(valids) if len(shape) == 4 else valids[0].copy()
@@ -370,9 +234,7 @@ class Projector:
         InputError
             If the array is not on a device, or shape, dtype or a pose cannot be used.
         """
-        from bevgen.projection import cuda
-
-        images, shape = _as_batch(self._placed(panorama), self.size)
+        images, shape = as_batch(self._placed(panorama), self.size)
         floats = (np.float16, np.float32)
         if isinstance(images, np.ndarray) or len(shape) != 4 or np.dtype(dtype) not in floats:
             raise InputError(
@@ -380,56 +242,39 @@ class Projector:
                 " on the CPU use bevgen.to_chw"
             )
         n, channels = len(images), images.shape[3]
-        target = _device_result(out, (n, channels, self.size, self.size), np.dtype(dtype))
+        target = device_result(out, (n, channels, self.size, self.size), np.dtype(dtype))
         poses = self._poses(n, height, heading, pitch, roll)
-        ink = cuda.network_ink(*mean_and_std(channels, mean, std))
-        self._draw_on_device(images, poses, target.reshape(n, channels, self.size**2), ink)
+        storage = cuda_backend().network_storage(*mean_and_std(channels, mean, std))
+        self._sample_on_device(images, poses, target.reshape(n, channels, self.size**2), storage)
         return target if out is None else out
 
     def _placed(self, panorama: Any) -> Any:
         """Return an array of the host as NumPy's, one of the device as Numba's."""
-        if not (hasattr(panorama, "__cuda_array_interface__") or _is_numba_cuda(panorama)):
+        if not is_on_device(panorama):
             return np.asarray(panorama)
         if self.device == "cpu":
             raise InputError("the panorama is on a GPU: copy it to the host, or use device cuda")
-        from bevgen.projection import cuda
+        return cuda_backend().as_device_array(panorama)
 
-        return cuda.as_device_array(panorama)
-
-    def _draw_on_host(
+    def _sample_from_host(
         self, images: NDArray[Any], poses: Iterable[Pose], bevs: NDArray[Any]
     ) -> list[NDArray[np.bool_]]:
-        """Draw panoramas of the host, by the CPU or by way of the GPU; returns the masks."""
-        view = PanoramaView(images.shape[1], images.shape[2], self.vertical_fov)
-        if self.device == "cuda":
-            from bevgen.projection import cuda
-
-            valids: list[NDArray[np.bool_]] = []
-            cuda.draw_from_host(images, self._plan(view, poses, valids), view.wraps, bevs)
-            return valids
-        return [
-            project_view(
-                image,
-                self.grid,
-                view,
-                pose,
-                antialias=self.antialias,
-                compat=self.compat,
-                out=bev.reshape(self.size, self.size, -1),
-            )[1]
-            for image, pose, bev in zip(images, poses, bevs, strict=True)
-        ]
-
-    def _draw_on_device(
-        self, images: Any, poses: Iterable[Pose], bevs: Any, ink: Any = None
-    ) -> list[NDArray[np.bool_]]:
-        """Draw panoramas of the device; returns the masks."""
-        from bevgen.projection import cuda
-
+        """Project panoramas of the host; returns the masks."""
         view = PanoramaView(images.shape[1], images.shape[2], self.vertical_fov)
         valids: list[NDArray[np.bool_]] = []
-        ink = ink or cuda.plain_ink(images.dtype, images.shape[3])
-        cuda.draw(images, self._plan(view, poses, valids), view.wraps, bevs, ink)
+        planned = self._plan(view, poses, valids)
+        host_backend(self.device).sample_from_host(images, planned, view.wraps, bevs)
+        return valids
+
+    def _sample_on_device(
+        self, images: Any, poses: Iterable[Pose], bevs: Any, storage: Any = None
+    ) -> list[NDArray[np.bool_]]:
+        """Project panoramas of the device; returns the masks."""
+        cuda = cuda_backend()
+        view = PanoramaView(images.shape[1], images.shape[2], self.vertical_fov)
+        valids: list[NDArray[np.bool_]] = []
+        storage = storage or cuda.plain_storage(images.dtype, images.shape[3])
+        cuda.sample(images, self._plan(view, poses, valids), view.wraps, bevs, storage)
         return valids
 
     def _plan(
@@ -437,7 +282,7 @@ class Projector:
     ) -> Iterator[tuple[Lookup, int]]:
         """Yield the lookup and shift of each pose, and note what it shows."""
         for pose in poses:
-            planned = lookup_and_shift(self.grid, view, pose, self.antialias, self.compat)
+            planned = _planned(self.grid, view, pose, self.antialias, self.compat)
             valids.append(planned[0].valid)
             yield planned
 
@@ -453,70 +298,6 @@ class Projector:
                 )
             columns.append(np.broadcast_to(values, n).tolist())
         return (Pose(*values) for values in zip(*columns, strict=True))
-
-
-def _is_numba_cuda(array: Any) -> bool:
-    return bool(getattr(array, "__cuda_ndarray__", False))
-
-
-def _host_result(
-    out: NDArray[Any] | None, shape: tuple[int, ...], dtype: np.dtype[Any]
-) -> NDArray[Any]:
-    """Return the array to write, given or new."""
-    if out is None:
-        return np.empty(shape, dtype)
-    _check_result(out, shape, dtype)
-    if not (out.flags.c_contiguous and out.flags.writeable):
-        raise InputError("out must be C-contiguous and writeable")
-    return out
-
-
-def _device_result(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
-    """Return Numba's view of the array to write, given or new."""
-    from bevgen.projection import cuda
-
-    if out is None:
-        return cuda.new(shape, dtype)
-    array = cuda.as_device_array(out)
-    if array is None:
-        raise InputError("out must be on the device, as the panorama is")
-    _check_result(array, shape, dtype)
-    if not array.is_c_contiguous():
-        raise InputError("out must be C-contiguous")
-    return array
-
-
-def _check_result(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-    if tuple(out.shape) != shape or out.dtype != dtype:
-        raise InputError(
-            f"out must be {dtype} of shape {shape}, not {out.dtype} of shape {tuple(out.shape)}"
-        )
-
-
-def _as_batch(image: Any, size: int) -> tuple[Any, tuple[int, ...]]:
-    """(N, H, W, C) view of the input, contiguous, and the result's shape."""
-    shape = tuple(image.shape)
-    if image.dtype not in (np.uint8, np.float32):
-        raise InputError(f"a panorama must be uint8 or float32, not {image.dtype}")
-    if len(shape) not in (2, 3, 4) or 0 in shape:
-        raise InputError(
-            "a panorama must have shape (H, W) or (H, W, C), a batch (N, H, W, C),"
-            f" and pixels, not shape {shape}"
-        )
-    if len(shape) > 2 and not 1 <= shape[-1] <= 4:
-        hint = " (channels come last)" if 1 <= shape[-3] <= 4 else ""
-        raise InputError(
-            f"a panorama must have 1 to 4 channels, not {shape[-1]}{hint}; its shape is {shape}"
-        )
-    if isinstance(image, np.ndarray):
-        image = np.ascontiguousarray(image)
-    elif not image.is_c_contiguous():
-        raise InputError("a panorama on the device must be C-contiguous")
-    if len(shape) == 2:
-        return image.reshape(1, *shape, 1), (size, size)
-    if len(shape) == 3:
-        return image.reshape(1, *shape), (size, size, shape[2])
-    return image, (len(image), size, size, image.shape[3])
 
 
 def project(

@@ -14,11 +14,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bevgen.errors import InputError, PanoramaError
-from bevgen.geometry import FULL_CIRCLE, FULL_SPHERE, MAX_SIZE, BevGrid, PanoramaView, Pose
+from bevgen.geometry import (
+    FULL_CIRCLE,
+    FULL_SPHERE,
+    MAX_SIZE,
+    BevGrid,
+    PanoramaView,
+    Pose,
+    needed_rows,
+)
 from bevgen.images.metadata import PanoramaInfo
 from bevgen.images.panorama import panorama_view
 from bevgen.presets import PRESETS
-from bevgen.project import Compat, Device, check_compat, needed_rows, project_view
+from bevgen.project import Compat, Device, check_compat, project_view
 
 CHANNELS = 3
 # Goes up when the same settings would give other pixels, so that the two are never mixed; counted

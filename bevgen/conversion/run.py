@@ -369,9 +369,9 @@ def check_device(device: Device) -> None:
     if device not in get_args(Device):
         raise InputError(f"device must be one of {', '.join(get_args(Device))}, not {device!r}")
     if device == "cuda":
-        from bevgen.projection.cuda import require_gpu
+        from bevgen.projection.backends import cuda_backend
 
-        require_gpu()
+        cuda_backend().require_gpu()
 
 
 @cache
@@ -404,9 +404,9 @@ def load_kernels(decoder: Decoder, device: Device) -> None:
 
 def _compiled_folder() -> Path:
     """Return where Numba keeps compiled code: beside the source, at home, or where it is told."""
-    from bevgen.projection.compiling import njit
+    from bevgen.compiling import cache_folder
 
-    return Path(str(njit(cache=True)(_compiled_folder).stats.cache_path))  # compiles nothing
+    return cache_folder()
 
 
 def _run_jobs(

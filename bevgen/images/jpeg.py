@@ -28,7 +28,7 @@ from numba import types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from bevgen.projection.compiling import njit
+from bevgen.compiling import njit
 
 MAX_PIXELS = 2**28
 MAX_SIDE = 65500  # as libjpeg

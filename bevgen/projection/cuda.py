@@ -1,4 +1,4 @@
-"""Projection on an NVIDIA GPU: the bodies of `kernels`, a thread for each BEV pixel.
+"""Projection on an NVIDIA GPU: the bodies of `sampling`, a thread for each BEV pixel.
 
 Imported only when asked for. Lookups are planned on the CPU, sent once and kept on the device. The
 same loops run in Numba's simulator (NUMBA_ENABLE_CUDASIM=1 and NUMBA_DISABLE_JIT=1).
@@ -14,6 +14,7 @@ import math
 import threading
 from collections import deque
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from itertools import groupby, islice
 from typing import Any, NamedTuple
@@ -22,9 +23,9 @@ import numpy as np
 from numba import cuda
 from numpy.typing import NDArray
 
-from bevgen.errors import InputError
-from bevgen.project import Lookup
-from bevgen.projection.kernels import HIDDEN, blend, neighbours, turned
+from bevgen.errors import BevgenError, DeviceError, InputError
+from bevgen.projection.lookup import HIDDEN, Lookup
+from bevgen.projection.sampling import blend, neighbours, shifted
 
 THREADS = 256
 CHUNK_BYTES = 16 << 20  # of panoramas under way to the device at once
@@ -44,7 +45,7 @@ class DeviceLookup(NamedTuple):
     sample_rows: Any
 
 
-class Ink(NamedTuple):
+class Storage(NamedTuple):
     """How values are stored: ``value * scale + bias`` in each channel; planes apart if ``planar``.
 
     ``scale`` and ``bias`` are (C,) float32 on the device.
@@ -75,15 +76,28 @@ def require_gpu() -> None:
         )
 
 
-def as_device_array(array: Any) -> Any | None:
-    """Return Numba's view of an array on the device, such as a torch tensor, without a copy.
+@contextmanager
+def _named_failures() -> Iterator[None]:
+    """Say of whatever driver and compiler raise what it means."""
+    try:
+        yield
+    except BevgenError:
+        raise
+    except Exception as error:
+        why = " ".join(str(error).split()) or type(error).__name__
+        if isinstance(error, (AttributeError, ImportError, NameError, TypeError)):
+            raise DeviceError(
+                f"the code for the GPU cannot be compiled ({type(error).__name__}: {why}): the"
+                " versions installed do not fit each other. Install what does by pip install"
+                " --upgrade 'bevgen[cuda]', or use the device cpu"
+            ) from error
+        raise DeviceError(f"the GPU failed ({why}): use the device cpu, or try again") from error
 
-    None for an array of the host.
-    """
+
+def as_device_array(array: Any) -> Any:
+    """Return Numba's view of an array on the device, such as a torch tensor, without a copy."""
     if getattr(array, "__cuda_ndarray__", False):
         return array
-    if not hasattr(array, "__cuda_array_interface__"):
-        return None
     require_gpu()
     return cuda.as_cuda_array(array)
 
@@ -93,21 +107,22 @@ def new(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
     return cuda.device_array(shape, dtype)
 
 
-def plain_ink(dtype: np.dtype[Any], channels: int) -> Ink:
+def plain_storage(dtype: np.dtype[Any], channels: int) -> Storage:
     """Return what stores values as they are, (pixels, C), rounded if integers."""
     half = 0.5 if dtype.kind == "u" else 0.0  # a cast cuts off
     scale, bias = np.ones(channels, np.float32), np.full(channels, half, np.float32)
-    return Ink(cuda.to_device(scale), cuda.to_device(bias), planar=False)
+    return Storage(cuda.to_device(scale), cuda.to_device(bias), planar=False)
 
 
-def network_ink(mean: NDArray[np.float32], std: NDArray[np.float32]) -> Ink:
+def network_storage(mean: NDArray[np.float32], std: NDArray[np.float32]) -> Storage:
     """Return what takes 0 to 255 to ``(value / 255 - mean) / std``, (C, pixels)."""
     scale, bias = (1 / (255 * std)).astype(np.float32), (-mean / std).astype(np.float32)
-    return Ink(cuda.to_device(scale), cuda.to_device(bias), planar=True)
+    return Storage(cuda.to_device(scale), cuda.to_device(bias), planar=True)
 
 
-def draw(
-    panoramas: Any, planned: Planned, wraps: bool, bevs: Any, ink: Ink, stream: Any = 0
+@_named_failures()
+def sample(
+    panoramas: Any, planned: Planned, wraps: bool, bevs: Any, storage: Storage, stream: Any = 0
 ) -> None:
     """Project a batch from device memory to device memory.
 
@@ -115,12 +130,12 @@ def draw(
     ----------
     panoramas : (N, H, W, C) uint8 or float32, on the device
     planned
-        Lookup and shift of each; neighbours with one lookup are drawn at once.
+        Lookup and shift of each; neighbours with one lookup are sampled at once.
     wraps
         Whether columns continue at the other edge.
-    bevs : (N, pixels, C), or (N, C, pixels) if the ink is planar, on the device, written
-    ink
-        `plain_ink` or `network_ink`.
+    bevs : (N, pixels, C), or (N, C, pixels) if the storage is planar, on the device, written
+    storage
+        `plain_storage` or `network_storage`.
     stream
         CUDA stream; nothing is waited for.
     """
@@ -128,19 +143,22 @@ def draw(
     for lookup, run in groupby(planned, key=lambda pair: pair[0]):
         shifts = np.array([shift for _, shift in run], np.int32)
         stop = start + len(shifts)
-        _draw_alike(
+        _sample_alike(
             panoramas[start:stop],
             _on_device(lookup),
             cuda.to_device(shifts, stream=stream),
             wraps,
             bevs[start:stop],
-            ink,
+            storage,
             stream,
         )
         start = stop
 
 
-def draw_from_host(images: NDArray[Any], planned: Planned, wraps: bool, bevs: NDArray[Any]) -> None:
+@_named_failures()
+def sample_from_host(
+    images: NDArray[Any], planned: Planned, wraps: bool, bevs: NDArray[Any]
+) -> None:
     """Project a batch from host memory to host memory.
 
     Two chunks are under way at once: while one is computed, the other is copied. Each thread has
@@ -150,7 +168,7 @@ def draw_from_host(images: NDArray[Any], planned: Planned, wraps: bool, bevs: ND
     ----------
     images : (N, H, W, C) uint8 or float32
     planned, wraps
-        As in `draw`.
+        As in `sample`.
     bevs : (N, pixels, C) of the images' dtype, written
     """
     require_gpu()
@@ -175,13 +193,13 @@ def _on_device(lookup: Lookup) -> DeviceLookup:
     )
 
 
-def _draw_alike(
+def _sample_alike(
     panoramas: Any,
     lookup: DeviceLookup,
     shifts: Any,
     wraps: bool,
     bevs: Any,
-    ink: Ink,
+    storage: Storage,
     stream: Any,
 ) -> None:
     images = len(shifts)
@@ -189,21 +207,23 @@ def _draw_alike(
     def grid(count: int) -> tuple[Any, ...]:
         return (math.ceil(count / THREADS), images), THREADS, stream
 
-    _draw_points[grid(lookup.columns.size)](
-        panoramas, lookup.columns, lookup.rows, shifts, wraps, *ink, bevs
+    _sample_centres[grid(lookup.columns.size)](
+        panoramas, lookup.columns, lookup.rows, shifts, wraps, *storage, bevs
     )
     if lookup.averaged.size:
-        _draw_means[grid(lookup.averaged.size)](panoramas, *lookup[2:], shifts, wraps, *ink, bevs)
+        _sample_means[grid(lookup.averaged.size)](
+            panoramas, *lookup[2:], shifts, wraps, *storage, bevs
+        )
 
 
 @cuda.jit
-def _draw_points(panoramas, columns, rows, shifts, wraps, scale, bias, planar, bevs):
+def _sample_centres(panoramas, columns, rows, shifts, wraps, scale, bias, planar, bevs):
     """Write the bilinear value of every BEV pixel's one point, black where it is hidden."""
     pixel, image = cuda.grid(2)
     if pixel >= columns.size:
         return
     _, height, width, channels = panoramas.shape
-    column, row = turned(columns[pixel], shifts[image], width), rows[pixel]
+    column, row = shifted(columns[pixel], shifts[image], width), rows[pixel]
     hidden = row == HIDDEN
     left, right, upper, lower, a, b = neighbours(column, max(row, 0), width, height, wraps)
     for c in range(channels):
@@ -218,7 +238,7 @@ def _draw_points(panoramas, columns, rows, shifts, wraps, scale, bias, planar, b
 
 
 @cuda.jit
-def _draw_means(
+def _sample_means(
     panoramas,
     averaged,
     first,
@@ -239,7 +259,7 @@ def _draw_means(
     for c in range(channels):
         total = np.float32(0.0)
         for k in range(first[m], first[m + 1]):
-            column = turned(sample_columns[k], shifts[image], width)
+            column = shifted(sample_columns[k], shifts[image], width)
             left, right, upper, lower, a, b = neighbours(
                 column, sample_rows[k], width, height, wraps
             )
@@ -262,13 +282,13 @@ class _Slot:
         self.pinned_bevs = cuda.pinned_array((count, *bev), dtype)
         self.images = cuda.device_array((count, *image), dtype)
         self.bevs = cuda.device_array((count, *bev), dtype)
-        self.ink = plain_ink(dtype, image[-1])
+        self.storage = plain_storage(dtype, image[-1])
 
     def begin(self, images: NDArray[Any], planned: Planned, wraps: bool) -> None:
         n = len(images)
         self.pinned_images[:n] = images
         self.images[:n].copy_to_device(self.pinned_images[:n], stream=self.stream)
-        draw(self.images[:n], planned, wraps, self.bevs[:n], self.ink, self.stream)
+        sample(self.images[:n], planned, wraps, self.bevs[:n], self.storage, self.stream)
         self.bevs[:n].copy_to_host(self.pinned_bevs[:n], stream=self.stream)
 
 

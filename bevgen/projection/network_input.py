@@ -94,7 +94,7 @@ def mean_and_std(
 
 @cache
 def _kernel() -> Callable[..., Any]:
-    from bevgen.projection.compiling import njit
+    from bevgen.compiling import njit
 
     return njit(cache=True, nogil=True)(_look_up)
 

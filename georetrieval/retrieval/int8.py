@@ -10,10 +10,10 @@ the true one than a bound (Cauchy-Schwarz): what is outside of it is certain.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import NamedTuple
 
 import numpy as np
@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bevgen.projection.compiling import njit
+from bevgen.compiling import njit
 
 QUERIES, REFERENCES = 1024, 2048  # multiplied at once: 8 MB of products
 MANY = 4096  # references from which on it pays
@@ -92,15 +92,47 @@ class Rounded:
 
 
 def pays(queries: Tensor, gallery: Tensor, top: int) -> bool:
-    """Whether `search` is the faster way: many vectors, a CPU that multiplies bytes fast."""
+    """Whether `search` is the faster way: many vectors, bytes multiplied fast and without error."""
     if gallery.device.type != "cpu" or gallery.dtype != torch.float32:
         return False
     if len(queries) < FEW or len(gallery) < max(MANY, top * CLASSES):
         return False
-    if not hasattr(torch.ops.aten, "_int_mm"):
-        return False
     found = getattr(torch.cpu, "get_capabilities", dict)()
-    return any(found.get(name) for name in INSTRUCTIONS)
+    if not any(found.get(name) for name in INSTRUCTIONS):
+        return False
+    return is_exact(multiply_bytes, gallery.shape[1])
+
+
+def multiply_bytes(queries: Tensor, references: Tensor) -> Tensor:
+    """Return the (n, m) int32 products of (n, D) and (m, D) int8, if `is_exact` says so.
+
+    The operator is private to torch, and not right everywhere: in torch 2.14 products of one
+    dimension are not written at all, and without VNNI or AMX sums saturate.
+    """
+    return torch.ops.aten._int_mm(queries, references.T)
+
+
+@cache
+def is_exact(multiply: Callable[[Tensor, Tensor], Tensor], dimensions: int) -> bool:
+    """Whether this processor multiplies bytes of so many dimensions without an error.
+
+    Tried once per process and number of dimensions, as the code that runs depends on both: with
+    the largest and smallest bytes, whose sums saturate first, and with any bytes, in shapes that
+    fill a kernel's blocks, leave a rest, or are but a few vectors.
+    """
+    random = np.random.default_rng(0)
+    for n, m in ((257, 515), (64, 64), (3, 5)):
+        a, b = (random.integers(-128, 128, (rows, dimensions), np.int8) for rows in (n, m))
+        for values, rows in ((a, n), (b, m)):
+            values[: rows // 2] = random.choice([-128, 127], (rows // 2, 1))
+        expected = a.astype(np.float64) @ b.T.astype(np.float64)  # of integers: exact
+        try:
+            found = multiply(torch.from_numpy(a), torch.from_numpy(b))
+        except (AttributeError, NotImplementedError, RuntimeError):
+            return False
+        if not np.array_equal(found.numpy(), expected):
+            return False
+    return True
 
 
 def search(
@@ -110,7 +142,7 @@ def search(
     semi: Sequence[NDArray[np.int64]] | None,
     top: int,
 ) -> Found | None:
-    """Search some queries.
+    """Search some queries, where `is_exact` holds.
 
     Parameters
     ----------
@@ -139,7 +171,7 @@ def search(
     with ThreadPoolExecutor(count) as pool:
         for start in range(0, len(gallery.exact), REFERENCES):
             some = gallery.bytes[start : start + REFERENCES]
-            products = torch.ops.aten._int_mm(own.bytes, some.T).numpy()
+            products = multiply_bytes(own.bytes, some).numpy()
             work = partial(look, own, gallery, positive, products, start, sieve)
             if not all(pool.map(work, shares)):
                 return None

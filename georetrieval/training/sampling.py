@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bevgen.projection.compiling import njit
+from bevgen.compiling import njit
 
 CHUNK = 4096  # places compared at once
 # Knuth's linear congruential generator (MMIX), of which the upper half is used: Numba's own costs

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from bevgen import Projector
-from bevgen.geometry import PanoramaView
-from bevgen.project import needed_rows
+from bevgen.geometry import PanoramaView, needed_rows
 from tests.benchmarks.frame import Contest, NotHereError, Row, Setup, Way
 
 SIZE, VIEW = 512, PanoramaView(832, 1664)

@@ -5,12 +5,18 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
+from pkgutil import walk_packages
 
 import pytest
 
+import bevgen
+import georetrieval
 from bevgen import ShardSet
-from tests.helpers.runs import SMALL, bevgen, panoramas
+from pipelines import citymaker
+from tests.helpers.runs import SMALL, panoramas
+from tests.helpers.runs import bevgen as run_bevgen
 
 # As on a disk that can be read only, but for the temporary folder.
 READ_ONLY = """
@@ -36,10 +42,7 @@ def without_a_place(script: str, temporary: Path) -> str:
     return done.stdout
 
 
-WHERE = (
-    "from bevgen.projection.compiling import njit; "
-    "from numba import config; print(config.CACHE_DIR)"
-)
+WHERE = "from bevgen.compiling import njit; from numba import config; print(config.CACHE_DIR)"
 
 
 def test_compiled_code_goes_to_the_temporary_folder_where_nothing_else_can_be_written(
@@ -53,7 +56,7 @@ def test_compiled_code_goes_to_the_temporary_folder_where_nothing_else_can_be_wr
         assert len(shards) == 3
     own = temporary / f"bevgen-compiled-{os.getuid()}"
     assert own.stat().st_mode & 0o777 == 0o700
-    assert list(own.rglob("kernels.*.nbc"))
+    assert list(own.rglob("sampling_uint8.*.nbc"))
     for index in own.rglob("*.nbi"):
         index.write_bytes(index.read_bytes()[:40])
     (tmp_path / "o.h5").unlink()
@@ -86,15 +89,74 @@ def test_damaged_compiled_code_is_not_the_images_fault(tmp_path: Path) -> None:
     images, kept = panoramas(tmp_path / "in", 3), tmp_path / "kept"
     environment = os.environ | {"NUMBA_CACHE_DIR": str(kept)}
     words = ["convert", "--in", images, "--out", tmp_path / "o.h5", "--height", 2, *SMALL]
-    bevgen(*words, env=environment)
+    run_bevgen(*words, env=environment)
     (tmp_path / "o.h5").unlink()
     for index in kept.rglob("*.nbi"):
         index.write_bytes(index.read_bytes()[:40])
-    done = bevgen(*words, env=environment, expect=1)
+    done = run_bevgen(*words, env=environment, expect=1)
     assert f"delete the files *.nbi and *.nbc in {kept}" in " ".join(done.stderr.split())
     assert not (tmp_path / "o.h5").exists()
     for file in kept.rglob("*.nb?"):
         file.unlink()
-    bevgen(*words, env=environment)
+    run_bevgen(*words, env=environment)
     with ShardSet(tmp_path / "o.h5") as shards:
         assert len(shards) == 3
+
+
+ENTRY = """
+from {decorator} import njit
+from helper import number
+
+@njit(cache=True)
+def entry():
+    return number()
+
+if __name__ == "__main__":
+    print(entry(), "loaded" if entry.stats.cache_hits else "compiled")
+"""
+HELPER = """
+from numba import njit
+
+@njit
+def number():
+    return {number}
+"""
+
+
+@pytest.mark.parametrize("decorator", ["bevgen.compiling", "numba"])
+def test_an_edit_of_a_helper_in_another_file_is_seen(tmp_path: Path, decorator: str) -> None:
+    """Numba alone does not see it: else this would prove nothing."""
+    path, helper = tmp_path / "entry.py", tmp_path / "helper.py"
+    path.write_text(ENTRY.format(decorator=decorator))
+    said = []
+    for number in (1, 1, 2):
+        helper.write_text(HELPER.format(number=number))
+        environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path / "kept")}
+        done = subprocess.run(
+            [sys.executable, str(path)], env=environment, capture_output=True, text=True, check=True
+        )
+        said.append(done.stdout.split())
+    assert said[:2] == [["1", "compiled"], ["1", "loaded"]]
+    assert said[2] == (["1", "loaded"] if decorator == "numba" else ["2", "compiled"])
+
+
+def test_compiled_code_calls_helpers_of_its_own_folder_only() -> None:
+    """Of the others an edit is not seen."""
+    from numba.core.dispatcher import Dispatcher
+
+    checked = 0
+    for package in (bevgen, georetrieval, citymaker):
+        for module in walk_packages(package.__path__, f"{package.__name__}."):
+            if module.name.endswith(("__main__", "projection.cuda")):
+                continue
+            for function in vars(import_module(module.name)).values():
+                if not isinstance(function, Dispatcher):
+                    continue
+                code = function.py_func.__code__
+                for name in code.co_names:
+                    helper = function.py_func.__globals__.get(name)
+                    if isinstance(helper, Dispatcher):
+                        checked += 1
+                        path = Path(helper.py_func.__code__.co_filename)
+                        assert path.parent == Path(code.co_filename).parent, (code.co_name, name)
+    assert checked > 50

@@ -29,12 +29,12 @@ def test_in_the_simulator() -> None:
 COMPILE = """
 import sys
 from numba import cuda, types
-from bevgen.projection.cuda import _draw_means, _draw_points
+from bevgen.projection.cuda import _sample_centres, _sample_means
 ints, floats = types.int32[::1], types.float32[::1]
 for source in (types.uint8, types.float32):
     for result in (types.uint8, types.float32, types.float16):
         ink = (types.boolean, floats, floats, types.boolean, result[:, :, ::1])
-        for kernel, arrays in ((_draw_points, 3), (_draw_means, 5)):
+        for kernel, arrays in ((_sample_centres, 3), (_sample_means, 5)):
             signature = (source[:, :, :, ::1], *[ints] * arrays, *ink)
             ptx, _ = cuda.compile_ptx(kernel.py_func, signature, cc=(9, 0))
             assert ".visible .entry" in ptx and ".f64" not in ptx  # slow on most GPUs

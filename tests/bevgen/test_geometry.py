@@ -27,7 +27,7 @@ from bevgen.geometry import (
     panorama_pixels,
 )
 from bevgen.project import project_view
-from bevgen.projection import kernels
+from bevgen.projection import planning
 from tests.helpers.ground_truth import Shot
 from tests.helpers.guarded import digest
 from tests.helpers.paths import ROOT
@@ -307,14 +307,14 @@ coordinates = st.floats(-1e150, 1e150).filter(lambda value: value == 0 or abs(va
 @given(y=coordinates, x=coordinates)
 def test_the_arc_tangent_is_right(y: float, x: float) -> None:
     # With a million columns, 1e-12 radians are less than a thousandth of 1/4096 pixel.
-    assert kernels.arctan2(y, x) == pytest.approx(math.atan2(y + 0.0, x + 0.0), abs=1e-12)
+    assert planning.arctan2(y, x) == pytest.approx(math.atan2(y + 0.0, x + 0.0), abs=1e-12)
 
 
 def test_the_arc_tangent_is_right_all_around() -> None:
     angles = np.concatenate([np.linspace(-np.pi, np.pi, 20_001), np.arange(-7, 9) * np.pi / 8])
     for angle in angles:
         y, x = math.sin(angle), math.cos(angle)
-        assert abs(kernels.arctan2(y, x) - math.atan2(y, x)) < 1e-12
+        assert abs(planning.arctan2(y, x) - math.atan2(y, x)) < 1e-12
 
 
 @settings(max_examples=60, deadline=None)
@@ -337,9 +337,10 @@ def test_kernel_anti_aliased_stays_within_the_panorama(
 BOUNDS_CHECKED = """
 import sys
 import numpy as np, pytest
-from bevgen.projection import kernels
+from bevgen.projection.sampling import sample_float32
+from bevgen.projection.sampling_uint8 import sample_uint8
 far, none = np.array([1 << 20], np.int32), np.empty(0, np.int32)
-for apply, dtype in ((kernels.apply_to_bytes, np.uint8), (kernels.apply_to_floats, np.float32)):
+for apply, dtype in ((sample_uint8, np.uint8), (sample_float32, np.float32)):
     panorama, bev = np.zeros((1, 1, 1), dtype), np.zeros((1, 1), dtype)
     with pytest.raises(IndexError):
         apply(panorama, far, far, none, np.zeros(1, np.int32), none, none, 0, True, bev)

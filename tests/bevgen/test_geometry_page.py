@@ -14,8 +14,8 @@ import pytest
 
 from bevgen.geometry import BevGrid, PanoramaView, Pose
 from bevgen.presets import PRESETS
-from bevgen.project import plan_lookup, project, project_view
-from bevgen.projection import kernels
+from bevgen.project import project, project_view
+from bevgen.projection import planning
 from tests.helpers.ground_truth import Shot, as_photo, fine_noise, psnr, seen_from_above, waves
 from tests.helpers.paths import ROOT
 
@@ -77,13 +77,13 @@ def test_quality_with_and_without_anti_aliasing() -> None:
     for (name, *told), pixels in zip(table("distance from the camera"), where, strict=True):
         measured = [psnr(points, truth, pixels), psnr(means, truth, pixels)]
         assert [float(cell) for cell in told] == pytest.approx(measured, abs=0.1), name
-    lookup = plan_lookup(GRID, PanoramaView(832, 1664), Pose(2.0), True, None)
+    lookup = planning.plan(GRID, PanoramaView(832, 1664), Pose(2.0), True, False)
     averaged = lookup.averaged
     furthest, share = distance.flat[averaged].max(), 100 * averaged.size / distance.size
     assert set(np.diff(lookup.first)) == {4, 8}
     assert f"those within {furthest:.1f} m, {share:.0f} % of the BEV" in WORDS
-    assert f"covers more than {kernels.FOUR_SAMPLES:g} panorama pixels" in WORDS
-    assert f"eight where it covers more than {kernels.EIGHT_SAMPLES:g}" in WORDS
+    assert f"covers more than {planning.FOUR_SAMPLES:g} panorama pixels" in WORDS
+    assert f"eight where it covers more than {planning.EIGHT_SAMPLES:g}" in WORDS
 
 
 def test_what_a_row_and_a_column_cover() -> None:

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from bevgen import BevGrid, PanoramaView, Pose
+from bevgen.geometry import needed_rows
 from bevgen.images.jpeg import decode_rows
-from bevgen.project import needed_rows, project_view
+from bevgen.project import project_view
 from tests.helpers.image_files import broken, encoded, exif, linear_profile, sound
 from tests.helpers.jpeg_fuzz import pillow_rows, segments
 from tests.helpers.paths import ROOT, STREET

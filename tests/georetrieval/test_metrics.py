@@ -7,8 +7,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from georetrieval.errors import DataError
-from georetrieval.retrieval import int8 as screen
-from georetrieval.retrieval import metrics
 from georetrieval.retrieval.metrics import Ranking, distances, rank_references, summarize
 
 
@@ -253,88 +251,3 @@ def test_the_same_seed_gives_the_same_intervals():
     assert summarize(given_ranks, metres, seed=3) == summarize(given_ranks, metres, seed=3)
     assert summarize(given_ranks, metres, seed=3) != summarize(given_ranks, metres, seed=4)
     assert str(summarize(given_ranks, metres)["R@5"]).startswith("72.2 (")
-
-
-def screened(queries, gallery, positive, semi=None, top=5):
-    gallery = screen.Rounded.of(torch.from_numpy(gallery))
-    return screen.search(torch.from_numpy(queries), gallery, positive, semi, top)
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.data())
-def test_a_search_by_bytes_gives_the_same_as_all_scores(data):
-    """Whatever the vectors: near each other, far, repeated, of any length."""
-    random = np.random.default_rng(data.draw(st.integers(0, 10**6)))
-    count, dimensions = data.draw(st.integers(6, 300)), data.draw(st.integers(1, 70))
-    spread = data.draw(st.sampled_from([0.01, 0.3, 1.0, 5.0]))
-    gallery = random.normal(size=(count, dimensions)) * data.draw(st.sampled_from([1e-6, 1, 30]))
-    gallery[random.integers(0, count, count // 4)] = gallery[random.integers(0, count)]
-    positive = random.integers(0, count, 20)
-    queries = gallery[positive] + gallery.std() * spread * random.normal(size=(20, dimensions))
-    # Of few bits each, so that float32 multiplies exactly and ties are ties.
-    scale = 2.0 ** np.floor(np.log2(np.abs(gallery).max()) - 7)
-    queries, gallery = (
-        (np.round(v / scale) * scale).astype(np.float32) for v in (queries, gallery)
-    )
-    semi = None
-    if data.draw(st.booleans()):
-        semi = [random.integers(0, count, random.integers(0, 4)) for _ in positive]
-    found = screened(queries, gallery, positive, semi)
-    assert found is not None  # no more than can be in doubt
-    scores = queries.astype(np.float64) @ gallery.T.astype(np.float64)
-    ranks, hits = brute_force(scores, positive, semi)
-    assert found.rank.tolist() == ranks
-    assert found.rank_hit.tolist() == hits
-    best = -np.sort(-scores, axis=1)[:, :5]
-    np.testing.assert_allclose(found.scores, best, rtol=1e-5, atol=1e-5 * np.abs(best).max())
-    np.testing.assert_array_equal(np.take_along_axis(scores, found.top, 1), best)
-
-
-def test_a_search_by_bytes_leaves_few_to_look_at_and_gives_up_where_all_are_alike():
-    random = np.random.default_rng(0)
-    gallery = random.normal(size=(9000, 256)).astype(np.float32)
-    gallery /= np.linalg.norm(gallery, axis=1, keepdims=True)
-    positive = random.integers(0, 9000, 300)
-    near = gallery[positive] + 0.25 * random.normal(size=(300, 256)).astype(np.float32)
-    found = screened(near, gallery, positive)
-    assert found is not None
-    scores = near @ gallery.T
-    own = np.take_along_axis(scores, positive[:, None], 1)
-    np.testing.assert_array_equal(found.rank, (scores > own).sum(1))
-    assert 0.2 < (found.rank == 0).mean() < 0.95  # neither trivial nor hopeless
-    order = np.argsort(-scores, axis=1)[:, :5]
-    np.testing.assert_array_equal(found.top, order)
-    assert screened(near, np.repeat(gallery[:1], 9000, 0), positive) is None
-
-
-def test_few_queries_are_not_screened():
-    """To round the gallery takes longer than a few queries need for all scores."""
-    gallery = torch.zeros(screen.MANY, 8)
-    assert not screen.pays(torch.zeros(screen.FEW - 1, 8), gallery, 5)
-    assert not screen.pays(torch.zeros(screen.FEW, 8), gallery[1:], 5)
-
-
-def test_large_galleries_give_the_same_with_and_without_bytes(monkeypatch):
-    random = np.random.default_rng(1)
-    gallery = torch.from_numpy(random.normal(size=(6000, 64)).astype(np.float32))
-    gallery = torch.nn.functional.normalize(gallery)
-    positive = random.integers(0, 6000, 1500)
-    noise = torch.from_numpy(random.normal(size=(1500, 64)).astype(np.float32))
-    queries = torch.nn.functional.normalize(gallery[positive] + 0.15 * noise)
-    queries[1400:1402] = 0  # all scores alike: the last part is searched by all of them
-    semi = [random.integers(0, 6000, 3) for _ in positive]
-    found = {}
-    for way in (True, False):
-        monkeypatch.setattr(metrics, "pays", lambda *_, way=way: way)
-        found[way] = rank_references(queries, gallery, positive, semi)
-    # Validation passes a list of further right references, which are none for most datasets.
-    monkeypatch.setattr(metrics, "pays", lambda *_: True)
-    none = [np.empty(0, np.int64)] * 1500
-    same = rank_references(queries, gallery, positive, semi, others=none)
-    np.testing.assert_array_equal(same.scores, found[True].scores)
-    assert (same.scores != found[False].scores).any()  # float32 rounds otherwise: it was screened
-    for name in ("rank", "rank_hit", "precision"):
-        np.testing.assert_array_equal(getattr(found[True], name), getattr(found[False], name))
-    known = np.r_[0:1400, 1402:1500]
-    np.testing.assert_array_equal(found[True].top[known], found[False].top[known])
-    np.testing.assert_allclose(found[True].scores, found[False].scores, atol=1e-6)

@@ -150,7 +150,7 @@ def test_a_failing_gpu_is_no_fault_of_the_images(
         raise RuntimeError("out of memory")
 
     with monkeypatch.context() as patch:
-        patch.setattr(cuda, "draw_from_host", fail)
+        patch.setattr(cuda, "_slots", fail)
         with pytest.raises(DeviceError, match=r"the GPU failed \(out of memory\)"):
             convert(folder, tmp_path / "bev.h5", settings, scheduler="sync", device="cuda")
     report = convert(folder, tmp_path / "bev.h5", settings, scheduler="sync", device="cuda")

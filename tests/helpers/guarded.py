@@ -60,9 +60,9 @@ def main() -> None:
     if end == "beyond":
         ctypes.string_at(guarded((10,), "end").ctypes.data + 10, 1)
     if "portable" in sys.argv[2:]:
-        from bevgen.projection import kernels
+        from bevgen.projection import sampling_uint8
 
-        kernels._X86 = False
+        sampling_uint8._X86 = False
     sys.stdout.write(f"{digest(end)}\n")
 
 

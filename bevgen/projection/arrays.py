@@ -1,0 +1,89 @@
+"""The arrays that go in and come out, of the host or of a GPU: checked once, before any work."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bevgen.errors import InputError
+from bevgen.projection.backends import cuda_backend
+
+
+def is_on_device(array: Any) -> bool:
+    """Whether an array says that it lies in a GPU's memory."""
+    return hasattr(array, "__cuda_array_interface__") or bool(
+        getattr(array, "__cuda_ndarray__", False)  # of Numba's simulator
+    )
+
+
+def as_batch(image: Any, size: int) -> tuple[Any, tuple[int, ...]]:
+    """Return an (N, H, W, C) view of the input, contiguous, and the result's shape.
+
+    Raises
+    ------
+    InputError
+        If shape or dtype cannot be used.
+    """
+    shape = tuple(image.shape)
+    if image.dtype not in (np.uint8, np.float32):
+        raise InputError(f"a panorama must be uint8 or float32, not {image.dtype}")
+    if len(shape) not in (2, 3, 4) or 0 in shape:
+        raise InputError(
+            "a panorama must have shape (H, W) or (H, W, C), a batch (N, H, W, C),"
+            f" and pixels, not shape {shape}"
+        )
+    if len(shape) > 2 and not 1 <= shape[-1] <= 4:
+        hint = " (channels come last)" if 1 <= shape[-3] <= 4 else ""
+        raise InputError(
+            f"a panorama must have 1 to 4 channels, not {shape[-1]}{hint}; its shape is {shape}"
+        )
+    if isinstance(image, np.ndarray):
+        image = np.ascontiguousarray(image)
+    elif not image.is_c_contiguous():
+        raise InputError("a panorama on the device must be C-contiguous")
+    if len(shape) == 2:
+        return image.reshape(1, *shape, 1), (size, size)
+    if len(shape) == 3:
+        return image.reshape(1, *shape), (size, size, shape[2])
+    return image, (len(image), size, size, image.shape[3])
+
+
+def host_result(
+    out: NDArray[Any] | None, shape: tuple[int, ...], dtype: np.dtype[Any]
+) -> NDArray[Any]:
+    """Return the array to write, given or new.
+
+    Raises
+    ------
+    InputError
+        If the given one cannot be written as it is.
+    """
+    if out is None:
+        return np.empty(shape, dtype)
+    _check(out, shape, dtype)
+    if not (out.flags.c_contiguous and out.flags.writeable):
+        raise InputError("out must be C-contiguous and writeable")
+    return out
+
+
+def device_result(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
+    """Return Numba's view of the array to write, given or new; raises as `host_result`."""
+    cuda = cuda_backend()
+    if out is None:
+        return cuda.new(shape, dtype)
+    if not is_on_device(out):
+        raise InputError("out must be on the device, as the panorama is")
+    array = cuda.as_device_array(out)
+    _check(array, shape, dtype)
+    if not array.is_c_contiguous():
+        raise InputError("out must be C-contiguous")
+    return array
+
+
+def _check(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    if tuple(out.shape) != shape or out.dtype != dtype:
+        raise InputError(
+            f"out must be {dtype} of shape {shape}, not {out.dtype} of shape {tuple(out.shape)}"
+        )

@@ -1,0 +1,46 @@
+"""Projection on the CPU: one thread, GIL released; the twin of `bevgen.projection.cuda`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bevgen.projection.lookup import Lookup
+from bevgen.projection.sampling import sample_float32
+from bevgen.projection.sampling_uint8 import sample_uint8
+
+
+def sample_from_host(
+    images: NDArray[Any], planned: Iterable[tuple[Lookup, int]], wraps: bool, bevs: NDArray[Any]
+) -> None:
+    """Project a batch from host memory to host memory.
+
+    Parameters
+    ----------
+    images : (N, H, W, C) uint8 or float32
+        C-contiguous.
+    planned
+        Lookup and shift of each image, made when they are needed.
+    wraps
+        Whether columns continue at the other edge.
+    bevs : (N, pixels, C) of the images' dtype, written
+    """
+    sample = sample_uint8 if images.dtype == np.uint8 else sample_float32
+    images = images.view()
+    images.flags.writeable = False  # one compiled kernel for read-only and writable arrays
+    for image, (lookup, shift), bev in zip(images, planned, bevs, strict=True):
+        sample(
+            image,
+            lookup.columns,
+            lookup.rows,
+            lookup.averaged,
+            lookup.first,
+            lookup.sample_columns,
+            lookup.sample_rows,
+            shift,
+            wraps,
+            bev,
+        )

@@ -1,0 +1,325 @@
+"""Where every BEV pixel looks: lookups from grid, view and pose, compiled at the first use.
+
+`bevgen.geometry.panorama_pixels` is the reference; this computes the same thing fast. Arguments are
+checked by the callers, never here.
+"""
+
+# Numba's scalars and arrays are not what the annotations, made for readers, say to a type checker.
+# pyright: reportArgumentType=false, reportReturnType=false, reportCallIssue=false
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bevgen.compiling import njit
+from bevgen.geometry import BevGrid, PanoramaView, Pose, ep_bev_pixels
+from bevgen.projection.lookup import HIDDEN, SUBPIXEL, Lookup
+
+# BEV pixels that cover more panorama pixels than this are the mean of four samples, or of eight.
+# Reading more costs more than it gains: 4 times as many samples gain 1 dB within 5 m.
+FOUR_SAMPLES, EIGHT_SAMPLES = 20.0, 128.0
+GOLDEN = 0.6180339887498949
+
+
+class Camera(NamedTuple):
+    """Camera axes in the world (rows of camera-from-world) and metres above the ground."""
+
+    right_x: float
+    right_y: float
+    right_z: float
+    forward_x: float
+    forward_y: float
+    forward_z: float
+    up_x: float
+    up_y: float
+    up_z: float
+    height: float
+
+
+class CameraModel(NamedTuple):
+    """Where azimuth and elevation (radians) lie on the panorama (pixels)."""
+
+    width: int
+    height: int
+    left: float
+    right: float
+    top: float
+    bottom: float
+    columns_per_radian: float
+    rows_per_radian: float
+    wraps: bool
+
+
+def plan(grid: BevGrid, view: PanoramaView, pose: Pose, antialias: bool, compat: bool) -> Lookup:
+    """Compute the lookup of one grid, view and pose; ``compat``: as the published script looks."""
+    none = np.empty(0, np.int32)
+    samples = none, np.zeros(1, np.int32), none, none
+    if compat:
+        column, row, valid = ep_bev_pixels(grid, view, pose.height)
+        columns, rows = (
+            np.floor(np.where(valid, a, 0) * SUBPIXEL + 0.5).astype(np.int32).ravel()
+            for a in (column, row)
+        )
+        rows[~valid.ravel()] = HIDDEN
+        return Lookup(columns, rows, *samples, valid)
+    camera, model, resolution = camera_of(pose), model_of(view), float(grid.resolution)
+    columns, rows = plan_centres(grid.size, resolution, camera, model)
+    if antialias:
+        samples = plan_samples(grid.size, resolution, camera, model, columns, rows)
+    valid = (rows != HIDDEN).reshape(grid.size, grid.size)
+    return Lookup(columns, rows, *samples, valid)
+
+
+# About 3 MB each at 512 pixels, 0.2 GB at 4096: of large ones the last alone is kept.
+_recent, _last = lru_cache(maxsize=8)(plan), lru_cache(maxsize=1)(plan)
+
+
+def plan_shifted(
+    grid: BevGrid, view: PanoramaView, pose: Pose, antialias: bool, compat: bool
+) -> tuple[Lookup, int]:
+    """Lookup, and the columns to add: without tilt, a heading is a mere shift of the panorama."""
+    kept = _recent if grid.size <= 1024 else _last
+    if compat or not view.wraps or pose.pitch or pose.roll:
+        return kept(grid, view, pose, antialias, compat), 0
+    lookup = kept(grid, view, replace(pose, heading=0.0), antialias, False)
+    turn = view.width * SUBPIXEL
+    return lookup, round(-pose.heading / 360 * turn) % turn
+
+
+def camera_of(pose: Pose) -> Camera:
+    """Return the kernels' form of a pose."""
+    axes: list[float] = pose.world_from_camera().T.ravel().tolist()
+    return Camera._make([*axes, float(pose.height)])
+
+
+def model_of(view: PanoramaView) -> CameraModel:
+    """Return the kernels' form of a view."""
+    (top, bottom), (left, right) = np.deg2rad(view.vertical_fov), np.deg2rad(view.horizontal_fov)
+    return CameraModel(
+        width=view.width,
+        height=view.height,
+        left=float(left),
+        right=float(right),
+        top=float(top),
+        bottom=float(bottom),
+        columns_per_radian=float(view.width / (right - left)),
+        rows_per_radian=float(view.height / (top - bottom)),
+        wraps=view.wraps,
+    )
+
+
+@njit(error_model="numpy", inline="always")
+def arctan2(y: float, x: float) -> float:
+    """Angle of (x, y) in radians, -pi to pi, within 1e-12: without branches, for vector code.
+
+    The first octant is turned by -pi/8, and a polynomial fitted at Chebyshev nodes does the rest.
+    """
+    size_x, size_y = abs(x), abs(y)
+    steep = size_y > size_x
+    longer = size_y if steep else size_x
+    shorter = size_x if steep else size_y
+    along = longer * 0.9238795325112867 + shorter * 0.3826834323650898  # cos, sin of pi/8
+    across = shorter * 0.9238795325112867 - longer * 0.3826834323650898
+    t = across / (along if along > 0 else 1.0)
+    z = t * t
+    series = -0.03770164591082783
+    series = series * z + 0.0697700007589979
+    series = series * z - 0.08993216152080998
+    series = series * z + 0.11103534795047523
+    series = series * z - 0.14285391252848226
+    series = series * z + 0.1999999318872209
+    series = series * z - 0.3333333327838304
+    series = series * z + 0.9999999999992709
+    angle = (math.pi / 8 if along > 0 else 0.0) + t * series
+    angle = math.pi / 2 - angle if steep else angle
+    angle = math.pi - angle if x < 0 else angle
+    return -angle if y < 0 else angle
+
+
+@njit(error_model="numpy", inline="always")
+def locate(x: float, y: float, camera: Camera, model: CameraModel) -> tuple[float, float, bool]:
+    """Column and row (pixel centres at integers) of ground point (x, y); True if it is shown.
+
+    Rows, and columns that do not wrap, are clamped to the outermost pixels' centres.
+    """
+    z = -camera.height
+    right = camera.right_x * x + camera.right_y * y + camera.right_z * z
+    forward = camera.forward_x * x + camera.forward_y * y + camera.forward_z * z
+    up = camera.up_x * x + camera.up_y * y + camera.up_z * z
+    azimuth = arctan2(right, forward)
+    azimuth = azimuth - 2 * math.pi if azimuth >= math.pi else azimuth
+    elevation = arctan2(up, math.sqrt(right * right + forward * forward))
+    # No rounding may take straight down out of a full sphere.
+    elevation = min(max(elevation, -math.pi / 2), math.pi / 2)
+    column = (azimuth - model.left) * model.columns_per_radian - 0.5
+    row = (model.top - elevation) * model.rows_per_radian - 0.5
+    row = min(max(row, 0.0), model.height - 1.0)
+    shown = (model.bottom <= elevation) & (elevation <= model.top)
+    if not model.wraps:
+        shown = shown & (model.left <= azimuth) & (azimuth <= model.right)
+        column = min(max(column, 0.0), model.width - 1.0)
+    return column, row, shown
+
+
+@njit(error_model="numpy", inline="always")
+def subpixels(coordinate: float) -> int:
+    """Nearest lookup unit of a coordinate of -1 or more."""
+    return np.int32(np.int32(coordinate * SUBPIXEL + (SUBPIXEL + 0.5)) - SUBPIXEL)
+
+
+@njit(error_model="numpy", fastmath={"contract"})
+def locate_all(
+    xs: NDArray[np.float64],
+    ys: NDArray[np.float64],
+    camera: Camera,
+    model: CameraModel,
+    columns: NDArray[np.int32],
+    rows: NDArray[np.int32],
+) -> None:
+    """Write the lookup points of ground points."""
+    for k in range(len(xs)):
+        column, row, shown = locate(xs[k], ys[k], camera, model)
+        columns[k] = subpixels(column)
+        rows[k] = subpixels(row) if shown else HIDDEN
+
+
+@njit(cache=True)
+def plan_centres(
+    size: int, resolution: float, camera: Camera, model: CameraModel
+) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Return ``columns`` and ``rows`` of a lookup: where the centres of all BEV pixels look.
+
+    Parameters
+    ----------
+    size, resolution
+        BEV pixels on each side, metres per pixel.
+    camera, model
+        Where from, and how the panorama shows it.
+    """
+    columns, rows = np.empty(size * size, np.int32), np.empty(size * size, np.int32)
+    xs = (np.arange(size) + 0.5 - size / 2) * resolution
+    ys = np.empty(size)
+    for i in range(size):
+        ys[:] = (size / 2 - i - 0.5) * resolution
+        row = slice(i * size, (i + 1) * size)
+        locate_all(xs, ys, camera, model, columns[row], rows[row])
+    return columns, rows
+
+
+@njit(error_model="numpy")
+def axis_distances2(x: float, y: float, camera: Camera) -> tuple[float, float]:
+    """Squared distances of ground point (x, y): to the camera's vertical axis, to the camera."""
+    distance2 = x * x + y * y + camera.height * camera.height
+    up = camera.up_x * x + camera.up_y * y - camera.up_z * camera.height
+    return max(distance2 - up * up, 1e-12), distance2
+
+
+@njit(error_model="numpy")
+def sample_count(x: float, y: float, resolution: float, camera: Camera, model: CameraModel) -> int:
+    """How many panorama points the mean over the BEV pixel at (x, y) takes: 1, 4 or 8.
+
+    The pixel's footprint is ``resolution / rho`` radians of azimuth (rho: distance from the
+    camera's vertical axis) by ``resolution * height / distance^2`` of elevation.
+    """
+    rho2, distance2 = axis_distances2(x, y, camera)
+    columns = model.columns_per_radian * resolution / math.sqrt(rho2)
+    rows = model.rows_per_radian * resolution * camera.height / distance2
+    columns = min(columns, float(model.width))
+    area = columns * rows
+    return 8 if area > EIGHT_SAMPLES else 4 if area > FOUR_SAMPLES else 1
+
+
+@njit(error_model="numpy")
+def count_samples(
+    size: int,
+    resolution: float,
+    camera: Camera,
+    model: CameraModel,
+    rows: NDArray[np.int32],
+    counts: NDArray[np.uint8],
+) -> None:
+    """Write `sample_count` of the shown pixels that need several samples, 0 of the others."""
+    # Whether columns * rows > FOUR_SAMPLES, which few reach, the squares can tell.
+    footprint = model.columns_per_radian * resolution * model.rows_per_radian * resolution
+    bound = (footprint * camera.height / FOUR_SAMPLES) ** 2
+    for i in range(size):
+        y = (size / 2 - i - 0.5) * resolution
+        row_counts, row_rows = counts[i * size : (i + 1) * size], rows[i * size : (i + 1) * size]
+        some = 0
+        for j in range(size):
+            x = (j + 0.5 - size / 2) * resolution
+            rho2, distance2 = axis_distances2(x, y, camera)
+            near = (rho2 * distance2 * distance2 < bound) & (row_rows[j] != HIDDEN)
+            row_counts[j] = near
+            some += near
+        for j in range(size if some else 0):
+            if row_counts[j]:
+                x = (j + 0.5 - size / 2) * resolution
+                count = sample_count(x, y, resolution, camera, model)
+                row_counts[j] = count if count > 1 else 0
+
+
+@njit(error_model="numpy")
+def spread_samples(
+    x: float,
+    y: float,
+    resolution: float,
+    xs: NDArray[np.float64],
+    ys: NDArray[np.float64],
+) -> None:
+    """Spread the samples of the BEV pixel at (x, y) over its area.
+
+    A rank-1 lattice, symmetric about the centre and laid along the direction to the camera, so that
+    it turns with the picture.
+    """
+    r = math.sqrt(x * x + y * y)
+    radial_x, radial_y = (x / r, y / r) if r > 0 else (0.0, 1.0)
+    count = len(xs)
+    for k in range(count):
+        turn = (k - (count - 1) / 2) * GOLDEN
+        along = (turn - math.floor(turn + 0.5)) * resolution
+        across = ((k + 0.5) / count - 0.5) * resolution
+        xs[k] = x + along * radial_x + across * radial_y
+        ys[k] = y + along * radial_y - across * radial_x
+
+
+@njit(cache=True, error_model="numpy")
+def plan_samples(
+    size: int,
+    resolution: float,
+    camera: Camera,
+    model: CameraModel,
+    columns: NDArray[np.int32],
+    rows: NDArray[np.int32],
+) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]:
+    """Return ``averaged``, ``first``, ``sample_columns`` and ``sample_rows`` of a lookup.
+
+    Arguments as in `plan_centres`, and the ``columns`` and ``rows`` that it returned. The centre
+    stands in for samples that the panorama does not show.
+    """
+    counts = np.empty(size * size, np.uint8)
+    count_samples(size, resolution, camera, model, rows, counts)
+    averaged = np.flatnonzero(counts).astype(np.int32)
+    first = np.zeros(len(averaged) + 1, np.int32)
+    for m in range(len(averaged)):
+        first[m + 1] = first[m] + counts[averaged[m]]
+    samples = first[len(averaged)]
+    xs, ys = np.empty(samples), np.empty(samples)
+    for m in range(len(averaged)):
+        i, j = divmod(averaged[m], size)
+        x, y = (j + 0.5 - size / 2) * resolution, (size / 2 - i - 0.5) * resolution
+        run = slice(first[m], first[m + 1])
+        spread_samples(x, y, resolution, xs[run], ys[run])
+    sample_columns, sample_rows = np.empty(samples, np.int32), np.empty(samples, np.int32)
+    locate_all(xs, ys, camera, model, sample_columns, sample_rows)
+    for m in range(len(averaged)):
+        for n in range(first[m], first[m + 1]):
+            if sample_rows[n] == HIDDEN:
+                sample_columns[n], sample_rows[n] = columns[averaged[m]], rows[averaged[m]]
+    return averaged, first, sample_columns, sample_rows
