@@ -24,6 +24,9 @@ from pydantic import (
 
 from georetrieval.errors import SettingsError
 
+BranchName = Literal["panorama", "bev"]
+"""A branch is called by what its queries are."""
+BRANCHES: tuple[BranchName, ...] = ("panorama", "bev")
 Pixels = Annotated[int, Field(ge=1)]
 Size = tuple[Pixels, Pixels]
 Share = float
@@ -167,9 +170,12 @@ class Settings(_Settings):
             raise ValueError("both branches are switched off: there is nothing to train")
         return self
 
-    def branches(self) -> dict[str, BranchSettings]:
-        """Return the branches that are switched on, by the name of their query view."""
-        both = {"panorama": self.panorama, "bev": self.bev}
+    def branches(self) -> dict[BranchName, BranchSettings]:
+        """Return the branches that are switched on, by name."""
+        both: dict[BranchName, BranchSettings | None] = {
+            "panorama": self.panorama,
+            "bev": self.bev,
+        }
         return {name: branch for name, branch in both.items() if branch is not None}
 
 

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from georetrieval.config import OptimSettings, Settings
+    from georetrieval.config import BranchName, OptimSettings, Settings
     from georetrieval.training.forecast import Forecast
 
 GB = 1e9
 
 
 def print_forecast(
-    settings: Settings, root: Path | None, branches: Sequence[str] | None, pairs: int | None
+    settings: Settings, root: Path | None, branches: Sequence[BranchName] | None, pairs: int | None
 ) -> None:
     """Print what a run of the settings will do and need, branch by branch."""
     from georetrieval.training.forecast import forecast

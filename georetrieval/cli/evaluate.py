@@ -63,10 +63,12 @@ def command(
     from rich.console import Console
     from rich.progress import Progress
 
+    from georetrieval.data.dataset import Dataset
     from georetrieval.retrieval.evaluation import as_table, evaluate
+    from georetrieval.run import Run
     from georetrieval.training.processes import join_processes
 
-    settings = options.run_settings(run)
+    settings = Run(run).read_settings()
     changes = {"reference": reference, "heading": heading, "fov": fov}
     data = settings.data.model_copy(update={k: v for k, v in changes.items() if v is not None})
     with Progress(console=Console(stderr=True), transient=True) as progress:
@@ -78,31 +80,19 @@ def command(
             progress.update(tasks[title], completed=done)
 
         result = evaluate(
-            run,
-            root or data.root or Path(),
-            data,
+            Run(run),
+            Dataset(data, root),
             split,
+            name=name,
             matched=gallery == "matched",
             seed=settings.seed,
             device=join_processes(device).device,
             on_progress=on_progress,
         )
-    result.save(run / f"evaluation-{name or _name(result)}.json")
     if as_json:
         click.echo(json.dumps(as_table(result), indent=2))
         return
     _print_table(result)
-
-
-def _name(result: Evaluation) -> str:
-    """Name a result by its protocol, so that none is written over another's."""
-    parts = [
-        result.split,
-        "unknown" if result.heading == "unknown" else "",
-        f"fov{result.fov:g}" if result.fov < 360 else "",
-        "matched" if result.matched else "",
-    ]
-    return "-".join(part for part in parts if part)
 
 
 def _print_table(result: Evaluation) -> None:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from georetrieval.cli import COMMANDS, options
 from georetrieval.errors import CheckpointError, SettingsError
+
+if TYPE_CHECKING:
+    from georetrieval.config import BranchName
 
 
 @click.command("export", help=COMMANDS["export"])
@@ -28,11 +32,12 @@ from georetrieval.errors import CheckpointError, SettingsError
     type=options.SIZE,
     help="Of an ONNX graph's images.  [default: the branch's, where both views have one]",
 )
-def command(run: Path, branch: str, out: Path, input_size: tuple[int, int] | None) -> None:
+def command(run: Path, branch: BranchName, out: Path, input_size: tuple[int, int] | None) -> None:
     """Write a branch's encoder for other software, as safetensors or ONNX."""
     from georetrieval.models.exchange import TOLERANCE, export_onnx, export_safetensors
+    from georetrieval.run import Run
 
-    checkpoint = run / f"{branch}.safetensors"
+    checkpoint = Run(run).checkpoint(branch)
     if not checkpoint.exists():
         raise CheckpointError(f"{run} holds no weights of the branch {branch}: train it first")
     if out.suffix == ".safetensors":

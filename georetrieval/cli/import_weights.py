@@ -11,7 +11,8 @@ from georetrieval.cli import COMMANDS, options
 from georetrieval.errors import CheckpointError
 
 if TYPE_CHECKING:
-    from georetrieval.config import EncoderSettings, Settings
+    from georetrieval.config import BranchName, EncoderSettings, Settings
+    from georetrieval.run import Run
 
 
 @click.command("import-weights", help=COMMANDS["import-weights"])
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 @click.option("--reference-size", type=options.SIZE, help="Of references, such as 384x384.")
 def command(
     source: Path,
-    kind: str,
+    kind: BranchName,
     out: Path,
     encoder: str | None,
     query_size: tuple[int, int] | None,
@@ -46,8 +47,10 @@ def command(
     from georetrieval.config import EncoderSettings
     from georetrieval.models.checkpoints import checkpoint_hash
     from georetrieval.models.exchange import PUBLISHED, import_branch
+    from georetrieval.run import Run
 
-    path = out / f"{kind}.safetensors"
+    run = Run(out)
+    path = run.checkpoint(kind)
     if path.exists():
         raise CheckpointError(f"{path} exists already: delete it, or name another --out")
     settings = EncoderSettings(
@@ -56,10 +59,10 @@ def command(
         query_size=query_size,
         reference_size=reference_size,
     )
-    run_settings = _read_settings(out)
+    before = run.read_settings() if run.settings_path.exists() else None
     branch = import_branch(source, path, kind, settings)
     about = f"{kind}: weights of {source.name} (sha256 {checkpoint_hash(source)}...)"
-    _write_settings(out, run_settings, kind, settings, about)
+    _write_settings(run, before, kind, settings, about)
     numbers = sum(p.numel() for p in branch.encoder.parameters())
     click.echo(
         f"{path}: {settings.name}, {numbers:,} parameters,"
@@ -68,15 +71,11 @@ def command(
     )
 
 
-def _read_settings(out: Path) -> Settings | None:
-    return options.run_settings(out) if (out / "settings.json").exists() else None
-
-
 def _write_settings(
-    out: Path, before: Settings | None, kind: str, encoder: EncoderSettings, about: str
+    run: Run, before: Settings | None, kind: BranchName, encoder: EncoderSettings, about: str
 ) -> None:
     """Add the branch to the run's settings, so that other commands know the run."""
-    from georetrieval.config import BranchSettings, Settings, settings_json
+    from georetrieval.config import BranchSettings, Settings
 
     branch = BranchSettings(encoder=encoder)
     if before is None:
@@ -88,4 +87,4 @@ def _write_settings(
     else:
         both = "; ".join(text for text in (before.about, about) if text)
         settings = before.model_copy(update={"about": both, kind: branch})
-    (out / "settings.json").write_text(settings_json(settings), "utf-8")
+    run.write_settings(settings)

@@ -39,12 +39,13 @@ def command(
     """Store which places are near each other, for training's first batches."""
     import numpy as np
 
+    from georetrieval.data.dataset import Dataset
     from georetrieval.data.neighbours import store_neighbours
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     settings = options.recipe_settings(root, recipe, overrides)
-    folder = settings.data.root or root
-    path, found = store_neighbours(settings, folder, split=split, pool=pool, positions=positions)
+    dataset = Dataset(settings.data, settings.data.root or root)
+    path, found = store_neighbours(settings, dataset, split=split, pool=pool, positions=positions)
     places, count = found.rows.shape
     text = f"{path}: {count:,} neighbours of each of {places:,} places"
     if count:

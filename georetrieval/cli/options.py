@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from georetrieval.errors import CheckpointError, SettingsError
+from georetrieval.errors import SettingsError
 
 if TYPE_CHECKING:
     from georetrieval.config import Settings
@@ -114,26 +114,3 @@ def recipe_settings(root: Path, recipe: str | None, overrides: Sequence[str]) ->
             f" --recipe: {', '.join(recipes())}, or a TOML file"
         )
     return load_settings(path, overrides)
-
-
-def run_settings(folder: Path) -> Settings:
-    """Read the settings that a run was trained with.
-
-    Raises
-    ------
-    CheckpointError
-        If the folder holds no run.
-    """
-    from pydantic import ValidationError
-
-    from georetrieval.config import Settings
-
-    path = folder / "settings.json"
-    try:
-        return Settings.model_validate_json(path.read_text("utf-8"))
-    except FileNotFoundError:
-        raise CheckpointError(
-            f"{folder} holds no run: train first, or name the run's folder with --run"
-        ) from None
-    except ValidationError as error:
-        raise CheckpointError(f"{path} is damaged: {error}") from error

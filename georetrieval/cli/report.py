@@ -13,8 +13,6 @@ from georetrieval.errors import DataError
 if TYPE_CHECKING:
     from georetrieval.retrieval.evaluation import Evaluation
 
-PREFIX = "evaluation-"
-
 
 @click.command("report", help=COMMANDS["report"])
 @options.run
@@ -34,18 +32,17 @@ PREFIX = "evaluation-"
 )
 def command(run: Path, root: Path | None, out: Path | None) -> None:
     """Write a run's curves, figures and matches as one HTML page."""
+    from georetrieval.data.dataset import Dataset
     from georetrieval.report import write_report
+    from georetrieval.run import Run
 
-    data = options.run_settings(run).data
+    made = Run(run)
+    dataset = Dataset(made.read_settings().data, root)
     # The split that is called test is the headline.
-    paths = sorted(
-        run.glob(f"{PREFIX}*.json"), key=lambda path: (path.stem != f"{PREFIX}test", path.stem)
-    )
-    evaluations = [_load(path) for path in paths]
-    names = [path.stem.removeprefix(PREFIX) for path in paths]
-    out = out or run / "report.html"
-    write_report(run, root or data.root or Path(), data, evaluations, out, names=names)
-    count = len(paths)
+    evaluations = {name: _load(path) for name, path in made.evaluations().items()}
+    out = out or made.report_path
+    write_report(made, dataset, list(evaluations.values()), out, names=list(evaluations))
+    count = len(evaluations)
     click.echo(
         f"{out}: {out.stat().st_size / 1e6:.1f} MB, {count} evaluation{'s' if count != 1 else ''};"
         " open it in a browser"

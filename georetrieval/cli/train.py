@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import click
 
 from georetrieval.cli import COMMANDS, EXIT_INTERRUPTED, options
-from georetrieval.errors import CheckpointError, SettingsError
+from georetrieval.errors import SettingsError
 
 if TYPE_CHECKING:
-    from georetrieval.config import Settings
+    from georetrieval.config import BranchName
 
 
 @click.command("train", help=COMMANDS["train"])
@@ -37,7 +37,7 @@ def command(
     root: Path,
     recipe: str | None,
     overrides: tuple[str, ...],
-    branches: tuple[str, ...],
+    branches: tuple[BranchName, ...],
     run: Path,
     device: str,
     dry_run: bool,
@@ -52,7 +52,6 @@ def command(
 
     from georetrieval.cli.dry_run import print_forecast
     from georetrieval.cli.training_view import TrainingView
-    from georetrieval.config import settings_json
     from georetrieval.training.loop import train
     from georetrieval.training.processes import join_processes
 
@@ -68,12 +67,6 @@ def command(
     if pairs is not None:
         raise SettingsError("--pairs goes with --dry-run: training counts them itself")
     processes = join_processes(device)
-    stored = settings_json(_rooted(settings, folder))
-    if processes.first:
-        _check_run(run, resume)
-        run.mkdir(parents=True, exist_ok=True)
-        if not resume:
-            (run / "settings.json").write_text(stored, "utf-8")
     try:
         with TrainingView(console, shown=processes.first) as view:
             train(
@@ -92,22 +85,5 @@ def command(
         console.print("  --resume")
         return EXIT_INTERRUPTED
     if processes.first:
-        # Again, as a resumed run may have moved its data; not before they were found the same.
-        (run / "settings.json").write_text(stored, "utf-8")
         click.echo(f"{run}: trained. Next: georetrieval evaluate --run {run}")
     return 0
-
-
-def _check_run(run: Path, resume: bool) -> None:
-    old = list(run.glob("*.state")) if run.is_dir() else []
-    if old and not resume:
-        raise CheckpointError(f"{run} holds a run: add --resume, or name a new folder with --run")
-    if not resume and run.is_dir() and (found := sorted(run.glob("*.safetensors"))):
-        raise CheckpointError(f"{found[0]} was not trained here: name a new folder with --run")
-    if resume and not old:
-        raise CheckpointError(f"{run} holds nothing to resume: leave out --resume")
-
-
-def _rooted(settings: Settings, folder: Path) -> Settings:
-    data = settings.data.model_copy(update={"root": folder.absolute()})
-    return settings.model_copy(update={"data": data})

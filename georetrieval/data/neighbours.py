@@ -12,9 +12,9 @@ from uuid import uuid4
 import numpy as np
 from numpy.typing import NDArray
 
-from bevgen import ShardSet
-from georetrieval.config import DataSettings, Settings
-from georetrieval.data.loading import Pairs, join
+from georetrieval.config import BranchName, Settings
+from georetrieval.data.dataset import Dataset
+from georetrieval.data.loading import Pairs
 from georetrieval.errors import DataError
 from georetrieval.models.checkpoints import publish
 from georetrieval.retrieval.metrics import distances
@@ -148,19 +148,20 @@ class Neighbours:
         return ""
 
 
-def neighbours_path(data: DataSettings, root: Path, split: str | None = None) -> Path:
+def neighbours_path(dataset: Dataset, split: str | None = None) -> Path:
     """Return where the neighbours of a split lie: beside the references, named after the pairs.
 
     Parameters
     ----------
-    data, root
+    dataset
         Where the data lie.
     split
         None for the training split.
     """
+    data = dataset.settings
     names = [data.pairs.stem, split or data.train_split] if data.pairs is not None else ["ids"]
     name = re.sub(r"[^\w.-]", "_", "-".join(["neighbours", *names]))
-    return (root / data.reference).with_name(f"{name}.npz")
+    return dataset.path("reference").with_name(f"{name}.npz")
 
 
 def largest_pool(settings: Settings) -> int:
@@ -168,17 +169,19 @@ def largest_pool(settings: Settings) -> int:
     return max(branch.sampling.pool for branch in settings.branches().values())
 
 
-def near_on_map(settings: Settings, root: Path, pairs: Pairs) -> NDArray[np.int32] | None:
+def near_on_map(dataset: Dataset, pairs: Pairs, count: int) -> NDArray[np.int32] | None:
     """Return the neighbours that training begins with: the stored ones, or found and stored.
 
     A file that does not fit is left as it is, as it may be another branch's.
 
     Parameters
     ----------
-    settings, root
-        Of the run.
+    dataset
+        They lie beside it.
     pairs
         That are trained on.
+    count
+        Neighbours of each; see `largest_pool`.
 
     Returns
     -------
@@ -189,7 +192,7 @@ def near_on_map(settings: Settings, root: Path, pairs: Pairs) -> NDArray[np.int3
     DataError
         If there is a file that cannot be used.
     """
-    path, count = neighbours_path(settings.data, root), largest_pool(settings)
+    path = neighbours_path(dataset)
     there = path.exists()
     if there:
         stored = Neighbours.load(path)
@@ -218,7 +221,7 @@ def near_on_map(settings: Settings, root: Path, pairs: Pairs) -> NDArray[np.int3
 
 def store_neighbours(
     settings: Settings,
-    root: Path,
+    dataset: Dataset,
     *,
     split: str | None = None,
     pool: int | None = None,
@@ -228,7 +231,7 @@ def store_neighbours(
 
     Parameters
     ----------
-    settings, root
+    settings, dataset
         Of the run that will use them. The pairs are those of the first branch, or of the first
         whose shards know all positions.
     split
@@ -244,7 +247,9 @@ def store_neighbours(
         If positions are missing, or the data cannot be used.
     """
     split = split or settings.data.train_split
-    of_branch = {name: _pairs(settings, root, name, split) for name in settings.branches()}
+    of_branch: dict[BranchName, Pairs] = {
+        name: dataset.pairs(name, split).each() for name in settings.branches()
+    }
     chosen, pairs = next(iter(of_branch.items()))
     planar, source = False, SHARDS
     if positions is not None:
@@ -258,7 +263,7 @@ def store_neighbours(
         places = pairs.positions
         if unknown := int((~np.isfinite(places)).any(axis=1).sum()):
             raise DataError(
-                f"{root / getattr(settings.data, chosen)} has no position for {unknown} of"
+                f"{dataset.path(chosen)} has no position for {unknown} of"
                 f" {len(pairs)} queries of split {split}: make the shards with --poses, or give"
                 " --positions"
             )
@@ -280,19 +285,9 @@ def store_neighbours(
             count,
         )
     found = Neighbours.find(pairs.ids, places, count, planar=planar, source=source)
-    path = neighbours_path(settings.data, root, split)
+    path = neighbours_path(dataset, split)
     found.save(path)
     return path, found
-
-
-def _pairs(settings: Settings, root: Path, branch: str, split: str) -> Pairs:
-    data = settings.data
-    with (
-        ShardSet(root / getattr(data, branch)) as queries,
-        ShardSet(root / data.reference) as tiles,
-    ):
-        pairs = root / data.pairs if data.pairs is not None else None
-        return join(queries, tiles, pairs, split).each()
 
 
 def read_positions(path: Path, ids: list[str]) -> tuple[NDArray[np.float64], bool]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import torch
 
-from georetrieval.config import BranchSettings, Settings, Size
+from georetrieval.config import BranchName, BranchSettings, Settings, Size
 from georetrieval.errors import SettingsError
 from georetrieval.models.branch import Encoder
 from georetrieval.transforms.augment import visible_columns
@@ -14,7 +14,7 @@ from georetrieval.transforms.augment import visible_columns
 VIEWS = ("query", "reference")
 
 
-def view_sizes(name: str, settings: Settings, stored: Mapping[str, Size]) -> dict[str, Size]:
+def view_sizes(name: BranchName, settings: Settings, stored: Mapping[str, Size]) -> dict[str, Size]:
     """Return height and width of a branch's query and reference before the view is limited.
 
     Parameters
@@ -45,7 +45,9 @@ def view_sizes(name: str, settings: Settings, stored: Mapping[str, Size]) -> dic
     return sizes
 
 
-def input_sizes(name: str, settings: Settings, stored: Mapping[str, Size]) -> dict[str, Size]:
+def input_sizes(
+    name: BranchName, settings: Settings, stored: Mapping[str, Size]
+) -> dict[str, Size]:
     """Return the sizes that enter the encoder: `view_sizes`, with a panorama's crop applied."""
     sizes = view_sizes(name, settings, stored)
     if name == "panorama":
@@ -55,7 +57,7 @@ def input_sizes(name: str, settings: Settings, stored: Mapping[str, Size]) -> di
 
 
 def check_sizes(
-    encoder: Encoder, name: str, settings: Settings, stored: Mapping[str, Size]
+    encoder: Encoder, name: BranchName, settings: Settings, stored: Mapping[str, Size]
 ) -> None:
     """Refuse a model that cannot take the images, before anything is trained.
 
@@ -103,7 +105,7 @@ def check_size(encoder: Encoder, size: Size, model: str, images: str) -> None:
         encoder.train(training)
 
 
-def check_turns(name: str, settings: Settings, stored: Mapping[str, Size]) -> None:
+def check_turns(name: BranchName, settings: Settings, stored: Mapping[str, Size]) -> None:
     """Refuse to turn what is not square.
 
     Raises

@@ -10,20 +10,19 @@ import io
 import logging
 from collections.abc import Sequence
 from html import escape
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from bevgen import ShardError, ShardSet
-from georetrieval.config import DataSettings
+from georetrieval.data.dataset import Dataset, ShardKey
 from georetrieval.retrieval.evaluation import Evaluation, Method
 
 log = logging.getLogger(__name__)
 
 PANORAMA, BEV, TILE = 480, 200, 136  # pixels across
 QUALITY = 74
-VIEWS = ("panorama", "bev", "reference")
+VIEWS: tuple[ShardKey, ...] = ("panorama", "bev", "reference")
 
 
 class Pictures:
@@ -31,16 +30,16 @@ class Pictures:
 
     Parameters
     ----------
-    root, data
+    dataset
         Where the shards lie.
     """
 
-    def __init__(self, root: Path, data: DataSettings) -> None:
+    def __init__(self, dataset: Dataset) -> None:
         self._shards: dict[str, ShardSet | None] = {}
         for view in VIEWS:
-            path = root / getattr(data, view)
+            path = dataset.path(view)
             try:
-                self._shards[view] = ShardSet(path) if path.exists() else None
+                self._shards[view] = dataset.shards(view) if path.exists() else None
             except ShardError as error:
                 log.warning("the report goes without pictures of %s: %s", path, error)
                 self._shards[view] = None

@@ -16,26 +16,23 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from pydantic import ValidationError
-
 import georetrieval
-from bevgen import ShardError, ShardSet
-from georetrieval.config import DataSettings, Settings
-from georetrieval.data.loading import join
-from georetrieval.errors import DataError, GeoretrievalError
+from bevgen import ShardError
+from georetrieval.config import BRANCHES, BranchName, Settings
+from georetrieval.data.dataset import Dataset
+from georetrieval.errors import CheckpointError, DataError, GeoretrievalError
 from georetrieval.models.checkpoints import checkpoint_hash
 from georetrieval.report.results import Titled, details, results
 from georetrieval.report.training import TITLES, training
-from georetrieval.retrieval.evaluation import BRANCHES, Evaluation
-from georetrieval.training.tracking import read_metrics
+from georetrieval.retrieval.evaluation import Evaluation
+from georetrieval.run import Run
 
 PAPER = "https://arxiv.org/abs/2408.05475"
 
 
 def write_report(
-    run: Path,
-    root: Path,
-    data: DataSettings,
+    run: Run,
+    dataset: Dataset,
     evaluations: Sequence[Evaluation],
     out: Path,
     *,
@@ -46,11 +43,10 @@ def write_report(
     Parameters
     ----------
     run
-        Folder of the run; its ``settings.json``, ``metrics.jsonl`` and checkpoints are told of
-        as far as they are there.
-    root, data
-        Where the shards of the training lie; pictures are taken from them. An evaluation on
-        other data takes them from the folder that it names, while that exists.
+        Its settings, figures and checkpoints are told of as far as they are there.
+    dataset
+        Of the training; pictures are taken from it. An evaluation on other data takes them from
+        the folder that it names, while that exists.
     evaluations
         The first one is the headline. There may be none.
     out
@@ -66,16 +62,16 @@ def write_report(
     titled = title_evaluations(evaluations, names)
     settings = read_settings(run)
     hashes = run_checkpoints(run)
-    lines = read_metrics(run)
+    lines = run.read_metrics()
     sections = [
-        header(run, root, data, settings, titled, hashes, lines),
+        header(run, dataset, settings, titled, hashes, lines),
         training(lines, settings),
         results(titled),
-        *(details(one, root, data, hashes, count=len(titled)) for one in titled),
+        *(details(one, dataset, hashes, count=len(titled)) for one in titled),
         notes(run, titled),
     ]
     page = Template(_file("page.html")).substitute(
-        title=escape(f"{run.absolute().name} · georetrieval"),
+        title=escape(f"{run.folder.absolute().name} · georetrieval"),
         style=_file("page.css"),
         script=_file("page.js"),
         body="\n".join(sections),
@@ -113,27 +109,25 @@ def title_evaluations(
     return titled
 
 
-def read_settings(run: Path) -> Settings | None:
+def read_settings(run: Run) -> Settings | None:
     """Read the run's settings; None if there are none that this version understands."""
     try:
-        return Settings.model_validate_json((run / "settings.json").read_text("utf-8"))
-    except (OSError, ValidationError, UnicodeDecodeError):
+        return run.read_settings()
+    except (OSError, CheckpointError):
         return None
 
 
-def run_checkpoints(run: Path) -> dict[str, str]:
+def run_checkpoints(run: Run) -> dict[BranchName, str]:
     """Return the hash of each branch's weights in a run's folder."""
-    paths = {name: run / f"{name}.safetensors" for name in BRANCHES}
-    return {name: checkpoint_hash(path) for name, path in paths.items() if path.exists()}
+    return {name: checkpoint_hash(path) for name, path in run.checkpoints().items()}
 
 
 def header(
-    run: Path,
-    root: Path,
-    data: DataSettings,
+    run: Run,
+    dataset: Dataset,
     settings: Settings | None,
     titled: Sequence[Titled],
-    hashes: dict[str, str],
+    hashes: dict[BranchName, str],
     lines: Sequence[dict[str, Any]],
 ) -> str:
     """Say what was trained on what, when, and how well it does."""
@@ -141,7 +135,8 @@ def header(
     links = [("training", "Training"), ("results", "Results")]
     links += [(one.anchor, one.name) for one in titled] + [("notes", "Notes")]
     nav = "".join(f'<a href="#{anchor}">{escape(text)}</a>' for anchor, text in links)
-    facts = [("Data", f"<code>{escape(root.absolute().name)}</code>{_places(root, data, titled)}")]
+    place = escape(dataset.root.absolute().name)
+    facts = [("Data", f"<code>{place}</code>{_places(dataset, titled)}")]
     facts += _networks(settings) + _times(lines)
     if not hashes and titled:
         hashes = titled[0].evaluation.checkpoints
@@ -154,7 +149,7 @@ def header(
     listed = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in facts)
     return (
         f'<header class="top"><p class="kind">georetrieval report</p>'
-        f"<h1>{escape(run.absolute().name)}</h1>{about}{_lead(titled)}"
+        f"<h1>{escape(run.folder.absolute().name)}</h1>{about}{_lead(titled)}"
         f'<nav aria-label="Parts of this page">{nav}</nav><dl class="facts">{listed}</dl></header>'
     )
 
@@ -205,10 +200,10 @@ def _times(lines: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
     return [("Trained", date)]
 
 
-def _places(root: Path, data: DataSettings, titled: Sequence[Titled]) -> str:
+def _places(dataset: Dataset, titled: Sequence[Titled]) -> str:
     """Count the queries of each split, and say whether any that was tested was trained on."""
-    trained = split_ids(root, data, data.train_split)
-    validated = split_ids(root, data, data.validation_split)
+    trained = split_ids(dataset, dataset.settings.train_split)
+    validated = split_ids(dataset, dataset.settings.validation_split)
     counts = [
         f"{len(ids):,} queries for {what}"
         for what, ids in (("training", trained), ("validation", validated))
@@ -217,7 +212,7 @@ def _places(root: Path, data: DataSettings, titled: Sequence[Titled]) -> str:
     if titled:
         first = titled[0].evaluation
         counts.append(f"{len(first.queries):,} for &ldquo;{escape(titled[0].name)}&rdquo;")
-        if trained and Path(first.data).absolute() == root.absolute():
+        if trained and Path(first.data).absolute() == dataset.root.absolute():
             seen = len(set(trained) & set(first.queries))
             counts.append(
                 f'<b class="alert">{seen:,} of these were trained on</b>'
@@ -227,19 +222,18 @@ def _places(root: Path, data: DataSettings, titled: Sequence[Titled]) -> str:
     return "".join(f"<small>{text}</small>" for text in counts)
 
 
-def split_ids(root: Path, data: DataSettings, split: str) -> list[str]:
+def split_ids(dataset: Dataset, split: str) -> list[str]:
     """Return the ids of a split's queries; none if its files are not to be had."""
-    queries = next((p for v in BRANCHES if (p := root / getattr(data, v)).exists()), None)
-    if queries is None:
-        return []
-    pairs = root / data.pairs if data.pairs is not None else None
     try:
-        return join(ShardSet(queries), ShardSet(root / data.reference), pairs, split).ids
+        for branch in BRANCHES:
+            if dataset.path(branch).exists():
+                return dataset.pairs(branch, split).ids
     except (DataError, ShardError):
-        return []
+        pass
+    return []
 
 
-def notes(run: Path, titled: Sequence[Titled]) -> str:
+def notes(run: Run, titled: Sequence[Titled]) -> str:
     """Say how the figures were made and what they do not tell, and show all settings."""
     texts = [
         "<b>Ties count against the model.</b> The rank of the right tile is the number of others"
@@ -258,7 +252,7 @@ def notes(run: Path, titled: Sequence[Titled]) -> str:
         f' Panorama-BEV Co-Retrieval Network</i>, ECCV 2024 (<a href="{PAPER}">{PAPER}</a>).',
     ]
     items = "".join(f"<li>{text}</li>" for text in texts)
-    path = run / "settings.json"
+    path = run.settings_path
     shown = ""
     if path.exists():
         text = path.read_text("utf-8", errors="replace")

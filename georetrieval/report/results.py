@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from georetrieval.config import DataSettings
+from georetrieval.config import BranchName
+from georetrieval.data.dataset import Dataset
 from georetrieval.report.charts import Axis, Found, Series, line_chart, plan, share_within
 from georetrieval.report.gallery import (
     Pictures,
@@ -134,17 +135,15 @@ def paired_difference(gained: int, lost: int, total: int) -> tuple[float, float,
     return 100.0 * (gained - lost) / total, float(low), float(high)
 
 
-def details(
-    one: Titled, root: Path, data: DataSettings, hashes: dict[str, str], *, count: int
-) -> str:
+def details(one: Titled, dataset: Dataset, hashes: dict[BranchName, str], *, count: int) -> str:
     """Write all parts of one evaluation.
 
     Parameters
     ----------
     one
         The evaluation.
-    root, data
-        Where the training's shards lie.
+    dataset
+        Of the training.
     hashes
         Of the run's weights as they are now.
     count
@@ -155,13 +154,13 @@ def details(
     str
         An HTML section.
     """
-    evaluation = one.evaluation
+    evaluation, data = one.evaluation, dataset.settings
     folder, warnings = Path(evaluation.data), []
     if not folder.is_dir():
-        folder = root
+        folder = dataset.root
         warnings.append(
             f"The data folder <code>{escape(evaluation.data)}</code> is gone: pictures are those of"
-            f" the same ids in <code>{escape(str(root))}</code>."
+            f" the same ids in <code>{escape(str(folder))}</code>."
         )
     if any(hashes.get(name, value) != value for name, value in evaluation.checkpoints.items()):
         warnings.append(
@@ -175,7 +174,7 @@ def details(
     rows = max(1, min(12, GALLERY_ROWS // count))
     # An evaluation may have searched other references than the training's, such as map tiles.
     searched = data.model_copy(update={"reference": Path(evaluation.reference)})
-    pictures = Pictures(folder, searched)
+    pictures = Pictures(Dataset(searched, folder))
     return (
         f'<section id="{one.anchor}" class="evaluation"><p class="kind">Evaluation</p>'
         f"<h2>{escape(one.name)}</h2>{alerts}{_explanation(evaluation, folder)}"

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from georetrieval.config import Settings
+from georetrieval.config import BranchName, Settings
 from georetrieval.report.charts import Axis, Points, Series, line_chart, smooth, thin
 
-TITLES = {"panorama": "panorama", "bev": "BEV"}
+TITLES: dict[BranchName, str] = {"panorama": "panorama", "bev": "BEV"}
 RECALLS = ("R@1", "R@5", "R@10")
 
 
@@ -22,7 +22,7 @@ def curve(lines: Sequence[dict[str, Any]], branch: str, figure: str) -> list[tup
     Parameters
     ----------
     lines
-        Of `georetrieval.training.tracking.read_metrics`.
+        Of `georetrieval.run.Run.read_metrics`.
     branch, figure
         Which.
 
@@ -45,7 +45,7 @@ def curve(lines: Sequence[dict[str, Any]], branch: str, figure: str) -> list[tup
 
 def training(lines: Sequence[dict[str, Any]], settings: Settings | None) -> str:
     """Draw loss and recall of each branch, on axes that they share."""
-    names = [name for name in TITLES if curve(lines, name, "loss")]
+    names: list[BranchName] = [name for name in TITLES if curve(lines, name, "loss")]
     if not names:
         body = '<p class="nothing">This run has no metrics.jsonl, so there are no curves.</p>'
         return f'<section id="training"><h2>Training</h2>{body}</section>'
@@ -68,7 +68,9 @@ def training(lines: Sequence[dict[str, Any]], settings: Settings | None) -> str:
     )
 
 
-def _loss_chart(name: str, points: Points, x: Axis, top: float, settings: Settings | None) -> str:
+def _loss_chart(
+    name: BranchName, points: Points, x: Axis, top: float, settings: Settings | None
+) -> str:
     level = None
     branch = settings.branches().get(name) if settings else None
     if branch is not None:
@@ -85,7 +87,7 @@ def _loss_chart(name: str, points: Points, x: Axis, top: float, settings: Settin
     return _figure(name, "loss", f"{len(points):,} steps, at the end {last:.2f}", chart)
 
 
-def _recall_chart(name: str, curves: dict[str, list[tuple[float, float]]], x: Axis) -> str:
+def _recall_chart(name: BranchName, curves: dict[str, list[tuple[float, float]]], x: Axis) -> str:
     if not any(curves.values()):
         return _figure(name, "recall", "not evaluated during training", "")
     tones = {"R@1": "line", "R@5": "line second", "R@10": "line third"}
@@ -102,7 +104,7 @@ def _recall_chart(name: str, curves: dict[str, list[tuple[float, float]]], x: Ax
     return _figure(name, "recall on validation places", said, chart)
 
 
-def _figure(name: str, what: str, said: str, chart: str) -> str:
+def _figure(name: BranchName, what: str, said: str, chart: str) -> str:
     return (
         f'<figure class="panel"><figcaption><span class="key {name}"></span><b>{TITLES[name]}'
         f" branch</b>, {escape(what)}<small>{escape(said)}</small></figcaption>{chart}</figure>"

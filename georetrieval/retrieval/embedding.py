@@ -12,11 +12,12 @@ import torch
 from numpy.typing import NDArray
 
 from bevgen import ShardSet
+from georetrieval.config import BranchName
 from georetrieval.data.loading import read_chunks
 from georetrieval.errors import DataError
 from georetrieval.models.branch import Encoder
 from georetrieval.models.checks import check_size
-from georetrieval.transforms.augment import QueryKind, limit_view, to_network, turn, visible_columns
+from georetrieval.transforms.augment import limit_view, to_network, turn, visible_columns
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -89,7 +90,7 @@ def embed_rows(
     precision: torch.dtype = torch.float32,
     batch_size: int = 128,
     threads: int = 2,
-    kind: QueryKind | None = None,
+    kind: BranchName | None = None,
     degrees: NDArray[np.float64] | None = None,
     fov: float = 360.0,
     on_progress: Callable[[int], None] = lambda _: None,

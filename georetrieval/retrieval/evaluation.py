@@ -20,19 +20,21 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bevgen import ShardSet
-from georetrieval.config import DataSettings, EncoderSettings
-from georetrieval.data.loading import Pairs, join
+from georetrieval.config import BranchName, DataSettings, EncoderSettings
+from georetrieval.data.dataset import Dataset
+from georetrieval.data.loading import Pairs
 from georetrieval.errors import CheckpointError, DataError, SplitError
 from georetrieval.models.branch import Branch
 from georetrieval.models.checkpoints import checkpoint_hash, digest, load_branch
 from georetrieval.retrieval.embedding import Embeddings, embed_rows
 from georetrieval.retrieval.metrics import Estimate, Ranking, distances, rank_references, summarize
+from georetrieval.run import Run
 from georetrieval.transforms.augment import unknown_headings
 
 log = logging.getLogger(__name__)
 
-BRANCHES = ("panorama", "bev")
 WEIGHTS = np.arange(21) / 20
+_Branches = dict[BranchName, tuple[Branch, EncoderSettings]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +103,7 @@ class Evaluation:
     references: list[str]
     positions: list[tuple[float, float] | None]
     reference_positions: dict[str, tuple[float, float]]
-    checkpoints: dict[str, str]
+    checkpoints: dict[BranchName, str]
     methods: list[Method]
     fov: float = 360.0
     matched: bool = False
@@ -120,6 +122,17 @@ class Evaluation:
     def right(self, index: int) -> set[str]:
         """Return the ids of all right references of a query."""
         return {self.references[index], *(self.others[index] if self.others else ())}
+
+    @property
+    def name(self) -> str:
+        """The split and the protocol, such as ``test-unknown-fov90``."""
+        parts = [
+            self.split,
+            "unknown" if self.heading == "unknown" else "",
+            f"fov{self.fov:g}" if self.fov < 360 else "",
+            "matched" if self.matched else "",
+        ]
+        return "-".join(part for part in parts if part)
 
     def save(self, path: Path) -> None:
         """Write JSON."""
@@ -174,27 +187,29 @@ def fuse(panorama: Tensor, bev: Tensor, weight: float) -> Tensor:
 
 
 def evaluate(
-    run: Path,
-    root: Path,
-    data: DataSettings,
+    run: Run | Path,
+    dataset: Dataset,
     split: str,
     *,
+    name: str | None = None,
     matched: bool = False,
     seed: int = 0,
     device: torch.device | None = None,
     on_progress: Callable[[str, int, int], None] = lambda *_: None,
 ) -> Evaluation:
-    """Evaluate a run's checkpoints on one split.
+    """Evaluate a run's checkpoints on one split, and keep the result in the run.
 
     Parameters
     ----------
     run
-        Folder with ``panorama.safetensors`` or ``bev.safetensors`` or both. Embeddings are kept
-        in ``run/embeddings`` and used again for the same weights and data.
-    root, data
-        Where the shards lie; may be other data than the run was trained on.
+        It holds weights of one branch or both. Embeddings are kept in it, and used again for the
+        same weights and data.
+    dataset
+        May be other data than the run was trained on.
     split
         Name in pairs.csv.
+    name
+        Of the result in the run; None for `Evaluation.name`.
     matched
         Search only references that are right for some query (Sample4Geo on University-1652),
         instead of the split's whole gallery (its baseline).
@@ -215,24 +230,22 @@ def evaluate(
         If checkpoints or data cannot be used.
     """
     device = device or torch.device("cpu")
-    paths = {name: run / f"{name}.safetensors" for name in BRANCHES}
-    paths = {name: path for name, path in paths.items() if path.exists()}
+    run = Run.at(run)
+    paths = run.checkpoints()
     if not paths:
         raise CheckpointError(f"{run} holds no checkpoints: train first, or name another --run")
-    branches = {name: load_branch(path)[:2] for name, path in paths.items()}
-    hashes = {name: checkpoint_hash(path) for name, path in paths.items()}
-    cache = run / "embeddings"
-    cache.mkdir(exist_ok=True)
+    branches: _Branches = {name: load_branch(path)[:2] for name, path in paths.items()}
+    hashes: dict[BranchName, str] = {name: checkpoint_hash(path) for name, path in paths.items()}
 
     def load(which: str) -> _Split:
-        found = _embed_split(root, data, which, branches, hashes, cache, seed, device, on_progress)
+        found = _embed_split(dataset, which, branches, hashes, run, seed, device, on_progress)
         return _without_distractors(found) if matched else found
 
     test = load(split)
-    weights = {name: float(name == "panorama") for name in branches}
+    weights: dict[str, float] = {name: float(name == "panorama") for name in branches}
     if len(branches) == 2:
         weights["both"] = 0.5
-        validation = _validation_split(data, split, load)
+        validation = _validation_split(dataset.settings, split, load)
         if validation is not None:
             weights["both, weight chosen"] = best_weight(validation)
     methods = [_search(test, name, weight, seed) for name, weight in weights.items()]
@@ -241,11 +254,11 @@ def evaluate(
     ids = test.references.ids
     right = [ids[row] for row in test.pairs.references]
     rows = {name: test.references.row(name) for name in named | set(right)}
-    return Evaluation(
-        data=str(root),
-        reference=str(data.reference),
+    result = Evaluation(
+        data=str(dataset.root),
+        reference=str(dataset.settings.reference),
         split=split,
-        heading=data.heading,
+        heading=dataset.settings.heading,
         gallery=len(test.pairs.gallery),
         queries=test.pairs.ids,
         references=right,
@@ -257,10 +270,12 @@ def evaluate(
         },
         checkpoints=hashes,
         methods=methods,
-        fov=data.fov,
+        fov=dataset.settings.fov,
         matched=matched,
         others=[[ids[row] for row in own] for own in test.pairs.others] if test.others else [],
     )
+    result.save(run.evaluation(name or result.name))
+    return result
 
 
 def best_weight(split: _Split) -> float:
@@ -290,21 +305,18 @@ def _position(latitude: float, longitude: float) -> tuple[float, float] | None:
 
 
 def _embed_split(
-    root: Path,
-    data: DataSettings,
+    dataset: Dataset,
     split: str,
-    branches: dict[str, tuple[Branch, EncoderSettings]],
-    hashes: dict[str, str],
-    cache: Path,
+    branches: _Branches,
+    hashes: dict[BranchName, str],
+    run: Run,
     seed: int,
     device: torch.device,
     on_progress: Callable[[str, int, int], None],
 ) -> _Split:
-    references = ShardSet(root / data.reference)
-    pairs_file = root / data.pairs if data.pairs is not None else None
-    shards = {name: ShardSet(root / getattr(data, name)) for name in branches}
-    joined = {name: join(shards[name], references, pairs_file, split) for name in branches}
-    ids = _common_ids(shards, joined)
+    data, references = dataset.settings, dataset.shards("reference")
+    joined: dict[BranchName, Pairs] = {name: dataset.pairs(name, split) for name in branches}
+    ids = _common_ids(dataset, joined)
     joined = {name: own.only(ids) for name, own in joined.items()}
     pairs = next(iter(joined.values()))
     unknown = data.heading == "unknown"
@@ -315,18 +327,17 @@ def _embed_split(
     gallery: dict[str, Tensor] = {}
     for name, (branch, encoder) in branches.items():
         file = quote(split, safe="")
-        kind = "panorama" if name == "panorama" else "bev"
         query = _View(
             f"{split} {name} query",
-            cache / f"{name}-query-{file}{turned}.npz",
-            shards[name],
+            run.embeddings(f"{name}-query-{file}{turned}"),
+            dataset.shards(name),
             joined[name].queries,
             encoder.query_size,
-            {"kind": kind, "degrees": degrees, "fov": data.fov},
+            {"kind": name, "degrees": degrees, "fov": data.fov},
         )
         reference = _View(
             f"{split} {name} reference",
-            cache / f"{name}-reference-{file}.npz",
+            run.embeddings(f"{name}-reference-{file}"),
             references,
             pairs.gallery,
             encoder.reference_size,
@@ -361,18 +372,18 @@ def _without_distractors(split: _Split) -> _Split:
     return _placed(pairs, split.queries, gallery, split.references)
 
 
-def _common_ids(shards: dict[str, ShardSet], joined: dict[str, Pairs]) -> list[str]:
+def _common_ids(dataset: Dataset, joined: dict[BranchName, Pairs]) -> list[str]:
     """Return the queries that all branches have, so that the same ones are compared."""
     common = set[str].intersection(*(set(own.ids) for own in joined.values()))
     if not common:
-        raise DataError(f"{' and '.join(str(s.path) for s in shards.values())} share no ids")
+        raise DataError(f"{' and '.join(str(dataset.path(name)) for name in joined)} share no ids")
     for name, own in joined.items():
         if len(own) > len(common):
             missing = len(own) - len(common)
             log.warning(
                 "%d queries of %s are left out: the other view lacks them",
                 missing,
-                shards[name].path,
+                dataset.path(name),
             )
     return [name for name in next(iter(joined.values())).ids if name in common]
 
@@ -414,6 +425,7 @@ def _embed_once(
     )
     columns = view.shards.columns
     positions = np.stack([columns[c][view.rows] for c in ("latitude", "longitude")], axis=1)
+    view.path.parent.mkdir(exist_ok=True)
     Embeddings(ids, matrix.cpu().numpy(), positions, checkpoint, data).save(view.path)
     return matrix
 

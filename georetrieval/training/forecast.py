@@ -16,9 +16,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from bevgen import ShardSet
-from georetrieval.config import OptimSettings, Settings, Size
-from georetrieval.data.loading import join
+from georetrieval.config import BranchName, OptimSettings, Settings, Size
+from georetrieval.data.dataset import Dataset
 from georetrieval.errors import SettingsError
 from georetrieval.models.branch import Branch
 from georetrieval.models.checks import check_batches, check_sizes, check_turns, input_sizes
@@ -79,7 +78,7 @@ class Forecast:
         On one device, for a whole batch.
     """
 
-    branch: str
+    branch: BranchName
     encoder: str
     parameters: int
     sizes: dict[str, Size]
@@ -95,7 +94,7 @@ def forecast(
     settings: Settings,
     root: Path | None = None,
     *,
-    branches: Sequence[str] | None = None,
+    branches: Sequence[BranchName] | None = None,
     pairs: int | None = None,
 ) -> list[Forecast]:
     """Say what a run will do.
@@ -124,13 +123,16 @@ def forecast(
             raise SettingsError(
                 f"the settings have no branch {name!r}; there are {', '.join(chosen)}"
             )
-    return [_forecast(name, settings, root, pairs) for name in branches or chosen]
+    dataset = None if root is None else Dataset(settings.data, root)
+    return [_forecast(name, settings, dataset, pairs) for name in branches or chosen]
 
 
-def _forecast(name: str, settings: Settings, root: Path | None, pairs: int | None) -> Forecast:
+def _forecast(
+    name: BranchName, settings: Settings, dataset: Dataset | None, pairs: int | None
+) -> Forecast:
     branch_settings = settings.branches()[name]
     encoder, optim = branch_settings.encoder, branch_settings.optim
-    stored, classes = _look(name, settings, root)
+    stored, classes = _look(name, dataset)
     sizes = input_sizes(name, settings, stored)
     check_batches(branch_settings, 1)
     check_turns(name, settings, stored)
@@ -160,23 +162,14 @@ def _forecast(name: str, settings: Settings, root: Path | None, pairs: int | Non
     )
 
 
-def _look(
-    name: str, settings: Settings, root: Path | None
-) -> tuple[dict[str, Size], np.ndarray | None]:
+def _look(name: BranchName, dataset: Dataset | None) -> tuple[dict[str, Size], np.ndarray | None]:
     """Return the shards' image sizes and the training pairs' classes, as far as they are there."""
-    if root is None:
+    if dataset is None:
         return {}, None
-    data = settings.data
-    paths = {"query": root / getattr(data, name), "reference": root / data.reference}
-    shards = {view: ShardSet(path) for view, path in paths.items() if path.exists()}
-    stored = {view: (one.image_shape[0], one.image_shape[1]) for view, one in shards.items()}
-    if len(shards) < 2:
+    stored, pairs = dataset.image_sizes(name), dataset.pairs_path
+    if len(stored) < 2 or (pairs is not None and not pairs.exists()):
         return stored, None
-    file = root / data.pairs if data.pairs is not None else None
-    if file is not None and not file.exists():
-        return stored, None
-    joined = join(shards["query"], shards["reference"], file, data.train_split)
-    return stored, joined.each().classes()
+    return stored, dataset.pairs(name, dataset.settings.train_split).each().classes()
 
 
 def sparkline(optim: OptimSettings, width: int = 40) -> str:

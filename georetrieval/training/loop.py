@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,23 +21,23 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import nn
 
-from bevgen import ShardSet
-from georetrieval.config import BranchSettings, Settings
-from georetrieval.data.loading import Batch, PairReader, Pairs, join
-from georetrieval.data.neighbours import near_on_map
+from georetrieval.config import BranchName, BranchSettings, Settings
+from georetrieval.data.dataset import Dataset
+from georetrieval.data.loading import Batch, PairReader, Pairs
+from georetrieval.data.neighbours import largest_pool, near_on_map
 from georetrieval.errors import CheckpointError, DataError, SettingsError
 from georetrieval.models.branch import Branch
 from georetrieval.models.checkpoints import digest, load_state, save_branch, save_state
 from georetrieval.models.checks import check_batches, check_sizes, check_turns
 from georetrieval.retrieval.embedding import embed_rows
 from georetrieval.retrieval.metrics import rank_references
+from georetrieval.run import Run
 from georetrieval.training.loss import InfoNCE
 from georetrieval.training.optim import learning_rate, make_optimizer
 from georetrieval.training.processes import Processes, StopRequest
 from georetrieval.training.sampling import plan_batches, similarity_neighbours
 from georetrieval.training.tracking import Tracker
 from georetrieval.transforms.augment import (
-    QueryKind,
     augment_pairs,
     to_network,
     turn,
@@ -81,9 +82,9 @@ class Watcher:
 def train(
     settings: Settings,
     root: Path,
-    run: Path,
+    run: Run | Path,
     *,
-    branches: list[str] | None = None,
+    branches: Sequence[BranchName] | None = None,
     resume: bool = False,
     processes: Processes | None = None,
     tensorboard: bool = False,
@@ -99,8 +100,7 @@ def train(
     root
         Folder that the data paths are relative to.
     run
-        Folder to write: for each branch NAME ``NAME.safetensors`` (the weights that did best on
-        the validation split) and ``NAME.state`` (to resume), and ``metrics.jsonl``.
+        Folder to write; see `georetrieval.run`.
     branches
         Names of those to train; None for all that the settings have.
     resume
@@ -127,12 +127,15 @@ def train(
             raise SettingsError(
                 f"the settings have no branch {name!r}; there are {', '.join(chosen)}"
             )
-        if processes.first and not resume and (run / f"{name}.state").exists():
-            raise CheckpointError(
-                f"{run} holds a run of the branch {name}: continue it with --resume, or name"
-                " another --run"
-            )
-    run.mkdir(parents=True, exist_ok=True)
+    run = Run.at(run)
+    placed = settings.model_copy(
+        update={"data": settings.data.model_copy(update={"root": root.absolute()})}
+    )
+    if processes.first:
+        _check_begun(run, resume=resume)
+        run.create()
+        if not resume:
+            run.write_settings(placed)
     tracker = Tracker(run, tensorboard=tensorboard, wandb=wandb) if processes.first else None
     try:
         for name in names:
@@ -143,6 +146,21 @@ def train(
     finally:
         if tracker is not None:
             tracker.close()
+    if processes.first:
+        # Again, as a resumed run may have moved its data; not before they were found the same.
+        run.write_settings(placed)
+
+
+def _check_begun(run: Run, *, resume: bool) -> None:
+    """Refuse to train over what is there, or to resume what is not."""
+    begun = run.states()
+    if begun and not resume:
+        raise CheckpointError(f"{run} holds a run: add --resume, or name a new folder with --run")
+    if not resume and (found := run.checkpoints()):
+        first = next(iter(found.values()))
+        raise CheckpointError(f"{first} was not trained here: name a new folder with --run")
+    if resume and not begun:
+        raise CheckpointError(f"{run} holds nothing to resume: leave out --resume")
 
 
 class BranchTraining:
@@ -150,28 +168,27 @@ class BranchTraining:
 
     def __init__(
         self,
-        name: str,
+        name: BranchName,
         settings: Settings,
         root: Path,
-        run: Path,
+        run: Run,
         processes: Processes,
         tracker: Tracker | None,
         watcher: Watcher,
     ) -> None:
-        self.name, self.settings, self.root, self.run = name, settings, root, run
-        self.kind: QueryKind = "panorama" if name == "panorama" else "bev"
+        self.name: BranchName = name
+        self.settings, self.run = settings, run
         self.branch_settings = settings.branches()[name]
         self.processes, self.tracker, self.watcher = processes, tracker, watcher
         data = settings.data
-        self.queries = ShardSet(root / getattr(data, name))
-        self.references = ShardSet(root / data.reference)
-        pairs = root / data.pairs if data.pairs is not None else None
-        self.pairs = join(self.queries, self.references, pairs, data.train_split).each()
-        self.validation = join(self.queries, self.references, pairs, data.validation_split)
+        self.dataset = Dataset(data, root)
+        self.queries = self.dataset.shards(name)
+        self.references = self.dataset.shards("reference")
+        self.pairs = self.dataset.pairs(name, data.train_split).each()
+        self.validation = self.dataset.pairs(name, data.validation_split)
         if shared := len(set(self.pairs.ids) & set(self.validation.ids)):
             log.warning("%d validation queries are trained on: their recall says little", shared)
-        shards = {"query": self.queries, "reference": self.references}
-        stored = {view: (one.image_shape[0], one.image_shape[1]) for view, one in shards.items()}
+        stored = self.dataset.image_sizes(name)
         check_batches(self.branch_settings, processes.count)
         check_turns(name, settings, stored)
 
@@ -243,7 +260,7 @@ class BranchTraining:
         if sampling.mine_every and progress.epoch and not progress.epoch % sampling.mine_every:
             progress.neighbours = self._mine(sampling.pool)
         elif sampling.geographic and not progress.epoch:
-            near = near_on_map(self.settings, self.root, self.pairs)
+            near = near_on_map(self.dataset, self.pairs, largest_pool(self.settings))
             progress.neighbours = None if near is None else near[:, : sampling.pool].copy()
         return plan_batches(
             self.pairs.classes(),
@@ -300,11 +317,11 @@ class BranchTraining:
         query = to_network(batch.query, encoder.query_size, device)
         reference = to_network(batch.reference, encoder.reference_size, device)
         if self.settings.data.heading == "unknown":
-            query = turn(query, torch.rand(len(query), generator=generator) * 360, self.kind)
+            query = turn(query, torch.rand(len(query), generator=generator) * 360, self.name)
         query, reference = augment_pairs(
             query,
             reference,
-            self.kind,
+            self.name,
             self.branch_settings.augment,
             generator,
             fov=self.settings.data.fov,
@@ -351,7 +368,7 @@ class BranchTraining:
             self.queries,
             pairs.queries,
             encoder.query_size,
-            kind=self.kind,
+            kind=self.name,
             degrees=degrees,
             fov=self.settings.data.fov,
             **options,
@@ -384,7 +401,7 @@ class BranchTraining:
                 self.tracker.log(self.name, epoch, **figures, mrr=round(score, 5))
             if score > self.progress.best:
                 self.progress.best = score
-                path = self.run / f"{self.name}.safetensors"
+                path = self.run.checkpoint(self.name)
                 save_branch(path, self.branch, self.branch_settings.encoder, self.name)
         if self.processes.count > 1:
             dist.barrier()
@@ -424,7 +441,7 @@ class BranchTraining:
             "sizes": torch.from_numpy(progress.sizes),
             "neighbours": None if near is None else torch.from_numpy(near),
         }
-        save_state(self.run / f"{self.name}.state", state)
+        save_state(self.run.state(self.name), state)
 
     def _digest(self) -> str:
         """Return a digest of all that decides what a run does, but for where its files lie."""
@@ -439,7 +456,7 @@ class BranchTraining:
 
     def _load_state(self) -> Progress:
         """Continue from the saved state; a branch that had not begun starts anew."""
-        path = self.run / f"{self.name}.state"
+        path = self.run.state(self.name)
         states = [load_state(path) if self.processes.first and path.exists() else None]
         if self.processes.count > 1:
             dist.broadcast_object_list(states, device=self.processes.device)

@@ -7,7 +7,6 @@ gives one result on every device.
 from __future__ import annotations
 
 import math
-from typing import Literal
 
 import numpy as np
 import torch
@@ -16,10 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bevgen import to_chw
-from georetrieval.config import AugmentSettings
+from georetrieval.config import AugmentSettings, BranchName
 from georetrieval.transforms.jpeg import compress
-
-QueryKind = Literal["panorama", "bev"]
 
 
 def to_network(images: Tensor, size: tuple[int, int] | None, device: torch.device) -> Tensor:
@@ -36,7 +33,7 @@ def to_network(images: Tensor, size: tuple[int, int] | None, device: torch.devic
 def augment_pairs(
     query: Tensor,
     reference: Tensor,
-    kind: QueryKind,
+    kind: BranchName,
     settings: AugmentSettings,
     generator: torch.Generator,
     *,
@@ -90,7 +87,7 @@ def mirror(images: Tensor, which: Tensor) -> Tensor:
     return torch.where(which.to(images.device)[:, None, None, None], images.flip(3), images)
 
 
-def turn(images: Tensor, degrees: Tensor, kind: QueryKind) -> Tensor:
+def turn(images: Tensor, degrees: Tensor, kind: BranchName) -> Tensor:
     """Turn each view counter-clockwise as seen from above; what was east comes to north at 90.
 
     Parameters
@@ -122,7 +119,7 @@ def turn(images: Tensor, degrees: Tensor, kind: QueryKind) -> Tensor:
     return result
 
 
-def limit_view(images: Tensor, fov: float, kind: QueryKind) -> Tensor:
+def limit_view(images: Tensor, fov: float, kind: BranchName) -> Tensor:
     """Leave of each query what a camera of a limited horizontal field of view shows.
 
     The window lies around the panorama's centre column, and so around a BEV's upward direction,

@@ -14,7 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from georetrieval.data.dataset import Dataset
 from georetrieval.report import write_report
+from georetrieval.run import Run
 from tests.helpers.reports import Reported, make_run
 
 CHROMIUM = shutil.which("chromium")
@@ -88,7 +90,9 @@ addEventListener("message", (event) => {
 def reported(tmp_path_factory: pytest.TempPathFactory) -> Reported:
     reported = make_run(tmp_path_factory.mktemp("in chromium"), name="run é #1")
     out = reported.run / "report.html"
-    write_report(reported.run, reported.root, reported.data, [reported.evaluation], out)
+    write_report(
+        Run(reported.run), Dataset(reported.data, reported.root), [reported.evaluation], out
+    )
     page = out.read_text("utf-8")
     (reported.run / "probed.html").write_text(page.replace("</body>", PROBE + "</body>"), "utf-8")
     return reported

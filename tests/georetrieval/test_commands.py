@@ -14,7 +14,7 @@ from georetrieval.config import EncoderSettings, settings_json
 from georetrieval.models.branch import Branch
 from georetrieval.models.checkpoints import checkpoint_hash, load_branch, save_branch
 from georetrieval.retrieval.embedding import Embeddings
-from georetrieval.training.tracking import read_metrics
+from georetrieval.run import Run
 from tests.helpers.world import World, tiny_settings, write_shards
 
 VIT = EncoderSettings(
@@ -174,7 +174,7 @@ def test_tensorboard_gets_every_figure(small_world, tmp_path):
     assert georetrieval(*words, "--tensorboard") == 0
     shown = EventAccumulator(str(run / "tensorboard"))
     shown.Reload()
-    lines = read_metrics(run)
+    lines = Run(run).read_metrics()
     losses = [line["loss"] for line in lines if "loss" in line]
     assert [event.value for event in shown.Scalars("bev/loss")] == pytest.approx(losses)
     # A thousandth of an epoch is a step of TensorBoard's.

@@ -9,6 +9,7 @@ from torch.nn.functional import normalize
 
 from bevgen import ShardSet
 from georetrieval.config import DataSettings, EncoderSettings
+from georetrieval.data.dataset import Dataset
 from georetrieval.data.loading import join
 from georetrieval.errors import CheckpointError, DataError
 from georetrieval.models.branch import Branch
@@ -152,7 +153,7 @@ def by_hand(run: Path, world: World, name: str, split: str) -> tuple[np.ndarray,
 
 
 def test_every_method_equals_a_search_by_hand(world, run):
-    found = evaluate(run, world.root, DATA, "test")
+    found = evaluate(run, Dataset(DATA, world.root), "test")
     scores = {name: by_hand(run, world, name, "test")[0] for name in ("panorama", "bev")}
     own = by_hand(run, world, "bev", "test")[1]
     assert found.gallery == 16  # the references that train and val name are not searched
@@ -172,7 +173,7 @@ def test_every_method_equals_a_search_by_hand(world, run):
 
 
 def test_the_weight_is_chosen_on_validation_data_alone(world, run, tmp_path):
-    found = evaluate(run, world.root, DATA, "test")
+    found = evaluate(run, Dataset(DATA, world.root), "test")
     scores = {name: by_hand(run, world, name, "val")[0] for name in ("panorama", "bev")}
     reciprocal = {}
     for weight in np.arange(21) / 20:
@@ -189,7 +190,7 @@ def test_the_weight_is_chosen_on_validation_data_alone(world, run, tmp_path):
         (replace_data(validation_split="none"), "test"),
         (replace_data(pairs=False), "test"),
     ):
-        assert len(evaluate(run, world.root, data, split).methods) == 3
+        assert len(evaluate(run, Dataset(data, world.root), split).methods) == 3
 
 
 def replace_data(**values: object) -> DataSettings:
@@ -198,20 +199,20 @@ def replace_data(**values: object) -> DataSettings:
 
 @pytest.mark.parametrize("name", ["panorama", "bev"])
 def test_one_branch_is_enough(world, tmp_path, name):
-    found = evaluate(untrained(tmp_path / "one", name), world.root, DATA, "test")
+    found = evaluate(untrained(tmp_path / "one", name), Dataset(DATA, world.root), "test")
     assert [(m.name, m.weight) for m in found.methods] == [(name, float(name == "panorama"))]
     assert list(found.checkpoints) == [name]
 
 
 def test_a_run_without_checkpoints(world, tmp_path):
     with pytest.raises(CheckpointError, match="train first"):
-        evaluate(tmp_path, world.root, DATA, "test")
+        evaluate(tmp_path, Dataset(DATA, world.root), "test")
 
 
 def test_embeddings_are_kept_for_the_same_weights_and_data_only(world, run):
     def embedded(root: Path = world.root, data: DataSettings = DATA) -> set[str]:
         heard: set[str] = set()
-        evaluate(run, root, data, "test", on_progress=lambda title, *_: heard.add(title))
+        evaluate(run, Dataset(data, root), "test", on_progress=lambda title, *_: heard.add(title))
         return {title for title in heard if title.startswith("test")}
 
     everything = {
@@ -231,8 +232,8 @@ def test_other_data_with_equal_ids_is_embedded_anew(world, run, tmp_path):
     images = 255 - np.asarray(ShardSet(other.root / "bev.h5").read(range(len(other.ids))))
     write_shards(other.root / "bev.h5", "bev", other.ids, images, other.positions)
     heard: set[str] = set()
-    evaluate(run, world.root, DATA, "test")
-    evaluate(run, other.root, DATA, "test", on_progress=lambda title, *_: heard.add(title))
+    evaluate(run, Dataset(DATA, world.root), "test")
+    evaluate(run, Dataset(DATA, other.root), "test", on_progress=lambda title, *_: heard.add(title))
     assert heard == {"test bev query", "val bev query"}
 
 
@@ -243,7 +244,7 @@ def test_queries_that_one_view_lacks_are_left_out_of_both(small_world, run, capl
     images = ShardSet(world.root / "bev.h5").read(keep)
     ids = [world.ids[k] for k in keep]
     write_shards(world.root / "bev.h5", "bev", ids, images, world.positions[keep])
-    found = evaluate(run, world.root, DATA, "test")
+    found = evaluate(run, Dataset(DATA, world.root), "test")
     assert found.queries == [world.ids[k] for k in test if k != test[2]]
     assert found.gallery == 6  # the reference stays
     assert all(len(method.ranks) == 5 for method in found.methods)
@@ -252,13 +253,13 @@ def test_queries_that_one_view_lacks_are_left_out_of_both(small_world, run, capl
 
 def test_views_in_another_order_are_joined_by_id(small_world, run):
     world = small_world
-    before = evaluate(run, world.root, DATA, "test")
+    before = evaluate(run, Dataset(DATA, world.root), "test")
     order = np.random.default_rng(0).permutation(len(world.ids))
     images = ShardSet(world.root / "bev.h5").read(order)
     ids = [world.ids[k] for k in order]
     write_shards(world.root / "bev.h5", "bev", ids, images, world.positions[order])
     for pairs in ("pairs.csv", False):
-        after = evaluate(run, world.root, replace_data(pairs=pairs), "test")
+        after = evaluate(run, Dataset(replace_data(pairs=pairs), world.root), "test")
         if pairs:
             assert [m.ranks for m in after.methods] == [m.ranks for m in before.methods]
         else:
@@ -269,10 +270,10 @@ def test_views_in_another_order_are_joined_by_id(small_world, run):
 
 def test_unknown_heading_turns_both_query_views_alike(world, run):
     data = replace_data(heading="unknown")
-    first = evaluate(run, world.root, data, "test", seed=1)
-    again = evaluate(run, world.root, data, "test", seed=1)
-    other = evaluate(run, world.root, data, "test", seed=2)
-    known = evaluate(run, world.root, DATA, "test", seed=1)
+    first = evaluate(run, Dataset(data, world.root), "test", seed=1)
+    again = evaluate(run, Dataset(data, world.root), "test", seed=1)
+    other = evaluate(run, Dataset(data, world.root), "test", seed=2)
+    known = evaluate(run, Dataset(DATA, world.root), "test", seed=1)
     assert first == again
     assert first.heading == "unknown"
     assert (first.protocol, known.protocol) == ("heading unknown", "heading known")
@@ -283,10 +284,12 @@ def test_unknown_heading_turns_both_query_views_alike(world, run):
 @pytest.mark.parametrize("fov", [90, 180])
 def test_a_limited_field_of_view_equals_a_search_by_hand(world, tmp_path, fov):
     run = untrained(tmp_path / "run", "panorama", "bev", model="test_vit")
-    whole = evaluate(run, world.root, DATA, "test")
+    whole = evaluate(run, Dataset(DATA, world.root), "test")
     data = replace_data(fov=fov)
     heard: set[str] = set()
-    found = evaluate(run, world.root, data, "test", on_progress=lambda title, *_: heard.add(title))
+    found = evaluate(
+        run, Dataset(data, world.root), "test", on_progress=lambda title, *_: heard.add(title)
+    )
     assert found.protocol == f"heading known, field of view {fov}°"
     assert {title for title in heard if "reference" in title} == set()  # those are whole
     tested = [i for i, s in zip(world.ids, world.splits, strict=True) if s == "test"]
@@ -315,7 +318,7 @@ def test_a_limited_field_of_view_equals_a_search_by_hand(world, tmp_path, fov):
 
 def test_semi_positives_count_for_the_hit_rate_alone(small_world, run):
     world = small_world
-    plain = evaluate(run, world.root, DATA, "test").methods[1]
+    plain = evaluate(run, Dataset(DATA, world.root), "test").methods[1]
     path = world.write_pairs()
     lines = path.read_text().splitlines()
     with path.open("w") as file:
@@ -326,7 +329,7 @@ def test_semi_positives_count_for_the_hit_rate_alone(small_world, run):
         tested = [i for i, s in zip(world.ids, world.splits, strict=True) if s == "test"]
         for query, best in zip(tested, plain.top, strict=True):
             file.write(f"{query},{best[0]},semi,test\n")
-    semi = evaluate(run, world.root, DATA, "test").methods[1]
+    semi = evaluate(run, Dataset(DATA, world.root), "test").methods[1]
     assert semi.ranks == plain.ranks
     assert plain.figures["hit rate"] == plain.figures["R@1"]
     expected = 100 * np.mean(np.array(plain.ranks) <= 1)
@@ -354,7 +357,7 @@ def test_several_right_references_and_distractors_equal_a_search_by_hand(small_w
         with torch.no_grad():
             vectors[kind] = dict(zip(shards.ids, branch.encoder(images), strict=True))
     for matched, gallery in ((False, [*wanted, *distractors]), (True, list(wanted))):
-        found = evaluate(run, world.root, DATA, "test", matched=matched)
+        found = evaluate(run, Dataset(DATA, world.root), "test", matched=matched)
         assert found.gallery == len(gallery)
         assert found.protocol == "heading known" + ", no distractors" * matched
         method = next(m for m in found.methods if m.name == "bev")
@@ -380,7 +383,9 @@ def test_the_gallery_of_matched_references_keeps_their_semi_positives(small_worl
     rows = [f"{q},{q},positive" for q in tested]
     rows += [f"{q},{r},semi" for q, own in semi.items() for r in own]
     (world.root / "pairs.csv").write_text("query,reference,role\n" + "\n".join(rows))
-    found = evaluate(run, world.root, replace_data(validation_split="none"), "test", matched=True)
+    found = evaluate(
+        run, Dataset(replace_data(validation_split="none"), world.root), "test", matched=True
+    )
     assert found.gallery == len(tested)
     scores, own = by_hand(run, world, "bev", "test")
     method = next(m for m in found.methods if m.name == "bev")
@@ -396,7 +401,7 @@ def test_unknown_positions_leave_metres_out(small_world, run):
     for kind in ("bev", "panorama"):
         images = ShardSet(world.root / f"{kind}.h5").read(range(len(world.ids)))
         write_shards(world.root / f"{kind}.h5", kind, world.ids, images)
-    found = evaluate(run, world.root, DATA, "test")
+    found = evaluate(run, Dataset(DATA, world.root), "test")
     assert found.positions == [None] * 6
     for method in found.methods:
         assert method.metres == [None] * 6
@@ -409,11 +414,11 @@ def test_models_that_diverged_are_an_error(world, run):
         next(branch.encoder.parameters()).fill_(float("nan"))
     save_branch(run / "bev.safetensors", branch, encoder, kind)
     with pytest.raises(DataError, match="not finite"):
-        evaluate(run, world.root, DATA, "test")
+        evaluate(run, Dataset(DATA, world.root), "test")
 
 
 def test_evaluations_survive_their_file(world, run, tmp_path):
-    found = evaluate(run, world.root, DATA, "test")
+    found = evaluate(run, Dataset(DATA, world.root), "test")
     found.save(tmp_path / "test.json")
     assert Evaluation.load(tmp_path / "test.json") == found
     json.loads((tmp_path / "test.json").read_text(), parse_constant=pytest.fail)  # no NaN

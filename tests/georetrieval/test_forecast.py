@@ -10,10 +10,10 @@ from georetrieval.cli import main
 from georetrieval.config import OptimSettings, Settings, load_settings, recipes
 from georetrieval.errors import SettingsError
 from georetrieval.models.branch import Branch
+from georetrieval.run import Run
 from georetrieval.training.forecast import Forecast, estimate_memory, forecast, sparkline
 from georetrieval.training.loop import train
 from georetrieval.training.loss import InfoNCE
-from georetrieval.training.tracking import read_metrics
 from tests.helpers.world import tiny_settings
 
 
@@ -98,7 +98,7 @@ def test_steps_and_rates_are_those_of_training(small_world, tmp_path):
     )
     (found,) = forecast(settings, world.root)
     train(settings, world.root, tmp_path / "run")
-    lines = [line for line in read_metrics(tmp_path / "run") if "loss" in line]
+    lines = [line for line in Run(tmp_path / "run").read_metrics() if "loss" in line]
     first = [line for line in lines if line["epoch"] < 1]
     assert found.pairs == 16
     assert found.steps == len(first) == 8

@@ -247,7 +247,7 @@ def test_the_largest_pool_of_the_branches_is_stored(world, tmp_path, caplog):
     train(both, world.root, tmp_path / "run", branches=["bev"])
     assert neighbours_of(tmp_path / "run").shape == (24, POOL)
     assert stored(world)["neighbours"].shape == (24, 12)
-    train(both, world.root, tmp_path / "run", branches=["panorama"])
+    train(both, world.root, tmp_path / "run", branches=["panorama"], resume=True)
     assert not [r for r in caplog.records if "does not fit" in r.getMessage()]
 
 

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from georetrieval.cli import main
+from georetrieval.data.dataset import Dataset
 from georetrieval.errors import GeoretrievalError
 from georetrieval.models.checkpoints import checkpoint_hash
 from georetrieval.report import write_report
@@ -25,6 +26,7 @@ from georetrieval.report.gallery import random_sample
 from georetrieval.report.results import paired_difference
 from georetrieval.report.training import curve
 from georetrieval.retrieval.evaluation import Evaluation
+from georetrieval.run import Run
 from tests.helpers.paths import DATA
 from tests.helpers.reports import (
     GALLERY,
@@ -104,7 +106,9 @@ class Tree(HTMLParser):
 
 def page_of(reported: Reported, *evaluations: Evaluation, **options) -> Node:
     out = reported.run / "report.html"
-    write_report(reported.run, reported.root, reported.data, evaluations, out, **options)
+    write_report(
+        Run(reported.run), Dataset(reported.data, reported.root), evaluations, out, **options
+    )
     return Tree(out.read_text("utf-8")).root
 
 
@@ -671,7 +675,7 @@ def test_real_photographs_keep_the_page_small(tmp_path: Path, fresh: Reported):
 def test_a_place_that_cannot_be_written_is_named(fresh: Reported, tmp_path: Path):
     out = tmp_path / "no" / "report.html"
     with pytest.raises(GeoretrievalError, match=r"report\.html could not be written: No such file"):
-        write_report(fresh.run, fresh.root, fresh.data, [], out)
+        write_report(Run(fresh.run), Dataset(fresh.data, fresh.root), [], out)
 
 
 def run_command(*words: object) -> int:

@@ -16,15 +16,17 @@ from torch.multiprocessing.spawn import spawn
 
 from bevgen import ShardSet
 from georetrieval.config import BranchSettings, OptimSettings, Settings
+from georetrieval.data.dataset import Dataset
 from georetrieval.data.loading import Batch, PairReader
 from georetrieval.errors import CheckpointError, DataError, SettingsError
 from georetrieval.models.checkpoints import load_branch, load_state, save_state
 from georetrieval.retrieval.evaluation import evaluate
+from georetrieval.run import Run
 from georetrieval.training import loop as training
 from georetrieval.training.loop import Watcher, train
 from georetrieval.training.optim import learning_rate, make_optimizer
 from georetrieval.training.processes import Processes, join_processes
-from georetrieval.training.tracking import Tracker, read_metrics
+from georetrieval.training.tracking import Tracker
 from tests.helpers.paths import ROOT
 from tests.helpers.several import first_gradients, work
 from tests.helpers.world import make_world, tiny_settings, write_shards
@@ -82,7 +84,7 @@ def test_a_tiny_model_learns_the_tiny_world(world, tmp_path):
     heard = Acting()
     train(settings, world.root, tmp_path / "run", watcher=heard)
     assert heard.named == ["panorama", "bev"]
-    found = evaluate(tmp_path / "run", world.root, settings.data, "test")
+    found = evaluate(tmp_path / "run", Dataset(settings.data, world.root), "test")
     recall = {method.name: method.figures["R@1"].value for method in found.methods}
     chance = 100 / 16
     assert recall["panorama"] > 6 * chance
@@ -105,7 +107,7 @@ def test_trained_on_wrong_pairs_recall_is_chance(tmp_path):
             world.write_pairs([world.ids[k] for k in order])
         heard = Acting()
         train(settings, world.root, tmp_path / name, watcher=heard)
-        found = evaluate(tmp_path / name, world.root, settings.data, "test").methods[0]
+        found = evaluate(tmp_path / name, Dataset(settings.data, world.root), "test").methods[0]
         shown[name] = (found.figures, heard.losses)
     right, wrong = shown["right"][0], shown["wrong"][0]
     assert right["R@1"].value > 60
@@ -134,7 +136,7 @@ def test_every_option_trains(small_world, tmp_path, changes):
     run = tmp_path / "run"
     settings = tiny_settings("panorama", "bev", optim__epochs=1, sampling__batch_size=8, **changes)
     train(settings, small_world.root, run)
-    lines = read_metrics(run)
+    lines = Run(run).read_metrics()
     losses = [line["loss"] for line in lines if "loss" in line]
     assert len(losses) == 4
     assert all(math.isfinite(loss) and 0 < loss < 15 for loss in losses)
@@ -177,7 +179,7 @@ def test_what_a_run_reports(small_world, tmp_path):
     settings = tiny_settings(optim__epochs=4, sampling__batch_size=8, optim__warmup_epochs=1)
     heard = Acting()
     train(settings, small_world.root, run, watcher=heard)
-    lines = read_metrics(run)
+    lines = Run(run).read_metrics()
     steps = [line for line in lines if "loss" in line]
     assert [line["epoch"] for line in steps] == [k / 2 for k in range(8)]
     assert [line["loss"] for line in steps] == heard.losses
@@ -192,6 +194,7 @@ def test_what_a_run_reports(small_world, tmp_path):
         "bev.safetensors",
         "bev.state",
         "metrics.jsonl",
+        "settings.json",
     ]
 
 
@@ -273,7 +276,7 @@ def test_torchrun_trains_with_two_processes(world, tmp_path):
     run = tmp_path / "run"
     result = torchrun(2, path, world.root, run)
     assert result.returncode == 0, result.stderr
-    lines = read_metrics(run)
+    lines = Run(run).read_metrics()
     losses = [line["loss"] for line in lines if "loss" in line]
     assert len(losses) == 16
     assert np.isfinite(losses).all()
@@ -309,7 +312,7 @@ def same_end(run: Path, other: Path) -> None:
     lines = [
         [
             {k: v for k, v in line.items() if k not in ("time", "images_per_second")}
-            for line in read_metrics(folder)
+            for line in Run(folder).read_metrics()
         ]
         for folder in (run, other)
     ]
@@ -451,7 +454,7 @@ def test_nothing_but_the_same_run_is_resumed(world, whole, tmp_path):
     def copy(name: str) -> Path:
         return Path(shutil.copytree(whole, tmp_path / name))
 
-    with pytest.raises(CheckpointError, match="holds a run of the branch bev"):
+    with pytest.raises(CheckpointError, match="holds a run: add --resume"):
         train(tiny_settings(**EVERYTHING), world.root, copy("again"))
     for k, changes in enumerate(
         ({"optim__epochs": 5}, {"seed": 1}, {"evaluate_every": 1}, {"data": {"heading": "unknown"}})
@@ -586,9 +589,9 @@ def tracker(tmp_path) -> Iterator[Tracker]:
 
 
 def test_figures_can_be_read_while_the_run_goes_on(tmp_path, tracker):
-    assert read_metrics(tmp_path) == []
+    assert Run(tmp_path).read_metrics() == []
     tracker.log("bev", 0.123456, loss=2.5)
-    (line,) = read_metrics(tmp_path)
+    (line,) = Run(tmp_path).read_metrics()
     assert (line["branch"], line["epoch"], line["loss"]) == ("bev", 0.1235, 2.5)
 
 
@@ -602,7 +605,9 @@ def test_what_was_done_again_replaces_what_was_lost(tmp_path, tracker):
     tracker.log("bev", 1, loss=7.5)
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"branch": "bev", "epo')
-    found = [(x["branch"], x["epoch"], x.get("loss"), x.get("R@1")) for x in read_metrics(tmp_path)]
+    found = [
+        (x["branch"], x["epoch"], x.get("loss"), x.get("R@1")) for x in Run(tmp_path).read_metrics()
+    ]
     assert found == [
         ("bev", 0, 9.0, None),
         ("bev", 0.5, 8.5, None),

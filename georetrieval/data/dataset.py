@@ -1,0 +1,82 @@
+"""The data of a run: a folder of shards, opened as its settings name them and joined by split."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, Self
+
+from bevgen import ShardSet
+from georetrieval.config import BranchName, DataSettings
+from georetrieval.data.loading import Pairs, join
+
+ShardKey = Literal["panorama", "bev", "reference"]
+"""What the settings call a shard file: the queries of a branch, or the references of all."""
+
+
+class Dataset:
+    """Queries of each branch, references, and the pairs that join them.
+
+    Each file is opened when it is first asked for, and only once.
+
+    Parameters
+    ----------
+    settings
+        Names of the files, and of the splits.
+    root
+        Folder that the names are relative to; None for the one that the settings name, or else
+        the working directory.
+    """
+
+    def __init__(self, settings: DataSettings, root: Path | None = None) -> None:
+        self.settings = settings
+        self.root = root or settings.root or Path()
+        self._opened: dict[ShardKey, ShardSet] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def path(self, key: ShardKey) -> Path:
+        """Return where a shard file lies; it need not be there."""
+        return self.root / getattr(self.settings, key)
+
+    @property
+    def pairs_path(self) -> Path | None:
+        """Where ``pairs.csv`` lies; None where equal ids pair."""
+        return None if self.settings.pairs is None else self.root / self.settings.pairs
+
+    def shards(self, key: ShardKey) -> ShardSet:
+        """Open a shard file.
+
+        Raises
+        ------
+        ShardError
+            If it is missing, incomplete or damaged.
+        """
+        if key not in self._opened:
+            self._opened[key] = ShardSet(self.path(key))
+        return self._opened[key]
+
+    def pairs(self, branch: BranchName, split: str) -> Pairs:
+        """Join a branch's queries of a split to their references; see `join`.
+
+        Raises
+        ------
+        ShardError, DataError
+            If a file cannot be used, or nothing is joined.
+        """
+        return join(self.shards(branch), self.shards("reference"), self.pairs_path, split)
+
+    def image_sizes(self, branch: BranchName) -> dict[str, tuple[int, int]]:
+        """Return height and width of ``query`` and ``reference`` images, of the files there are."""
+        keys: dict[str, ShardKey] = {"query": branch, "reference": "reference"}
+        found = {view: self.shards(key) for view, key in keys.items() if self.path(key).exists()}
+        return {view: (one.image_shape[0], one.image_shape[1]) for view, one in found.items()}
+
+    def close(self) -> None:
+        """Close what was opened."""
+        for shards in self._opened.values():
+            shards.close()
+        self._opened.clear()

@@ -1,0 +1,154 @@
+"""A run: the folder that training fills and all other commands read.
+
+Every file name in it is spelt here and nowhere else::
+
+    settings.json            what was trained on what
+    panorama.safetensors     a branch's weights that did best on the validation split
+    panorama.state           what training needs to continue (bev.* likewise)
+    metrics.jsonl            a line of figures for each step and evaluation
+    tensorboard/             the same, on request
+    embeddings/              vectors that an evaluation made, used again by the next
+    evaluation-NAME.json     a result of `evaluate`
+    report.html              the page about all of it
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import ValidationError
+
+from georetrieval.config import BRANCHES, BranchName, Settings, settings_json
+from georetrieval.errors import CheckpointError
+
+EVALUATION = "evaluation-"
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """The files of a run.
+
+    Attributes
+    ----------
+    folder
+        It need not be there before something is written.
+    """
+
+    folder: Path
+
+    @classmethod
+    def at(cls, where: Run | str | os.PathLike[str]) -> Run:
+        """Take a run as it is, or name one by its folder."""
+        return where if isinstance(where, Run) else cls(Path(where))
+
+    def __str__(self) -> str:
+        return str(self.folder)
+
+    def create(self) -> Self:
+        """Make the folder, if it is not there."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return self
+
+    # Paths
+
+    @property
+    def settings_path(self) -> Path:
+        """JSON of `Settings`."""
+        return self.folder / "settings.json"
+
+    @property
+    def metrics_path(self) -> Path:
+        """Figures, a JSON object a line; see `read_metrics`."""
+        return self.folder / "metrics.jsonl"
+
+    @property
+    def tensorboard_path(self) -> Path:
+        """Folder of event files."""
+        return self.folder / "tensorboard"
+
+    @property
+    def report_path(self) -> Path:
+        """The HTML page."""
+        return self.folder / "report.html"
+
+    def checkpoint(self, branch: BranchName) -> Path:
+        """Return the file of a branch's weights, by `georetrieval.models.checkpoints`."""
+        return self.folder / f"{branch}.safetensors"
+
+    def state(self, branch: BranchName) -> Path:
+        """Return the file that a branch's training continues from."""
+        return self.folder / f"{branch}.state"
+
+    def embeddings(self, name: str) -> Path:
+        """Return a file of vectors that evaluations use again."""
+        return self.folder / "embeddings" / f"{name}.npz"
+
+    def evaluation(self, name: str) -> Path:
+        """Return the file of a result."""
+        return self.folder / f"{EVALUATION}{name}.json"
+
+    # What there is
+
+    def checkpoints(self) -> dict[BranchName, Path]:
+        """Return the weights that are there, by branch."""
+        return {name: self.checkpoint(name) for name in BRANCHES if self.checkpoint(name).exists()}
+
+    def states(self) -> dict[BranchName, Path]:
+        """Return the branches whose training has begun."""
+        return {name: self.state(name) for name in BRANCHES if self.state(name).exists()}
+
+    def evaluations(self) -> dict[str, Path]:
+        """Return the results that are there, by name; the one called test first."""
+        paths = self.folder.glob(f"{EVALUATION}*.json")
+        found = {path.stem.removeprefix(EVALUATION): path for path in paths}
+        return dict(sorted(found.items(), key=lambda item: (item[0] != "test", item[0])))
+
+    # Content
+
+    def read_settings(self) -> Settings:
+        """Read what the run was trained with.
+
+        Raises
+        ------
+        CheckpointError
+            If the folder holds no run, or its settings are damaged.
+        """
+        path = self.settings_path
+        try:
+            return Settings.model_validate_json(path.read_text("utf-8"))
+        except FileNotFoundError:
+            raise CheckpointError(
+                f"{self} holds no run: train first, or name the run's folder with --run"
+            ) from None
+        except (ValidationError, UnicodeDecodeError) as error:
+            raise CheckpointError(f"{path} is damaged: {error}") from error
+
+    def write_settings(self, settings: Settings) -> None:
+        """Write what the run is trained with; ``data.root`` should be absolute."""
+        self.create()
+        self.settings_path.write_text(settings_json(settings), "utf-8")
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """Read the figures, in order of branch and epoch.
+
+        A line cut by a crash is left out, and so is what a resumed run did again.
+        """
+        path = self.metrics_path
+        kept: dict[str, list[dict[str, Any]]] = {}
+        for text in path.read_text("utf-8").splitlines() if path.exists() else []:
+            try:
+                line = json.loads(text)
+            except json.JSONDecodeError:
+                continue
+            lines = kept.setdefault(line["branch"], [])
+            while lines and (
+                lines[-1]["epoch"] > line["epoch"]
+                or (lines[-1]["epoch"] == line["epoch"] and lines[-1].keys() == line.keys())
+            ):
+                lines.pop()
+            lines.append(line)
+        return [line for lines in kept.values() for line in lines]
