@@ -29,7 +29,7 @@ from rasterio.windows import Window
 from bevgen.errors import InputError
 from pipelines.citymaker.dataset import Artist, District, Settings, available_cores, plan, prepare
 from pipelines.citymaker.places import latitude_longitude, local_metres
-from pipelines.citymaker.render import picture
+from pipelines.citymaker.render import ABOVE, picture
 from pipelines.citymaker.styles import satellite_light
 
 FORMATS = ("geotiff", "xyz", "mbtiles")
@@ -38,7 +38,7 @@ WORLD = 2 * math.pi * 6378137.0
 """Metres around the equator in web Mercator."""
 
 Pixels = NDArray[np.uint8]
-Metres = Callable[[NDArray[np.float64], NDArray[np.float64]], tuple[Any, Any]]
+Metres = Callable[[Any, Any], tuple[Any, Any]]
 
 
 def make_rasters(
@@ -120,12 +120,11 @@ def draw(
     settings = artist.settings
     scene = artist.scenes[settings.satellite_date]
     light = satellite_light(date.fromisoformat(settings.satellite_date))
-    above = 300.0
 
     def rays(rows: NDArray[np.float64], columns: NDArray[np.float64]) -> NDArray[np.float32]:
         out = np.zeros((*np.broadcast(rows, columns).shape, 6), np.float32)
         out[..., 0], out[..., 1] = metres(rows, columns)
-        out[..., 2], out[..., 5] = above, -1.0
+        out[..., 2], out[..., 5] = ABOVE, -1.0
         return out
 
     rows, columns = np.arange(shape[0])[:, None] + 0.5, np.arange(shape[1])[None, :] + 0.5
@@ -142,7 +141,7 @@ def draw(
 def _bilinear(corners: NDArray[np.float64], shape: tuple[int, int]) -> Metres:
     """Return metres within a block whose corners (2, 2, 2) are known; true to a millimetre."""
 
-    def metres(rows: NDArray[np.float64], columns: NDArray[np.float64]) -> tuple[Any, Any]:
+    def metres(rows: Any, columns: Any) -> tuple[Any, Any]:
         v, u = rows / shape[0], columns / shape[1]
         x, y = (
             (1 - v) * ((1 - u) * corners[0, 0, k] + u * corners[0, 1, k])

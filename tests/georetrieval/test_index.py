@@ -10,6 +10,7 @@ import torch
 
 from bevgen import ShardSet
 from georetrieval.config import DataSettings
+from georetrieval.data.dataset import Dataset
 from georetrieval.errors import DataError, IndexFileError
 from georetrieval.models.checkpoints import load_branch
 from georetrieval.retrieval.embedding import embed_rows
@@ -112,7 +113,7 @@ def test_an_index_finds_what_evaluate_finds(run: Run, world: World, tmp_path: Pa
     index = build_index(run, [world.root / "satellite.h5"], tmp_path / "city.index")
     assert len(index) == 96
     data = DataSettings(root=world.root)
-    result = evaluate(run.folder, world.root, data, "test")
+    result = evaluate(run, Dataset(data), "test")
     both = next(method for method in result.methods if method.name == "both")
     shards = {name: ShardSet(world.root / f"{name}.h5") for name in ("panorama", "bev")}
     own = {}

@@ -15,6 +15,7 @@ from PIL import Image
 from bevgen import PanoramaError, PanoramaInfo
 from bevgen.images.metadata import read_poses
 from georetrieval.config import DataSettings
+from georetrieval.data.dataset import Dataset
 from georetrieval.errors import CheckpointError, IndexFileError
 from georetrieval.localization import Candidate, Evidence, HeadingSearch, Locator, Prior, Verdict
 from georetrieval.localization.heading import refine
@@ -51,7 +52,7 @@ def known(town: Town) -> list[tuple[Path, PanoramaInfo]]:
 def test_with_known_heading_the_answers_are_those_of_evaluate(which, request):
     town: Town = request.getfixturevalue(which)
     data = DataSettings(root=town.root, pairs=None)
-    result = evaluate(town.run.folder, town.root, data, "all")
+    result = evaluate(town.run, Dataset(data), "all")
     both = next(method for method in result.methods if method.name == "both")
     locator = Locator(town.root / "town.index")
     found = list(locator.locate_many(known(town)))

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from bevgen.projection.compiling import njit
+from bevgen.compiling import njit
 
 FLOAT_ROUNDING = 2.0**-22
 """Of a sum of float32 products, per product."""
