@@ -8,21 +8,21 @@ calibration <- cli. Nothing heavy is imported before it is needed.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from bevgen._version import __version__ as __version__
 from bevgen.errors import BevgenError, InputError, PanoramaError, RefusedError, ShardError
 from bevgen.geometry import BevGrid, PanoramaView, Pose
 from bevgen.presets import PRESETS, Preset
 from bevgen.project import Projector, project
 from bevgen.projection.network_input import to_chw
+from bevgen.tables import Pair, PoseRow, read_pairs, read_poses, write_pairs, write_poses
 
 if TYPE_CHECKING:
     from bevgen.calibration import Calibration, calibrate, find_heading, find_pairs, load_view
     from bevgen.conversion.products import BevSettings, ImageSettings, settings_from_json
     from bevgen.conversion.run import Report, convert
-    from bevgen.images.metadata import PanoramaInfo, info_from_name
+    from bevgen.images.metadata import PanoramaInfo, info_from_name, info_from_row
     from bevgen.images.panorama import find_images, read_image
     from bevgen.shards import ShardSet, merge, verify
-
-__version__ = "0.1.0"
 
 __all__ = [
     "PRESETS",
@@ -32,10 +32,12 @@ __all__ = [
     "Calibration",
     "ImageSettings",
     "InputError",
+    "Pair",
     "PanoramaError",
     "PanoramaInfo",
     "PanoramaView",
     "Pose",
+    "PoseRow",
     "Preset",
     "Projector",
     "RefusedError",
@@ -48,13 +50,18 @@ __all__ = [
     "find_images",
     "find_pairs",
     "info_from_name",
+    "info_from_row",
     "load_view",
     "merge",
     "project",
     "read_image",
+    "read_pairs",
+    "read_poses",
     "settings_from_json",
     "to_chw",
     "verify",
+    "write_pairs",
+    "write_poses",
 ]
 
 _LATER = {
@@ -67,7 +74,7 @@ _LATER = {
     ),
     "bevgen.conversion.run": ("Report", "convert"),
     "bevgen.conversion.products": ("BevSettings", "ImageSettings", "settings_from_json"),
-    "bevgen.images.metadata": ("PanoramaInfo", "info_from_name"),
+    "bevgen.images.metadata": ("PanoramaInfo", "info_from_name", "info_from_row"),
     "bevgen.images.panorama": ("find_images", "read_image"),
     "bevgen.shards": ("ShardSet", "merge", "verify"),
 }

@@ -89,6 +89,12 @@ def names(context: click.Context, parameter: click.Parameter, value: str) -> tup
     callback=names,
     help="Of the maps: geotiff, xyz, mbtiles.",
 )
+@click.option("--car", is_flag=True, help="Panoramas show the car that carries the camera.")
+@click.option(
+    "--cap",
+    type=click.Choice(["black", "white", "logo", "blur"]),
+    help="Panoramas have their nadir covered, as platforms do.",
+)
 @click.option("--workers", type=click.IntRange(1), help="Threads.  [default: all cores]")
 @click.option("--quiet", "-q", is_flag=True, help="No progress, no summary.")
 def main(
@@ -114,6 +120,7 @@ def main(
     )
     start = time.monotonic()
     try:
+        options["cap"] = options["cap"] or ""
         settings = Settings(**options)  # type: ignore[arg-type]
         with Progress(*columns, console=console, disable=quiet) as bar:
             task = bar.add_task("planning", total=None)

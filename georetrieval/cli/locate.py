@@ -140,8 +140,7 @@ def _photos(
     """Yield the files that are named, those of folders too, with what is known of each."""
     from dataclasses import replace
 
-    from bevgen import PanoramaInfo, find_images
-    from bevgen.images.metadata import read_poses
+    from bevgen import find_images, info_from_row, read_poses
     from georetrieval.errors import SettingsError
 
     rows = read_poses(poses) if poses is not None else {}
@@ -152,5 +151,5 @@ def _photos(
         if path.is_dir():
             files = [(path / source, source) for source, _ in find_images(path)]
         for file, source in files:
-            own = rows[source].info if source in rows else PanoramaInfo()
+            own = info_from_row(rows.get(source))
             yield file, own if own.height is not None else replace(own, height=height)

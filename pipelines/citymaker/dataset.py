@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 import logging
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import date
 from functools import partial
 from pathlib import Path
@@ -18,8 +17,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from bevgen import tables
 from bevgen.errors import InputError, RefusedError
 from bevgen.geometry import BevGrid
+from bevgen.tables import PoseRow
 from pipelines.citymaker.compiling import SOURCES
 from pipelines.citymaker.places import (
     Pair,
@@ -32,6 +33,7 @@ from pipelines.citymaker.places import (
     zones_of,
 )
 from pipelines.citymaker.render import map_tile, panorama, satellite
+from pipelines.citymaker.rig import CAPS, build_car, hidden, put_cap
 from pipelines.citymaker.scene import Scene
 from pipelines.citymaker.styles import DISTRICTS, light_of, parse_date, satellite_light
 from pipelines.citymaker.styles import District as Style
@@ -75,6 +77,10 @@ class Settings:
         Parts of the places in ``districts``.
     views
         Which of panorama, satellite and map to draw.
+    car
+        The panoramas show the car that carries the camera.
+    cap
+        What covers the nadir of the panoramas: one of `pipelines.citymaker.rig.CAPS`, or nothing.
 
     Raises
     ------
@@ -98,6 +104,8 @@ class Settings:
     validation: float = 0.1
     test: float = 0.25
     views: tuple[str, ...] = VIEWS
+    car: bool = False
+    cap: str = ""
 
     def __post_init__(self) -> None:
         for name in (*self.districts, *self.cross):
@@ -122,6 +130,8 @@ class Settings:
             raise InputError(f"tilt is 0 to 10 degrees, not {self.tilt:g}")
         if self.offset and self.tiles == "grid":
             raise InputError("on a grid the places are where they are: leave out the offset")
+        if self.cap and self.cap not in CAPS:
+            raise InputError(f"no cap {self.cap!r}; there are {', '.join(CAPS)}")
         if self.seed < 0:
             raise InputError(f"seed must be 0 or more, not {self.seed}")
         if not self.dates or len(set(self.dates)) < len(self.dates):
@@ -235,10 +245,9 @@ def write_tables(out: Path, settings: Settings, districts: list[District]) -> No
     about["districts"] = {d.name: {"half_size": d.half, "places": len(d.places)} for d in districts}
     about["splits"] = _count_splits(settings, districts)
     refuse_another(out, about)
-    poses: list[list[Any]] = []
-    unknown: list[list[Any]] = []
-    pairs: list[list[Any]] = []
-    tiles: list[tuple[str, list[str]]] = []
+    poses: list[PoseRow] = []
+    pairs: list[tables.Pair] = []
+    tiles: list[tuple[str, tuple[float, float]]] = []
     for district in districts:
         own: dict[str, list[Pair]] = {}
         for pair in district.pairs:
@@ -246,28 +255,36 @@ def write_tables(out: Path, settings: Settings, districts: list[District]) -> No
         for place, day, split in shots(district, settings):
             name = panorama_id(place, settings, day)
             pose = place.pose
-            where = [f"{v:.8f}" for v in latitude_longitude(district.name, place.x, place.y)]
-            angles = [pose.pitch, pose.roll, pose.height]
-            poses.append([f"{name}.jpg", name, pose.heading, *angles, *where, day])
-            unknown.append([f"{name}.jpg", name, "", *angles, *where, day])
+            where = _degrees(district.name, place.x, place.y)
+            angles = (pose.heading, pose.pitch, pose.roll, pose.height)
+            poses.append(PoseRow(f"{name}.jpg", name, *angles, *where, day))
             for pair in own[place.id]:
-                offsets = [f"{pair.d_row:.2f}", f"{pair.d_col:.2f}"]
-                pairs.append([name, pair.tile.id, pair.role, *offsets, split])
+                offsets = (round(pair.d_row, 2), round(pair.d_col, 2))
+                pairs.append(tables.Pair(name, pair.tile.id, pair.role, *offsets, split))
         for tile in district.tiles:
-            where = [f"{v:.8f}" for v in latitude_longitude(district.name, tile.x, tile.y)]
-            tiles.append((tile.id, where))
-    columns = ["file", "id", "heading", "pitch", "roll", "height", "latitude", "longitude", "date"]
-    write_csv(out / "poses.csv", columns, poses)
+            tiles.append((tile.id, _degrees(district.name, tile.x, tile.y)))
+    tables.write_poses(out / "poses.csv", poses)
     if settings.heading == "random":
-        write_csv(out / "poses-unknown-heading.csv", columns, unknown)
-    columns = ["query", "reference", "role", "d_row", "d_col", "split"]
-    write_csv(out / "pairs.csv", columns, pairs)
-    columns = ["file", "id", "latitude", "longitude", "date"]
+        unknown = (replace(row, heading=None) for row in poses)
+        tables.write_poses(out / "poses-unknown-heading.csv", unknown)
+    tables.write_pairs(out / "pairs.csv", pairs)
     for view, ending in (("satellite", "jpg"), ("map", "png")):
-        day = settings.satellite_date if view == "satellite" else ""
-        rows = [[f"{name}.{ending}", name, *where, day] for name, where in tiles]
-        write_csv(out / f"{view}.csv", columns, rows)
+        day = settings.satellite_date if view == "satellite" else None
+        rows = (
+            PoseRow(f"{name}.{ending}", name, latitude=where[0], longitude=where[1], date=day)
+            for name, where in tiles
+        )
+        tables.write_poses(out / f"{view}.csv", rows, _TILE_COLUMNS)
     write_atomically(out / "city.json", (json.dumps(about, indent=2) + "\n").encode())
+
+
+_TILE_COLUMNS = ("file", "id", "latitude", "longitude", "date")
+
+
+def _degrees(district: str, x: float, y: float) -> tuple[float, float]:
+    """Latitude and longitude to a millimetre."""
+    latitude, longitude = latitude_longitude(district, x, y)
+    return round(latitude, 8), round(longitude, 8)
 
 
 def _count_splits(settings: Settings, districts: list[District]) -> dict[str, int]:
@@ -311,15 +328,6 @@ def refuse_another(out: Path, about: dict[str, Any]) -> None:
             f"{out} was begun by another version of this program, whose pictures differ: choose"
             f" another folder, or delete this one"
         )
-
-
-def write_csv(path: Path, columns: list[str], rows: list[list[Any]]) -> None:
-    """Write a table atomically."""
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(rows)
-    write_atomically(path, text.getvalue().encode())
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -367,6 +375,8 @@ def make_city(
     districts = plan(settings)
     out.mkdir(parents=True, exist_ok=True)
     write_tables(out, settings, districts)
+    if settings.car or settings.cap:
+        write_mask(out / "mask.png", settings)
     for view in settings.views:
         (out / view).mkdir(exist_ok=True)
     missing = [missing_pictures(out, settings, district) for district in districts]
@@ -398,6 +408,14 @@ def make_city(
     return {"made": done - kept, "kept": kept}
 
 
+def write_mask(path: Path, settings: Settings) -> None:
+    """Write which pixels of panoramas show the city, white, and which car or cap, black."""
+    car = build_car(settings.seed) if settings.car else None
+    data = io.BytesIO()
+    Image.fromarray(~hidden(car, settings.cap, settings.panorama_width)).save(data, format="PNG")
+    write_atomically(path, data.getvalue())
+
+
 def available_cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -427,10 +445,11 @@ def missing_pictures(out: Path, settings: Settings, district: District) -> list[
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Artist:
-    """Draws pictures of one district; its scenes by date."""
+    """Draws pictures of one district; its scenes by date, and the camera's car."""
 
     settings: Settings
     scenes: dict[str, Scene]
+    car: Scene | None
 
     def draw(self, path: Path, view: str, subject: Place | Tile, day: str) -> None:
         """Draw one picture and write it."""
@@ -439,8 +458,11 @@ class Artist:
         if isinstance(subject, Place):
             light = light_of(date.fromisoformat(day), settings.seed, subject.later, subject.gain)
             pixels = panorama(
-                scene, light, subject.x, subject.y, subject.pose, settings.panorama_width
-            )
+                scene, light, subject.x, subject.y, subject.pose, settings.panorama_width,
+                car=self.car,
+            )  # fmt: skip
+            if settings.cap:
+                pixels = put_cap(pixels, settings.cap)
             options: dict[str, Any] = {"format": "JPEG", "quality": 90}
         elif view == "satellite":
             light = satellite_light(date.fromisoformat(day))
@@ -460,4 +482,5 @@ def prepare(settings: Settings, district: District) -> Artist:
     clear = np.array([(place.x, place.y) for place in district.places])
     on = partial(scene_on, world, clear=clear)
     days = {*settings.dates, settings.satellite_date}
-    return Artist(settings, {day: on(date.fromisoformat(day)) for day in sorted(days)})
+    scenes = {day: on(date.fromisoformat(day)) for day in sorted(days)}
+    return Artist(settings, scenes, build_car(settings.seed) if settings.car else None)

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from bevgen.geometry import BevGrid, Pose
 from pipelines.citymaker.mapping import draw_map
+from pipelines.citymaker.rig import Rig, mount
 from pipelines.citymaker.scene import Floats, Light, Scene
 from pipelines.citymaker.shade import shade
 from pipelines.citymaker.trace import trace
@@ -20,7 +21,15 @@ ABOVE = 300.0
 
 
 def panorama(
-    scene: Scene, light: Light, x: float, y: float, pose: Pose, width: int, *, smooth: bool = True
+    scene: Scene,
+    light: Light,
+    x: float,
+    y: float,
+    pose: Pose,
+    width: int,
+    *,
+    smooth: bool = True,
+    car: Scene | None = None,
 ) -> Image:
     """Take an equirectangular panorama.
 
@@ -36,6 +45,8 @@ def panorama(
         Pixels; the height is half of it.
     smooth
         Take four rays instead of one where neighbouring pixels show different things.
+    car
+        The camera's own car, from `pipelines.citymaker.rig.build_car`.
 
     Returns
     -------
@@ -55,7 +66,9 @@ def panorama(
             out[..., 3 + k] = sum(matrix[k, m] * axes[m] for m in range(3))
         return out
 
-    return picture(scene, light, rays, (height, width), 2 * math.pi / width, 0.0, True, smooth)
+    rig = None if car is None else mount(car, light, pose)
+    shape, spread = (height, width), 2 * math.pi / width
+    return picture(scene, light, rays, shape, spread, 0.0, True, smooth, rig)
 
 
 def satellite(
@@ -88,11 +101,11 @@ def map_tile(scene: Scene, x: float, y: float, grid: BevGrid) -> Image:
     return to_bytes(out)
 
 
-def picture(scene, light, rays, shape, spread, least, wraps, smooth) -> Image:
+def picture(scene, light, rays, shape, spread, least, wraps, smooth, rig=None) -> Image:
     """Follow one ray through each pixel's centre, and three more where things meet."""
     rows, columns = np.arange(shape[0])[:, None] + 0.5, np.arange(shape[1])[None, :] + 0.5
     first = rays(rows, columns).reshape(-1, 6)
-    colours, things, lit = look(scene, light, first, spread, least)
+    colours, things, lit = look(scene, light, first, spread, least, rig)
     if smooth:
         label = things[:, 0] * 32 + things[:, 1] * 2 + (lit > 0.5)
         mixed = np.flatnonzero(edges(label.reshape(shape), wraps))
@@ -101,13 +114,18 @@ def picture(scene, light, rays, shape, spread, least, wraps, smooth) -> Image:
         more = rays((r + 0.5)[:, None] + offsets[:, 0], (c + 0.5)[:, None] + offsets[:, 1]).reshape(
             -1, 6
         )
-        fine, _, _ = look(scene, light, more, spread / 2, least / 2)
+        fine, _, _ = look(scene, light, more, spread / 2, least / 2, rig)
         colours[mixed] = fine.reshape(-1, 4, 3).mean(axis=1)
     return to_bytes(colours.reshape(*shape, 3))
 
 
 def look(
-    scene: Scene, light: Light, rays: Floats, spread: float, least: float
+    scene: Scene,
+    light: Light,
+    rays: Floats,
+    spread: float,
+    least: float,
+    rig: Rig | None = None,
 ) -> tuple[Floats, NDArray[np.int32], Floats]:
     """Colours (N, 3) that rays see, the things (N, 2) they meet, and how sunlit they are (N,)."""
     things = np.empty((len(rays), 2), np.int32)
@@ -115,6 +133,14 @@ def look(
     colours = np.empty((len(rays), 3), np.float32)
     trace(scene, light, rays, things, hits)
     shade(scene, light, rays, float(spread), float(least), things, hits, colours)
+    if rig is not None:
+        below = np.flatnonzero(rays[:, 5] < 0.2)
+        over, own, lit = look(rig.scene, rig.light, rig.rays(rays[below]), spread, least)
+        of_car = own[:, 0] >= 0
+        below = below[of_car]
+        colours[below], hits[below, 4] = over[of_car], lit[of_car]
+        things[below, 0] = own[of_car, 0] + len(scene.solids) + len(scene.crowns)
+        things[below, 1] = own[of_car, 1]
     return colours, things, hits[:, 4]
 
 

@@ -291,7 +291,7 @@ def test_an_interrupted_run_on_a_cluster_can_be_continued(
     ("code", "reason"),
     [
         (
-            "import bevgen; bevgen.__version__ = '0.0.9'; ",
+            "import bevgen._version; bevgen._version.__version__ = '0.0.9'; ",
             r"runs bevgen 0\.0\.9, this is .*: install one version everywhere",
         ),
         (

@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import csv
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,8 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from bevgen import PanoramaError, PanoramaInfo
-from bevgen.images.metadata import read_poses
+from bevgen import PanoramaError, PanoramaInfo, info_from_row, read_poses
+from georetrieval.cli import main
 from georetrieval.config import DataSettings
 from georetrieval.data.dataset import Dataset
 from georetrieval.errors import CheckpointError, IndexFileError
@@ -42,7 +40,7 @@ def turned(tmp_path_factory: pytest.TempPathFactory) -> Town:
 
 def known(town: Town) -> list[tuple[Path, PanoramaInfo]]:
     rows = read_poses(town.poses)
-    return [(photo, rows[photo.name].info) for photo in town.photos]
+    return [(photo, info_from_row(rows[photo.name])) for photo in town.photos]
 
 
 # Heading known
@@ -186,32 +184,32 @@ def test_other_checkpoints_than_the_index_s_are_refused(town, tmp_path):
 # From the command line
 
 
-def georetrieval(*words: object, expect: int = 0) -> subprocess.CompletedProcess[str]:
-    """Run `georetrieval` as a user does; whatever happens, no traceback."""
-    done = subprocess.run(
-        [sys.executable, "-m", "georetrieval", *map(str, words)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert "Traceback" not in done.stderr, done.stderr
-    assert done.returncode == expect, done.stdout + done.stderr
-    return done
+@pytest.fixture
+def georetrieval(capsys):
+    """Run the command; returns what it printed to stdout and stderr."""
+
+    def run(*words: object, expect: int = 0):
+        with pytest.raises(SystemExit) as stopped:
+            main([str(word) for word in words])
+        printed = capsys.readouterr()
+        assert int(stopped.value.code or 0) == expect, printed
+        return printed
+
+    return run
 
 
-def test_from_photos_to_places_on_the_command_line(turned, tmp_path):
+def test_from_photos_to_places_on_the_command_line(turned, tmp_path, georetrieval):
     out = tmp_path / "new.index"
     built = georetrieval("index", "--run", turned.run, "--references", turned.tiles, "--out", out)
-    assert "12 satellite tiles" in built.stdout
+    assert "12 satellite tiles" in built.out
     words = ["locate", turned.root / "photos", "--index", out, "--poses", turned.poses]
-    rows = list(csv.DictReader(georetrieval(*words, "--format", "csv").stdout.splitlines()))
+    rows = list(csv.DictReader(georetrieval(*words, "--format", "csv").out.splitlines()))
     assert len(rows) == 12 * 5
     first = [row for row in rows if row["rank"] == "1"]
     assert [Path(row["photo"]).stem for row in first] == turned.ids
     expected = Locator(out).locate_many(known(turned))
     assert [row["tile"] for row in first] == [one.best.id for one in expected]
-    found = json.loads(georetrieval(*words, "--format", "geojson", "--top", 1).stdout)
+    found = json.loads(georetrieval(*words, "--format", "geojson", "--top", 1).out)
     assert len(found["features"]) == 12
     for feature, row in zip(found["features"], first, strict=True):
         position = [float(row["longitude"]), float(row["latitude"])]
@@ -219,21 +217,21 @@ def test_from_photos_to_places_on_the_command_line(turned, tmp_path):
         assert feature["properties"]["heading"] == float(row["heading"])
     photo = turned.photos[1]
     words = ["locate", photo, "--index", out, "--heading", known(turned)[1][1].heading]
-    one = json.loads(georetrieval(*words, "--format", "json").stdout)
+    one = json.loads(georetrieval(*words, "--format", "json").out)
     assert one[0]["candidates"][0]["id"] == first[1]["tile"]
-    assert first[1]["tile"] in georetrieval(*words).stdout
+    assert first[1]["tile"] in georetrieval(*words).out
     near = ["--near", *turned.positions[8], 10]
-    assert turned.ids[8] in georetrieval(*words, *near).stdout
+    assert turned.ids[8] in georetrieval(*words, *near).out
     nowhere = georetrieval(*words, "--near", 0, 0, 10, expect=3)
-    assert "1 of 1 not found" in nowhere.stderr
+    assert "1 of 1 not found" in nowhere.err
 
 
-def test_mistakes_on_the_command_line_end_in_a_sentence(town, tmp_path):
+def test_mistakes_on_the_command_line_end_in_a_sentence(town, tmp_path, georetrieval):
     index, photo = town.root / "town.index", town.photos[0]
     (tmp_path / "text.jpg").write_text("no image")
 
     def says(code: int, *words: object) -> str:
-        return georetrieval(*words, expect=code).stderr
+        return georetrieval(*words, expect=code).err
 
     assert "does not exist" in says(2, "locate", tmp_path / "no.jpg", "--index", index)
     assert "georetrieval index" in says(1, "locate", photo, "--index", tmp_path / "no.index")
@@ -244,14 +242,14 @@ def test_mistakes_on_the_command_line_end_in_a_sentence(town, tmp_path):
     assert "--references" in says(2, "index", "--run", town.run, "--out", tmp_path / "a.index")
     words = ("index", "--run", tmp_path, "--references", town.tiles, "--out", tmp_path / "a.index")
     assert "holds no checkpoints" in says(1, *words)
-    assert "is sound" in georetrieval("index", "--out", index, "--verify").stdout
+    assert "is sound" in georetrieval("index", "--out", index, "--verify").out
 
 
-def test_tiles_are_taken_out_on_the_command_line(town, tmp_path):
+def test_tiles_are_taken_out_on_the_command_line(town, tmp_path, georetrieval):
     out, names = tmp_path / "a.index", tmp_path / "ids.txt"
     georetrieval("index", "--run", town.run, "--references", town.tiles, "--out", out)
     names.write_text(f"{town.ids[0]}\n{town.ids[1]}\n")
     removed = georetrieval("index", "--out", out, "--remove", names, "--json")
-    assert json.loads(removed.stdout)["tiles"] == 10
+    assert json.loads(removed.out)["tiles"] == 10
     again = ("index", "--run", town.run, "--references", town.tiles, "--out", out)
-    assert "10 satellite tiles" in georetrieval(*again).stdout
+    assert "10 satellite tiles" in georetrieval(*again).out

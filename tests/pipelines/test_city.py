@@ -16,15 +16,17 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
+from scipy import ndimage
 
 import bevgen
 from bevgen.errors import InputError, RefusedError
 from bevgen.geometry import BevGrid, PanoramaView, Pose, panorama_pixels
-from bevgen.images.metadata import PanoramaInfo, read_poses
 from bevgen.shards import ShardSet
+from bevgen.tables import PoseRow, read_poses
 from pipelines.citymaker import render, scene, styles, world
 from pipelines.citymaker.buildings import solid
 from pipelines.citymaker.dataset import Settings, make_city, plan, shots
+from pipelines.citymaker.rig import CAP_DEGREES, CAPS, build_car, hidden, put_cap
 from pipelines.citymaker.scene import Scene, Solid
 from pipelines.citymaker.trace import GROUND, SKY, trace
 from tests.helpers.ground_truth import psnr as psnr_of_floats
@@ -267,7 +269,7 @@ def earth(latitude: float, longitude: float) -> Array:
     )
 
 
-def position(info: PanoramaInfo) -> tuple[float, float]:
+def position(info: PoseRow) -> tuple[float, float]:
     assert info.latitude is not None
     assert info.longitude is not None
     return info.latitude, info.longitude
@@ -289,9 +291,9 @@ def test_tables_agree_with_each_other_and_with_the_earth(tmp_path: Path, tiles: 
     poses = read_poses(tmp_path / "poses.csv")
     unknown = read_poses(tmp_path / "poses-unknown-heading.csv")
     assert poses.keys() == unknown.keys()
-    assert all(row.info.heading is None for row in unknown.values())
-    by_id = {row.id: row.info for row in poses.values()}
-    at = {row.id: row.info for row in read_poses(tmp_path / "satellite.csv").values()}
+    assert all(row.heading is None for row in unknown.values())
+    by_id = {row.id: row for row in poses.values()}
+    at = {row.id: row for row in read_poses(tmp_path / "satellite.csv").values()}
     assert at.keys() == {row.id for row in read_poses(tmp_path / "map.csv").values()}
     assert max(abs(info.pitch or 0) for info in by_id.values()) > 0
     pairs = read(tmp_path / "pairs.csv")
@@ -383,6 +385,7 @@ def test_same_bytes_from_any_number_of_threads_and_after_a_restart(tmp_path: Pat
         ({"dates": ("June",)}, "2023-06-20"),
         ({"tiles": "grid", "offset": 3.0}, "offset"),
         ({"test": 0.6, "validation": 0.4}, "below 1"),
+        ({"cap": "green"}, "black, white, logo, blur"),
     ],
 )
 def test_senseless_settings_are_refused(options: dict[str, object], words: str) -> None:
@@ -492,3 +495,52 @@ def test_the_camera_of_the_map_is_the_reference_mapping() -> None:
     column, row, _ = panorama_pixels(grid, PanoramaView(512, 1024), pose)
     nearest = picture[np.rint(row).astype(int).clip(0, 511), np.rint(column).astype(int) % 1024]
     assert np.corrcoef(nearest[..., 1].ravel(), above[..., 1].ravel())[0, 1] > 0.9
+
+
+# --- what the camera carries ---
+
+
+@pytest.mark.parametrize("cap", ["", *CAPS])
+def test_car_and_cap_hide_what_the_mask_says_and_nothing_else(cap: str) -> None:
+    light = styles.light_of(SUMMER, 0)
+    made, car = world.scene_on(town(), SUMMER, NOWHERE), build_car(1)
+    pose, width = Pose(2.0, 70.0, 3.0, -5.0), 256
+    plain = render.panorama(made, light, 3.0, 4.0, pose, width)
+    seen = render.panorama(made, light, 3.0, 4.0, pose, width, car=None if cap else car)
+    seen = put_cap(seen, cap) if cap else seen
+    differs = (plain != seen).any(axis=-1)
+    truth = hidden(None if cap else car, cap, width)
+    assert 0.1 < truth.mean() < 0.5
+    # Pixels on the rim show both, and the mask gives each to what lies at its centre.
+    near = ndimage.binary_dilation(truth, iterations=1)
+    assert not (differs & ~near).any()
+    assert (differs & truth).sum() / truth.sum() > (0.8 if cap == "blur" else 0.99)
+
+
+def test_the_car_stands_still_in_the_camera_and_its_light_does_not() -> None:
+    made, car = world.scene_on(town(), SUMMER, NOWHERE), build_car(1)
+    light = styles.light_of(SUMMER, 0)._replace(clouds=0.0)
+    truth = ndimage.binary_erosion(hidden(car, "", 256), iterations=2)
+    pictures = [
+        render.panorama(made, light, x, 0.0, Pose(2.0, heading), 256, car=car).astype(int)
+        for x, heading in ((0.0, 0.0), (9.0, 0.0), (0.0, 180.0))
+    ]
+    assert (pictures[0] == pictures[1])[truth].all()
+    assert (pictures[0] != pictures[2])[truth].mean() > 0.05
+
+
+def test_a_cap_is_a_disc_of_its_degrees() -> None:
+    black = put_cap(np.full((512, 1024, 3), 200, np.uint8), "black")
+    rows = np.flatnonzero((black < 10).all(axis=(1, 2)))
+    assert rows[-1] == 511
+    assert (512 - rows[0]) * 180 / 512 == pytest.approx(CAP_DEGREES, abs=0.5)
+
+
+def test_the_mask_lies_beside_the_pictures(tmp_path: Path) -> None:
+    size = {"panorama_width": 128, "tile_size": 16, "views": ("panorama",)}
+    make_city(
+        tmp_path, Settings(places=1, districts=("suburb",), cross=(), car=True, cap="logo", **size)
+    )
+    with Image.open(tmp_path / "mask.png") as image:
+        assert image.size == (128, 64)
+        assert np.array_equal(np.asarray(image), ~hidden(build_car(0), "logo", 128))
