@@ -23,3 +23,7 @@ class CheckpointError(GeoretrievalError):
 
 class WriteError(GeoretrievalError, OSError):
     """A file that could not be written: no space, no permission, no such folder."""
+
+
+class IndexFileError(GeoretrievalError):
+    """An index that is missing, damaged, or of another model."""
