@@ -18,7 +18,7 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from georetrieval.retrieval.evaluation import Evaluation
+from georetrieval.retrieval.results import Evaluation
 from pipelines.commands import run
 
 METRES = 50
