@@ -18,7 +18,7 @@ from bevgen.tables import Pair, PoseRow, read_pairs, read_poses, write_pairs, wr
 
 if TYPE_CHECKING:
     from bevgen.calibration import Calibration, calibrate, find_heading, find_pairs, load_view
-    from bevgen.conversion.products import BevSettings, ImageSettings
+    from bevgen.conversion.products import BevSettings, ImageSettings, settings_from_json
     from bevgen.conversion.run import Report, convert
     from bevgen.ground import (
         GroundPoints,
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
         ground_position,
         panorama_position,
     )
+    from bevgen.images.metadata import PanoramaInfo, info_from_name, info_from_row
+    from bevgen.images.panorama import find_images, read_image
     from bevgen.shards import ShardSet, merge, verify
 
 __all__ = [
@@ -42,6 +44,7 @@ __all__ = [
     "LocalPlane",
     "Pair",
     "PanoramaError",
+    "PanoramaInfo",
     "PanoramaView",
     "Pose",
     "PoseRow",
@@ -55,15 +58,20 @@ __all__ = [
     "calibrate",
     "convert",
     "find_heading",
+    "find_images",
     "find_pairs",
     "ground_from_angles",
     "ground_position",
+    "info_from_name",
+    "info_from_row",
     "load_view",
     "merge",
     "panorama_position",
     "project",
+    "read_image",
     "read_pairs",
     "read_poses",
+    "settings_from_json",
     "to_chw",
     "verify",
     "write_pairs",
@@ -79,7 +87,9 @@ _LATER = {
         "load_view",
     ),
     "bevgen.conversion.run": ("Report", "convert"),
-    "bevgen.conversion.products": ("BevSettings", "ImageSettings"),
+    "bevgen.conversion.products": ("BevSettings", "ImageSettings", "settings_from_json"),
+    "bevgen.images.metadata": ("PanoramaInfo", "info_from_name", "info_from_row"),
+    "bevgen.images.panorama": ("find_images", "read_image"),
     "bevgen.ground": (
         "GroundPoints",
         "LocalPlane",

@@ -19,3 +19,7 @@ class SplitError(DataError):
 
 class CheckpointError(GeoretrievalError):
     """A checkpoint that is missing, damaged, or of another model."""
+
+
+class IndexFileError(GeoretrievalError):
+    """An index that is missing, damaged, or of another model."""

@@ -1,6 +1,7 @@
 """The command `georetrieval`: parse, call the library, print. Results to stdout, talk to stderr.
 
-Exit codes: 0 done; 1 failed; 2 wrong usage; 130 interrupted.
+Exit codes: 0 done; 1 failed; 2 wrong usage; 3 done, but a place was not found (`locate`);
+130 interrupted.
 """
 
 from __future__ import annotations
@@ -23,9 +24,11 @@ COMMANDS = {
     "recipes": "List the recipes, show one, or say what training by it takes.",
     "neighbours": "Store which places are near each other, for training's first batches.",
     "import-weights": "Read weights that Sample4Geo or EP-BEV published into a run.",
+    "index": "Make an index of reference tiles that photos are located in.",
+    "locate": "Find where panoramas were taken.",
     "export": "Write a branch's encoder for other software, as safetensors or ONNX.",
 }
-EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+EXIT_FAILED, EXIT_USAGE, EXIT_NOT_FOUND, EXIT_INTERRUPTED = 1, 2, 3, 130
 
 
 class LazyGroup(click.Group):

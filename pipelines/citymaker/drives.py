@@ -73,7 +73,8 @@ class Drive:
             pose = frame.pose
             if truth:
                 x, y, heading = frame.x, frame.y, pose.heading
-            where = (round(v, 8) for v in latitude_longitude(frame.district, x, y))
+            latitude, longitude = latitude_longitude(frame.district, x, y)
+            where = (round(latitude, 8), round(longitude, 8))
             angles = (round(heading, 2), pose.pitch, pose.roll, pose.height)
             time = (start + timedelta(seconds=float(self.seconds[k]))).isoformat(
                 "T", "milliseconds"
