@@ -28,7 +28,7 @@ from georetrieval.data.pairs import Pairs
 from georetrieval.errors import CheckpointError, DataError, SettingsError
 from georetrieval.models.checkpoints import save_branch
 from georetrieval.retrieval.embedding import embed_rows
-from georetrieval.retrieval.metrics import rank_references
+from georetrieval.retrieval.ranking import rank_references
 from georetrieval.run import Run
 from georetrieval.training.loss import InfoNCE
 from georetrieval.training.optim import learning_rate

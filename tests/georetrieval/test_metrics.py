@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from georetrieval.data.positions import distances
 from georetrieval.errors import DataError
-from georetrieval.retrieval.metrics import Ranking, rank_references, summarize
+from georetrieval.retrieval.metrics import summarize
+from georetrieval.retrieval.ranking import Ranking, rank_references
 
 
 def brute_force(scores, positive, semi):
