@@ -1,4 +1,8 @@
-"""The command `georetrieval`: parse, call the library, print. Results to stdout, talk to stderr."""
+"""The command `georetrieval`: parse, call the library, print. Results to stdout, talk to stderr.
+
+Exit codes: 0 done; 1 failed; 2 wrong usage; 3 done, but a place was not found (`locate`);
+130 interrupted.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +23,11 @@ COMMANDS = {
     "recipes": "List the recipes, show one, or say what training by it takes.",
     "neighbours": "Store which places are near each other, for training's first batches.",
     "import-weights": "Read weights that Sample4Geo or EP-BEV published into a run.",
+    "index": "Make an index of reference tiles that photos are located in.",
+    "locate": "Find where panoramas were taken.",
     "export": "Write a branch's encoder for other software, as safetensors or ONNX.",
 }
+EXIT_NOT_FOUND = 3
 
 
 @click.group(cls=LazyGroup, package="georetrieval.cli", about=COMMANDS, context_settings=CONTEXT)

@@ -1,0 +1,156 @@
+"""`georetrieval locate`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from bevgen.commands import EXIT_FAILED
+from georetrieval.cli import COMMANDS, EXIT_NOT_FOUND, options
+
+if TYPE_CHECKING:
+    from bevgen import PanoramaError, PanoramaInfo
+    from georetrieval.localization import Location
+
+FORMATS = ("table", "json", "csv", "geojson")
+
+
+class _Heading(click.ParamType):
+    """Degrees, or the word unknown."""
+
+    name = "DEG|unknown"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float | str:
+        """Read ``73.5`` or ``unknown``."""
+        if value == "unknown":
+            return value
+        try:
+            return float(value)
+        except ValueError:
+            self.fail(f"{value!r} is neither degrees nor the word unknown", param, ctx)
+
+
+@click.command("locate", help=COMMANDS["locate"])
+@click.argument("photos", nargs=-1, required=True, type=options.PATH, metavar="PHOTO...")
+@click.option(
+    "--index", "where", type=options.PATH, required=True, metavar="INDEX", help="Where to look."
+)
+@click.option(
+    "--run",
+    type=options.PATH,
+    metavar="FOLDER",
+    help="The run that made the index.  [default: where it was]",
+)
+@click.option(
+    "--poses",
+    type=options.PATH,
+    metavar="CSV",
+    help="What is known of the photos, as for `bevgen convert`; overrides their metadata.",
+)
+@click.option(
+    "--heading",
+    type=_Heading(),
+    metavar="DEG|unknown",
+    help="Of all photos' centre columns.  [default: from each file, searched for where unknown]",
+)
+@click.option(
+    "--within",
+    type=click.FloatRange(0, 180, min_open=True),
+    metavar="DEGREES",
+    help="The heading is only roughly known: search so far on both sides.",
+)
+@click.option("--height", type=float, metavar="METRES", help="Of the camera above the ground.")
+@click.option(
+    "--near",
+    type=(float, float, float),
+    metavar="LAT LON METRES",
+    help="Search only tiles within a circle.",
+)
+@click.option(
+    "--top", type=click.IntRange(1), default=5, show_default=True, help="Places to return."
+)
+@click.option(
+    "--format", "form", type=click.Choice(FORMATS), default="table", show_default=True,
+    help="What to print.",
+)  # fmt: skip
+@options.device
+@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+def command(
+    photos: tuple[Path, ...],
+    where: Path,
+    run: Path | None,
+    poses: Path | None,
+    heading: float | str | None,
+    within: float | None,
+    height: float | None,
+    near: tuple[float, float, float] | None,
+    top: int,
+    form: str,
+    device: str,
+    quiet: bool,
+) -> int:
+    """Find where panoramas were taken."""
+    from rich.console import Console
+    from rich.progress import track
+
+    from georetrieval.localization import Location, Locator, Prior
+    from georetrieval.localization.formats import as_csv, as_geojson, as_json, as_table
+    from georetrieval.training.processes import join_processes
+
+    asked = list(_photos(photos, poses, height))
+    locator = Locator(where, run=run, device=join_processes(device).device)
+    prior = Prior("file" if heading is None else heading, within, near)
+    found: list[Location] = []
+    skipped: list[tuple[str, PanoramaError]] = []
+    answers = track(
+        locator.locate_many(asked, prior=prior, top=top),
+        "locating",
+        len(asked),
+        console=Console(stderr=True),
+        transient=True,
+        disable=quiet or len(asked) == 1 or not sys.stderr.isatty(),
+    )
+    for answer in answers:
+        if isinstance(answer, Location):
+            found.append(answer)
+        else:
+            skipped.append(answer)
+            click.echo(f"skipped {answer[0]}: {answer[1]}", err=True)
+    write = {"json": as_json, "csv": as_csv, "geojson": as_geojson}
+    if form == "table":
+        Console().print(as_table(found), soft_wrap=True)
+    else:
+        click.echo(write[form](found), nl=form != "csv")
+    missed = sum(one.found is False or not one.candidates for one in found)
+    if missed:
+        click.echo(f"{missed} of {len(asked)} not found", err=True)
+    if not found:
+        return EXIT_FAILED
+    return EXIT_NOT_FOUND if missed else 0
+
+
+def _photos(
+    paths: tuple[Path, ...], poses: Path | None, height: float | None
+) -> Iterator[tuple[Path, PanoramaInfo]]:
+    """Yield the files that are named, those of folders too, with what is known of each."""
+    from dataclasses import replace
+
+    from bevgen import find_images, info_from_row, read_poses
+    from georetrieval.errors import SettingsError
+
+    rows = read_poses(poses) if poses is not None else {}
+    for path in paths:
+        if not path.exists():
+            raise SettingsError(f"{path} does not exist")
+        files = [(path, path.name)]
+        if path.is_dir():
+            files = [(path / source, source) for source, _ in find_images(path)]
+        for file, source in files:
+            own = info_from_row(rows.get(source))
+            yield file, own if own.height is not None else replace(own, height=height)
