@@ -13,12 +13,6 @@ from bevgen.images.metadata import PanoramaInfo
 NOTHING = PanoramaInfo()
 
 
-def make_row(
-    settings: Settings, image: np.ndarray, own: PanoramaInfo, file: PanoramaInfo
-) -> Picture:
-    return product_of(settings).prepare(image.shape[:2], own, file).make(image)
-
-
 @pytest.fixture
 def panorama():
     return np.random.default_rng(0).integers(0, 256, (64, 128, 3), np.uint8)
