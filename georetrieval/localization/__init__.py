@@ -10,7 +10,6 @@ from georetrieval.localization.location import (
     Alignment,
     Candidate,
     Confidence,
-    Evidence,
     Location,
     Verdict,
 )
@@ -20,7 +19,6 @@ __all__ = [
     "Alignment",
     "Candidate",
     "Confidence",
-    "Evidence",
     "HeadingSearch",
     "Location",
     "Locator",
