@@ -1,9 +1,13 @@
 """From one panorama to a place: search, heading, and what is said about how sure it is.
 
-``location <- query <- heading <- locate``. Two hooks are open: an `Alignment` places the camera
-inside the best tiles, and a `Confidence` says how likely the answer is right.
+``location <- query, heading, alignment, confidence <- locate <- fitting``, and `track` for sequences.
+An `Alignment` places the camera inside the best tiles, a `Confidence` says how likely the answer
+is right; both can be replaced.
 """
 
+from georetrieval.localization.alignment import Fit, GroundAlignment
+from georetrieval.localization.confidence import LogitConfidence
+from georetrieval.localization.fitting import fit_index
 from georetrieval.localization.heading import HeadingSearch
 from georetrieval.localization.locate import Locator, Prior
 from georetrieval.localization.location import (
@@ -14,17 +18,24 @@ from georetrieval.localization.location import (
     Verdict,
 )
 from georetrieval.localization.query import Photo, QueryViews, open_photo
+from georetrieval.localization.trajectory import Motion, track
 
 __all__ = [
     "Alignment",
     "Candidate",
     "Confidence",
+    "Fit",
+    "GroundAlignment",
     "HeadingSearch",
     "Location",
     "Locator",
+    "LogitConfidence",
+    "Motion",
     "Photo",
     "Prior",
     "QueryViews",
     "Verdict",
+    "fit_index",
     "open_photo",
+    "track",
 ]

@@ -69,7 +69,7 @@ class GroundAlignment:
     reach
         Metres that the camera may be from a tile's centre, both ways; at most a quarter tile.
     known, searched
-        Degrees to try on both sides of a heading that was given, and of one that the encoders chose.
+        Degrees to try on both sides of a heading that was given, and of one the encoders chose.
     similarity
         Weight of the encoders' score in the order, in standard deviations for each unit.
     finer
@@ -158,7 +158,7 @@ class GroundAlignment:
 
 
 class _Ground:
-    """A BEV and tiles as directions of edges, on cells of one size, ready for all shifts at once."""
+    """A BEV and tiles as directions of edges on cells of one size, ready for all shifts at once."""
 
     def __init__(
         self,

@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from bevgen import metres_between
 from georetrieval.localization.location import Candidate, Location
+from georetrieval.retrieval.metrics import distances
 
 Floats = NDArray[np.float64]
 
@@ -103,7 +103,9 @@ def _emission(location: Location, lost: float) -> Floats:
 def _moves(before: Location, after: Location, gap: float, motion: Motion) -> Floats:
     """How well each pair of states (K + 1, L + 1) is one movement; rows and columns end in none."""
     here, there = _poses(before.candidates), _poses(after.candidates)
-    metres = metres_between(here[:, None, :2], there[None, :, :2])
+    pairs = np.broadcast_arrays(here[:, None, :2], there[None, :, :2])
+    flat = distances(*(side.reshape(-1, 2) for side in pairs))
+    metres = flat.reshape(len(here), len(there))
     over = np.maximum(metres - motion.speed * gap, 0) / motion.slack
     turn = np.abs((there[None, :, 2] - here[:, None, 2] + 180) % 360 - 180)
     spun = np.maximum(turn - motion.turning * gap, 0) / motion.loose
