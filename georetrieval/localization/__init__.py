@@ -1,6 +1,6 @@
 """From one panorama to a place: search, heading, and what is said about how sure it is.
 
-``location <- query, heading, alignment, confidence <- locate <- fitting``, and `track` for sequences.
+``location <- query, heading, alignment, confidence <- locate <- fitting``; `track` for sequences.
 An `Alignment` places the camera inside the best tiles, a `Confidence` says how likely the answer
 is right; both can be replaced.
 """
