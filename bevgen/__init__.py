@@ -20,6 +20,14 @@ if TYPE_CHECKING:
     from bevgen.calibration import Calibration, calibrate, find_heading, find_pairs, load_view
     from bevgen.conversion.products import BevSettings, ImageSettings, settings_from_json
     from bevgen.conversion.run import Report, convert
+    from bevgen.ground import (
+        GroundPoints,
+        LocalPlane,
+        Uncertainty,
+        ground_from_angles,
+        ground_position,
+        panorama_position,
+    )
     from bevgen.images.metadata import PanoramaInfo, info_from_name, info_from_row
     from bevgen.images.panorama import find_images, read_image
     from bevgen.shards import ShardSet, merge, verify
@@ -30,8 +38,10 @@ __all__ = [
     "BevSettings",
     "BevgenError",
     "Calibration",
+    "GroundPoints",
     "ImageSettings",
     "InputError",
+    "LocalPlane",
     "Pair",
     "PanoramaError",
     "PanoramaInfo",
@@ -44,15 +54,19 @@ __all__ = [
     "Report",
     "ShardError",
     "ShardSet",
+    "Uncertainty",
     "calibrate",
     "convert",
     "find_heading",
     "find_images",
     "find_pairs",
+    "ground_from_angles",
+    "ground_position",
     "info_from_name",
     "info_from_row",
     "load_view",
     "merge",
+    "panorama_position",
     "project",
     "read_image",
     "read_pairs",
@@ -76,6 +90,14 @@ _LATER = {
     "bevgen.conversion.products": ("BevSettings", "ImageSettings", "settings_from_json"),
     "bevgen.images.metadata": ("PanoramaInfo", "info_from_name", "info_from_row"),
     "bevgen.images.panorama": ("find_images", "read_image"),
+    "bevgen.ground": (
+        "GroundPoints",
+        "LocalPlane",
+        "Uncertainty",
+        "ground_from_angles",
+        "ground_position",
+        "panorama_position",
+    ),
     "bevgen.shards": ("ShardSet", "merge", "verify"),
 }
 

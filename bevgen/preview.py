@@ -6,7 +6,6 @@ direction of the camera's front) are drawn into both pictures, so that one sees 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from bevgen.drawing import round_length
 from bevgen.geometry import BevGrid, PanoramaView, Pose
 
 Box = tuple[int, int, int, int]
@@ -94,17 +94,6 @@ def draw_preview(
     _write_legend(sheet, lines)
     _write_captions(sheet, captions)
     return sheet
-
-
-def round_length(metres: float) -> float:
-    """Return the largest of 1, 2 and 5 times a power of ten that is not above ``metres``."""
-    power = math.floor(math.log10(metres))
-    return max(
-        length
-        for k in (power, power + 1)
-        for factor in (1, 2, 5)
-        if (length := float(f"{factor}e{k}")) <= metres * (1 + 1e-12)
-    )
 
 
 def frame_points(directions: Points, pose: Pose) -> Points:
