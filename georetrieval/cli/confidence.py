@@ -57,12 +57,19 @@ def command(
     from rich.console import Console
     from rich.progress import Progress
 
-    from georetrieval.cli.locate import photos_of
-    from georetrieval.localization import Locator, fit_index
+    from georetrieval.data.dataset import Dataset
+    from georetrieval.localization import Locator, find_photos, fit_index
+    from georetrieval.run import Run
     from georetrieval.training.processes import join_processes
 
     locator = Locator(where, run=run, device=join_processes(device).device)
-    asked = list(photos_of(photos, poses, None, locator.split_ids(split)))
+    ids = None
+    if split is not None:
+        model = Run.at(run or locator.index.run)
+        branch = next(iter(locator.index.header.model.checkpoints))
+        with Dataset(model.read_settings().data) as dataset:
+            ids = set(dataset.pairs(branch, split).ids)
+    asked = list(find_photos(photos, poses, ids=ids))
     console = Console(stderr=True)
     with Progress(console=console, disable=quiet or not sys.stderr.isatty()) as progress:
         task = progress.add_task("fitting", total=len(asked))

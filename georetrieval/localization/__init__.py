@@ -17,8 +17,8 @@ from georetrieval.localization.location import (
     Location,
     Verdict,
 )
-from georetrieval.localization.query import Photo, QueryViews, open_photo
-from georetrieval.localization.trajectory import Motion, track
+from georetrieval.localization.query import Photo, QueryViews, find_photos, open_photo
+from georetrieval.localization.trajectory import Motion, track, track_by_date
 
 __all__ = [
     "Alignment",
@@ -35,7 +35,9 @@ __all__ = [
     "Prior",
     "QueryViews",
     "Verdict",
+    "find_photos",
     "fit_index",
     "open_photo",
     "track",
+    "track_by_date",
 ]

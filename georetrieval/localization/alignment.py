@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from bevgen import LocalPlane
 from georetrieval.localization.location import Candidate
 
 if TYPE_CHECKING:
@@ -33,7 +34,6 @@ STEP = 4.0
 """Degrees between rotations."""
 SMOOTHING, SURROUND = 1.0, 6.0
 """Cells by which pictures are smoothed, and over which an edge's strength is compared."""
-METRES_OF_LATITUDE = 111_320.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,9 @@ class Fit:
     turn
         Degrees to add to the heading that the BEV was drawn with.
     agreement
-        Standard deviations of chance above its mean.
+        Of edges: standard deviations of chance above its mean.
+    likeness
+        Correlation of light and dark over the ground that both show, -1 to 1.
     metres, degrees
         Standard deviations of position (each direction) and heading, from how sharp the peak is.
     """
@@ -58,6 +60,7 @@ class Fit:
     agreement: float
     metres: float
     degrees: float
+    likeness: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +157,7 @@ class GroundAlignment:
         for k in np.argsort([-fit.agreement for fit in found])[: self.finer].tolist():
             finer = ground.best(k, found[k].turn + np.linspace(-STEP / 2, STEP / 2, 5))
             found[k] = replace(finer, agreement=found[k].agreement)
-        return found
+        return [replace(fit, likeness=ground.likeness(k, fit)) for k, fit in enumerate(found)]
 
 
 class _Ground:
@@ -171,14 +174,16 @@ class _Ground:
     ) -> None:
         below = _on_cells(tiles, CELL / resolution)
         cells = min(round(2 * (FAR + 1) / CELL), below.shape[2])
+        whole = torch.ones(below.shape[2:], dtype=torch.bool)
         above = _on_cells(bev[None], CELL / bev_resolution, cells)
         shown = _on_cells(seen[None, :, :, None], CELL / bev_resolution, cells)[0, 0] > 0.99
         axis = (torch.arange(cells) + 0.5 - cells / 2) * CELL
         away = torch.hypot(axis[None], axis[:, None])
-        self.edges = edge_directions(above, shown & (away > NEAR) & (away < FAR))
+        self.compared = shown & (away > NEAR) & (away < FAR)
+        self.edges = edge_directions(above, self.compared)
+        self.light = _contrast(above, self.compared), _contrast(below, whole)
         self.reach = min(int(reach / CELL), below.shape[2] // 4)
         self.padded = below.shape[2] + self.reach
-        whole = torch.ones(below.shape[2:], dtype=torch.bool)
         self.tiles = torch.fft.fft2(edge_directions(below, whole), (self.padded, self.padded))
         self.start = (below.shape[2] - cells) / 2
         self.turned: dict[float, Tensor] = {}
@@ -225,6 +230,23 @@ class _Ground:
             degrees=step / max(math.sqrt(max(value * bend, 1e-12)), 0.1),
         )
 
+    def likeness(self, tile: int, fit: Fit) -> float:
+        """Correlate light and dark where a fit lays the BEV on a tile."""
+        light, below = self.light[0], self.light[1][tile][None]
+        both = torch.stack([light[0, 0], self.compared.float()])[None]
+        turned = F.grid_sample(
+            both, _turning(torch.tensor([fit.turn]), both.shape), align_corners=False
+        )
+        cells, width = light.shape[2], below.shape[2]
+        axis = torch.arange(cells) + 0.5 - cells / 2
+        x = (axis + fit.east / CELL) / (width / 2)
+        y = (axis - fit.north / CELL) / (width / 2)
+        grid = torch.stack(torch.broadcast_tensors(x[None], y[:, None]), -1)[None]
+        under = F.grid_sample(below, grid, align_corners=False)[0, 0]
+        shown = (turned[0, 1] > 0.99) & (grid[0].abs().amax(-1) < 1)
+        one, other = turned[0, 0][shown], under[shown]
+        return float((one * other).sum() / (one.norm() * other.norm()).clamp_min(1e-6))
+
 
 def edge_directions(images: Tensor, seen: Tensor) -> Tensor:
     """Turn pictures into directions of edges.
@@ -256,16 +278,30 @@ def edge_directions(images: Tensor, seen: Tensor) -> Tensor:
 
 def rotate(edges: Tensor, degrees: Tensor) -> Tensor:
     """Rotate directions of edges (1, C, C) clockwise by each angle: (R, C, C)."""
+    size = torch.Size([len(degrees), 2, *edges.shape[1:]])
+    grid = _turning(degrees, size)
+    parts = torch.view_as_real(edges[0]).permute(2, 0, 1)[None].expand(size)
+    turned = F.grid_sample(parts, grid, align_corners=False)
+    angle = torch.deg2rad(degrees.float())[:, None, None]
+    return torch.complex(turned[:, 0], turned[:, 1]) * torch.polar(
+        torch.ones_like(angle), 2 * angle
+    )
+
+
+def _turning(degrees: Tensor, size: torch.Size) -> Tensor:
+    """Where each pixel of pictures (R, C, H, W) turned clockwise comes from."""
     angle = torch.deg2rad(degrees.float())
     cos, sin, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
     matrix = torch.stack([cos, sin, zero, -sin, cos, zero], 1).reshape(-1, 2, 3)
-    size = [len(angle), 2, *edges.shape[1:]]
-    grid = F.affine_grid(matrix, size, align_corners=False)
-    parts = torch.view_as_real(edges[0]).permute(2, 0, 1)[None].expand(size)
-    turned = F.grid_sample(parts, grid, align_corners=False)
-    return torch.complex(turned[:, 0], turned[:, 1]) * torch.polar(
-        torch.ones_like(angle), 2 * angle
-    ).reshape(-1, 1, 1)
+    return F.affine_grid(matrix, list(size), align_corners=False)
+
+
+def _contrast(images: Tensor, seen: Tensor) -> Tensor:
+    """Light and dark (n, 1, H, W) relative to the surroundings, whatever their contrast."""
+    grey, mask = images.mean(1, keepdim=True), seen.float()[None, None]
+    around = _blur(mask, SURROUND).clamp_min(0.05)
+    above = (grey - _blur(grey * mask, SURROUND) / around) * mask
+    return above / ((_blur(above**2, SURROUND) / around).sqrt() + 2.0)  # of two grey levels: noise
 
 
 def _on_cells(images: NDArray[np.generic], scale: float, cells: int | None = None) -> Tensor:
@@ -302,14 +338,15 @@ def _between(values: np.ndarray) -> tuple[float, float]:
 
 
 def _placed(candidate: Candidate, fit: Fit, base: float) -> Candidate:
-    north = fit.north / METRES_OF_LATITUDE
-    east = fit.east / (METRES_OF_LATITUDE * math.cos(math.radians(candidate.latitude)))
+    plane = LocalPlane(candidate.latitude, candidate.longitude)
+    latitude, longitude = plane.to_geographic(fit.east, fit.north)
     return replace(
         candidate,
-        latitude=candidate.latitude + north,
-        longitude=candidate.longitude + east,
+        latitude=float(latitude),
+        longitude=float(longitude),
         heading=(base + fit.turn) % 360,
         agreement=fit.agreement,
+        likeness=fit.likeness,
         metres=fit.metres,
         degrees=fit.degrees,
     )

@@ -26,9 +26,10 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 
-FEATURES = ("similarity", "panorama", "agreement", "turned")
-"""Of a candidate: joined similarity, the panorama's alone, agreement of the ground in standard
-deviations of chance, and how far (1 - cosine) alignment turned the encoders' heading."""
+FEATURES = ("similarity", "panorama", "agreement", "likeness", "turned")
+"""Of a candidate: joined similarity, the panorama's alone, agreement of edges in standard
+deviations of chance, likeness of the ground, and how far (1 - cosine) alignment turned the heading
+that the encoders chose."""
 LEAST = 40
 """Photos without which nothing is fitted."""
 FOLDS = 5
@@ -136,6 +137,7 @@ def features(candidates: Sequence[Candidate]) -> Floats:
             candidate.score,
             candidate.branch_scores.get("panorama", 0.0),
             candidate.agreement or 0.0,
+            candidate.likeness or 0.0,
             1 - math.cos(math.radians((candidate.heading or 0.0) - (candidate.searched or 0.0))),
         )
         for candidate in candidates

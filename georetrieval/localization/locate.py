@@ -282,7 +282,8 @@ class Locator:
                 replace(candidates[k], probability=p)
                 for k, p in zip(verdict.order, verdict.probabilities, strict=True)
             )
-        return Location(one.photo.source, candidates[:top], found, size, one.heading_known)
+        date = one.photo.own.fallback(one.photo.file).date
+        return Location(one.photo.source, candidates[:top], found, size, one.heading_known, date)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

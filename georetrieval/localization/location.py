@@ -31,8 +31,9 @@ class Candidate:
         Similarity of each branch at that heading.
     probability
         That this is the right tile, 0 to 1; None without a `Confidence`.
-    agreement
-        How well the BEV lies on the tile, in standard deviations of chance; None if not aligned.
+    agreement, likeness
+        How well the BEV lies on the tile: by its edges, in standard deviations of chance, and by
+        light and dark, -1 to 1; None if not aligned.
     metres, degrees
         Standard deviation of the position in both directions, and of the heading; None where only
         the tile is known.
@@ -48,6 +49,7 @@ class Candidate:
     branch_scores: dict[str, float] = field(default_factory=dict)
     probability: float | None = None
     agreement: float | None = None
+    likeness: float | None = None
     metres: float | None = None
     degrees: float | None = None
 
@@ -70,6 +72,8 @@ class Location:
         probability; None without a `Confidence`.
     heading_known
         Whether the heading was given.
+    date
+        When the photo was taken, ISO 8601; None where nobody says it.
     """
 
     source: str
@@ -77,6 +81,7 @@ class Location:
     found: bool | None = None
     prediction_set: int | None = None
     heading_known: bool = True
+    date: str | None = None
 
     @property
     def best(self) -> Candidate | None:

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 import numpy as np
 from numpy.typing import NDArray
 
+from georetrieval.errors import DataError
 from georetrieval.localization.location import Candidate, Location
 from georetrieval.retrieval.metrics import distances
 
@@ -87,6 +89,27 @@ def track(
         _weighed(one, _scaled(f * b))
         for one, f, b in zip(locations, forward, backward[::-1], strict=True)
     ]
+
+
+def track_by_date(locations: Sequence[Location], motion: Motion | None = None) -> list[Location]:
+    """Weigh the frames of one drive in the order of their dates; see `track`.
+
+    Raises
+    ------
+    DataError
+        If a frame's date or its time of day is unknown.
+    """
+    times = []
+    for one in locations:
+        if one.date is None or "T" not in one.date:
+            raise DataError(
+                f"{one.source} does not say at what time it was taken, which a track needs: give"
+                " dates such as 2024-05-01T10:22:31 in --poses"
+            )
+        times.append(datetime.fromisoformat(one.date))
+    order = sorted(range(len(times)), key=lambda k: times[k])
+    seconds = [(times[k] - times[order[0]]).total_seconds() for k in order]
+    return track([locations[k] for k in order], seconds, motion)
 
 
 def _emission(location: Location, lost: float) -> Floats:

@@ -53,7 +53,11 @@ def test_place_and_heading_are_found(east, north, heading):
 def test_the_right_tile_agrees_more_than_others_and_than_chance():
     ground = world(2)
     tiles = [cut(world(seed), 0, 0) for seed in (3, 4, 5)] + [cut(ground, 1.0, 2.0)]
-    agreement = [one.agreement for one in fit(cut(ground, 0, 0), tiles, [0.0] * 4)]
+    found = fit(cut(ground, 0, 0), tiles, [0.0] * 4)
+    agreement = [one.agreement for one in found]
+    likeness = [one.likeness for one in found]
+    assert likeness[3] > 0.8
+    assert max(likeness[:3]) < 0.6
     assert int(np.argmax(agreement)) == 3
     assert agreement[3] > 2 * max(agreement[:3])
 

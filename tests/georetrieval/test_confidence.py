@@ -18,7 +18,7 @@ from georetrieval.localization.confidence import (
     fit_confidence,
 )
 
-TRUE = np.array([3.0, 1.0, 2.0, -1.0])
+TRUE = np.array([3.0, 1.0, 2.0, 1.0, -1.0])
 
 
 def draw(random: np.random.Generator, count: int, *, absent: bool = False) -> list[Trial]:
@@ -38,12 +38,13 @@ def draw(random: np.random.Generator, count: int, *, absent: bool = False) -> li
 
 def candidates(values: np.ndarray) -> list[Candidate]:
     found = []
-    for k, (score, panorama, agreement, turned) in enumerate(values.tolist()):
+    for k, (score, panorama, agreement, likeness, turned) in enumerate(values.tolist()):
         heading = math.degrees(math.acos(1 - min(max(turned, 0), 2)))
         found.append(
             Candidate(
                 id=str(k), row=k, latitude=0, longitude=0, heading=heading, searched=0.0,
                 score=score, branch_scores={"panorama": panorama}, agreement=agreement,
+                likeness=likeness,
             )
         )  # fmt: skip
     return found
@@ -110,7 +111,7 @@ def test_places_that_are_not_there_are_refused(model):
 
 def test_a_verdict_orders_by_probability(model):
     random = np.random.default_rng(4)
-    given = candidates(np.abs(random.normal(size=(6, 4))))
+    given = candidates(np.abs(random.normal(size=(6, 5))))
     verdict = model.judge(given)
     assert sorted(verdict.order) == list(range(6))
     assert list(verdict.probabilities) == sorted(verdict.probabilities, reverse=True)
