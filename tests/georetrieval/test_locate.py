@@ -156,7 +156,8 @@ class Half:
 def test_what_aligns_reorders_and_what_judges_sees_the_new_order(town):
     plain = Locator(town.root / "town.index").locate(town.photos[0], top=20)
     assert plain.found is None
-    locator = Locator(town.root / "town.index", alignment=Backwards(), confidence={"unknown": Half()})
+    models = {"unknown": Half()}
+    locator = Locator(town.root / "town.index", alignment=Backwards(), confidence=models)
     found = locator.locate(town.photos[0], top=3)
     assert [c.id for c in found.candidates[:2]] == [plain.candidates[k].id for k in (0, -1)]
     assert found.candidates[1].metres == 0.5
