@@ -25,7 +25,7 @@ from bevgen import (
 )
 from georetrieval.config import EncoderSettings
 from georetrieval.errors import IndexFileError, SettingsError
-from georetrieval.models.branch import Encoder
+from georetrieval.models.encoder import Encoder
 from georetrieval.retrieval.evaluation import fuse
 from georetrieval.retrieval.index import ModelKey
 from georetrieval.transforms.network_input import to_network
