@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bevgen import PanoramaError, PanoramaInfo
+from georetrieval.data.positions import distances
 from georetrieval.errors import DataError
 from georetrieval.localization.confidence import Trial, features, fit_confidence
 from georetrieval.localization.locate import Locator, Prior
 from georetrieval.localization.location import Candidate
 from georetrieval.localization.query import open_photo
-from georetrieval.retrieval.metrics import distances
 
 ABSENT = 1.5
 """Tiles within so many tile widths of a photo are taken away where its place is to be absent."""

@@ -14,9 +14,9 @@ from datetime import datetime
 import numpy as np
 from numpy.typing import NDArray
 
+from georetrieval.data.positions import distances
 from georetrieval.errors import DataError
 from georetrieval.localization.location import Candidate, Location
-from georetrieval.retrieval.metrics import distances
 
 Floats = NDArray[np.float64]
 
