@@ -24,6 +24,7 @@ COMMANDS = {
     "neighbours": "Store which places are near each other, for training's first batches.",
     "import-weights": "Read weights that Sample4Geo or EP-BEV published into a run.",
     "index": "Make an index of reference tiles that photos are located in.",
+    "confidence": "Fit how sure an index's answers are, on photos of known places.",
     "locate": "Find where panoramas were taken.",
     "export": "Write a branch's encoder for other software, as safetensors or ONNX.",
 }
