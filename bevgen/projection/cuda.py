@@ -30,7 +30,7 @@ from bevgen.projection.cuda_kernels import IMAGES, THREADS, TILE, Format, kernel
 from bevgen.projection.lookup import Lookup
 from bevgen.projection.planning import FOUR_SAMPLES, Planner, model_of
 
-SIMULATED = bool(config.ENABLE_CUDASIM)
+SIMULATED = bool(getattr(config, "ENABLE_CUDASIM", False))
 CHUNK_BYTES = 32 << 20  # of panoramas under way to the device at once
 Scaling = tuple[NDArray[np.float32], NDArray[np.float32]]
 """Mean and standard deviation of each channel."""
