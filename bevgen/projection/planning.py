@@ -247,7 +247,7 @@ def plan_centres(
     return columns, rows
 
 
-@njit(error_model="numpy")
+@njit(error_model="numpy", inline="always")
 def axis_distances2(x: float, y: float, camera: Camera) -> tuple[float, float]:
     """Squared distances of ground point (x, y): to the camera's vertical axis, to the camera."""
     distance2 = x * x + y * y + camera.height * camera.height
@@ -255,7 +255,7 @@ def axis_distances2(x: float, y: float, camera: Camera) -> tuple[float, float]:
     return max(distance2 - up * up, 1e-12), distance2
 
 
-@njit(error_model="numpy")
+@njit(error_model="numpy", inline="always")
 def sample_count(x: float, y: float, resolution: float, camera: Camera, model: CameraModel) -> int:
     """How many panorama points the mean over the BEV pixel at (x, y) takes: 1, 4 or 8.
 
