@@ -28,7 +28,6 @@ def test_in_the_simulator() -> None:
 
 COMPILE = """
 import sys
-from itertools import product
 from numba import cuda, types
 from bevgen.projection.cuda_kernels import Format, kernels_of
 integer, flag = types.int64, types.boolean
