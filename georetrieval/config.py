@@ -179,7 +179,7 @@ class Settings(_Settings):
         return {name: branch for name, branch in both.items() if branch is not None}
 
 
-def load_settings(path: Path, overrides: Sequence[str] = ()) -> Settings:
+def load_settings(path: Path | str, overrides: Sequence[str] = ()) -> Settings:
     """Read a TOML file, with single values replaced.
 
     Parameters
@@ -194,6 +194,7 @@ def load_settings(path: Path, overrides: Sequence[str] = ()) -> Settings:
     SettingsError
         If the file is no TOML, a key is unknown (the nearest is named) or a value cannot be used.
     """
+    path = Path(path)
     try:
         values = tomllib.loads(path.read_text("utf-8"))
     except FileNotFoundError:

@@ -86,7 +86,6 @@ def command(
             split,
             name=name,
             matched=gallery == "matched",
-            seed=settings.seed,
             device=join_processes(device).device,
             on_progress=on_progress,
         )

@@ -51,13 +51,13 @@ def fuse(panorama: Tensor, bev: Tensor, weight: float) -> Tensor:
 
 
 def evaluate(
-    run: Run | Path,
-    dataset: Dataset,
-    split: str,
+    run: Run | Path | str,
+    dataset: Dataset | None = None,
+    split: str = "test",
     *,
     name: str | None = None,
     matched: bool = False,
-    seed: int = 0,
+    seed: int | None = None,
     device: torch.device | None = None,
     on_progress: Callable[[str, int, int], None] = lambda *_: None,
 ) -> Evaluation:
@@ -69,7 +69,7 @@ def evaluate(
         It holds weights of one branch or both. Embeddings are kept in it, and used again for the
         same weights and data.
     dataset
-        May be other data than the run was trained on.
+        May be other data than the run was trained on, which None takes.
     split
         Name in pairs.csv.
     name
@@ -78,7 +78,7 @@ def evaluate(
         Search only references that are right for some query (Sample4Geo on University-1652),
         instead of the split's whole gallery (its baseline).
     seed
-        Of unknown headings and of the bootstrap.
+        Of unknown headings and of the bootstrap; None for the run's.
     device
         Where to embed.
     on_progress
@@ -98,6 +98,10 @@ def evaluate(
     paths = run.checkpoints()
     if not paths:
         raise CheckpointError(f"{run} holds no checkpoints: train first, or name another --run")
+    if dataset is None:
+        dataset = Dataset(run.read_settings().data)
+    if seed is None:
+        seed = run.read_settings().seed if run.settings_path.exists() else 0
     branches: Branches = {name: load_branch(path)[:2] for name, path in paths.items()}
     hashes: dict[BranchName, str] = {name: checkpoint_hash(path) for name, path in paths.items()}
 

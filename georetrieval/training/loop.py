@@ -46,8 +46,8 @@ SAVE_SECONDS = 600.0  # what a crash within a long epoch costs at most
 
 def train(
     settings: Settings,
-    root: Path,
-    run: Run | Path,
+    root: Path | str,
+    run: Run | Path | str,
     *,
     branches: Sequence[BranchName] | None = None,
     resume: bool = False,
@@ -85,6 +85,7 @@ def train(
         If interrupted by Ctrl-C or SIGTERM; the state is saved first.
     """
     run, processes, watcher = Run.at(run), processes or Processes(), watcher or Watcher()
+    root = Path(root)
     for name in branches or ():
         if name not in settings.branches():
             there = ", ".join(settings.branches())
