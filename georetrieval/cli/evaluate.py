@@ -45,6 +45,11 @@ if TYPE_CHECKING:
     metavar="NAME",
     help="Name of the result.  [default: the split and the protocol, such as test-unknown-fov90]",
 )
+@click.option(
+    "--any-modality",
+    is_flag=True,
+    help="Take shards whatever their images are, such as satellite tiles as queries.",
+)
 @options.device
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 def command(
@@ -56,6 +61,7 @@ def command(
     fov: float | None,
     gallery: str,
     name: str | None,
+    any_modality: bool,
     device: str,
     as_json: bool,
 ) -> None:
@@ -71,6 +77,7 @@ def command(
 
     settings = Run(run).read_settings()
     changes = {"reference": reference, "heading": heading, "fov": fov}
+    changes["any_modality"] = any_modality or None
     data = settings.data.model_copy(update={k: v for k, v in changes.items() if v is not None})
     with Progress(console=Console(stderr=True), transient=True) as progress:
         tasks = {}

@@ -18,7 +18,7 @@ from georetrieval.config import BranchName, DataSettings
 from georetrieval.data.dataset import Dataset
 from georetrieval.data.positions import distances
 from georetrieval.errors import CheckpointError, SplitError
-from georetrieval.models.checkpoints import checkpoint_hash, load_branch
+from georetrieval.models.checkpoints import load_hashed
 from georetrieval.retrieval.metrics import summarize
 from georetrieval.retrieval.ranking import Ranking, rank_references
 from georetrieval.retrieval.results import Evaluation, Method
@@ -102,8 +102,9 @@ def evaluate(
         dataset = Dataset(run.read_settings().data)
     if seed is None:
         seed = run.read_settings().seed if run.settings_path.exists() else 0
-    branches: Branches = {name: load_branch(path)[:2] for name, path in paths.items()}
-    hashes: dict[BranchName, str] = {name: checkpoint_hash(path) for name, path in paths.items()}
+    loaded = {name: load_hashed(path) for name, path in paths.items()}
+    branches: Branches = {name: found[:2] for name, found in loaded.items()}
+    hashes: dict[BranchName, str] = {name: found[2] for name, found in loaded.items()}
 
     def load(which: str) -> EmbeddedSplit:
         found = embed_split(dataset, which, branches, hashes, run, seed, device, on_progress)
