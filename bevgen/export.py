@@ -239,16 +239,8 @@ class _Job:
             else:
                 _draw(part, self.shards[i], self.format)
             if not self.overwrite and not (self.begun and target.is_file()):
-                target.open("xb").close()  # fails where the name is taken, as replacing would not
+                self._claim(i)
             part.replace(target)
-        except FileExistsError:
-            same = [k for k in range(i) if self.targets[k].exists()]
-            met = next((k for k in same if self.targets[k].samefile(target)), None)
-            if met is None:
-                raise RefusedError(
-                    f"{target} has appeared: name another folder, or add --overwrite"
-                ) from None
-            raise self._met(met, i) from None
         except OSError as error:
             raise BevgenError(
                 f"{self.labels[i]} could not be written to {target}: {error.strerror or error}"
@@ -257,6 +249,20 @@ class _Job:
             with suppress(OSError):
                 part.unlink()  # renamed by now, unless something failed
         return True
+
+    def _claim(self, i: int) -> None:
+        """Create a file; unlike replacing, that fails where the disk has one of that name."""
+        target = self.targets[i]
+        try:
+            target.open("xb").close()
+        except FileExistsError:
+            same = (k for k in range(i) if self.targets[k].exists())
+            met = next((k for k in same if self.targets[k].samefile(target)), None)
+            if met is not None:
+                raise self._met(met, i) from None
+            raise RefusedError(
+                f"{target} has appeared: name another folder, or add --overwrite"
+            ) from None
 
     def _met(self, first: int, second: int) -> BevgenError:
         return BevgenError(
