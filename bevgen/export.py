@@ -196,8 +196,7 @@ class _Job:
 
         def settle(futures: set[Future[bool]]) -> None:
             nonlocal done
-            for future in futures:
-                i = waiting.pop(future)
+            for i, future in sorted(((waiting.pop(f), f) for f in futures), key=lambda one: one[0]):
                 if future.result():
                     report.written += 1
                 else:
