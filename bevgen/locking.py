@@ -1,4 +1,4 @@
-"""One writer at a time: a lock on an output, for every command that writes."""
+"""One writer to an output: a lock that the system releases even if its process is killed."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from bevgen.errors import RefusedError
 
 log = logging.getLogger(__name__)
 
+LOCK = ".lock"
+
 
 @contextmanager
-def only_writer(out: Path, lock: Path | None = None) -> Iterator[None]:
-    """Hold a lock on an output; the system releases it even if this process is killed.
+def only_writer(out: Path) -> Iterator[None]:
+    """Hold the lock on an output, a file or a folder, while it is written.
 
     Parameters
     ----------
     out
-        What is written: a file, or a folder.
-    lock
-        The file that is locked, removed in the end; None for one beside the output.
+        What is written; its own folder exists. The lock is a file beside it, removed at the end.
 
     Raises
     ------
     RefusedError
-        If another run holds it, or nothing can be written there.
+        If another process holds it, or nothing can be written there.
     """
-    path = lock or out.with_name(out.name + ".lock")
+    path = out.with_name(out.name + LOCK)
     try:
         file = path.open("a+b", buffering=0)
     except OSError as error:
@@ -57,3 +57,15 @@ def only_writer(out: Path, lock: Path | None = None) -> Iterator[None]:
             yield
         finally:
             path.unlink(missing_ok=True)
+
+
+def is_written(out: Path) -> bool:
+    """Whether some process holds the lock on an output just now."""
+    try:
+        with out.with_name(out.name + LOCK).open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # no lock, or none that could be asked
+        return False
+    return False

@@ -25,7 +25,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from bevgen.locking import only_writer
+from bevgen import only_writer
 from georetrieval.config import BRANCHES, BranchName, Settings, settings_json
 from georetrieval.errors import CheckpointError, WriteError
 from georetrieval.files import written_whole
@@ -68,7 +68,7 @@ class Run:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise WriteError(f"{self} cannot be made: {error.strerror}") from error
-        with only_writer(self.folder, self.folder / "training.lock"):
+        with only_writer(self.folder / "training"):  # inside, as nothing else may be written beside
             yield
 
     # Paths

@@ -34,8 +34,7 @@ def command(
     from rich.console import Console
     from rich.progress import Progress
 
-    from bevgen import ShardSet
-    from bevgen.locking import only_writer
+    from bevgen import ShardSet, only_writer
     from georetrieval.data.dataset import role_of
     from georetrieval.models.checkpoints import load_hashed
     from georetrieval.retrieval.embedding import Embeddings, embed_rows
