@@ -7,13 +7,13 @@ Exit codes: 0 done; 1 failed; 2 wrong usage; 3 done, with more failures than --m
 from __future__ import annotations
 
 import importlib
-import os
 import sys
 from collections.abc import Sequence
 
 import click
 
 import bevgen
+from bevgen import terminal
 from bevgen.errors import BevgenError, InputError
 
 COMMANDS = {
@@ -60,6 +60,7 @@ def bevgen_command() -> None:
 
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command and exit; see the module for exit codes."""
+    terminal.prepare()
     try:
         code = bevgen_command.main(args, prog_name="bevgen", standalone_mode=False)
     except click.UsageError as error:
@@ -78,7 +79,7 @@ def main(args: Sequence[str] | None = None) -> None:
         click.echo(f"Error: {error}", err=True)
         code = EXIT_FAILED
     except BrokenPipeError:  # the reader of stdout has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
+        terminal.drop_output()
         code = EXIT_FAILED
     except OSError as error:
         click.echo(f"Error: {error}", err=True)

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import click
 
 import georetrieval
-from bevgen import BevgenError
+from bevgen import BevgenError, terminal
 from georetrieval.errors import GeoretrievalError, SettingsError
 
 COMMANDS = {
@@ -61,6 +61,7 @@ def georetrieval_command() -> None:
 
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command and exit; see the module for exit codes."""
+    terminal.prepare()
     try:
         code = georetrieval_command.main(args, prog_name="georetrieval", standalone_mode=False)
     except click.ClickException as error:
@@ -72,6 +73,9 @@ def main(args: Sequence[str] | None = None) -> None:
     except SettingsError as error:
         click.echo(f"Error: {error}", err=True)
         code = EXIT_USAGE
+    except BrokenPipeError:  # the reader of stdout has seen enough
+        terminal.drop_output()
+        code = EXIT_FAILED
     except (GeoretrievalError, BevgenError, OSError) as error:
         click.echo(f"Error: {error}", err=True)
         code = EXIT_FAILED
