@@ -18,6 +18,7 @@ from bevgen.tables import Pair, PoseRow, read_pairs, read_poses, write_pairs, wr
 
 if TYPE_CHECKING:
     from bevgen.calibration import Calibration, calibrate, find_heading, find_pairs, load_view
+    from bevgen.conversion.generated import Made, Written, write_shards
     from bevgen.conversion.products import BevSettings, ImageSettings, settings_from_json
     from bevgen.conversion.run import Report, convert
     from bevgen.images.metadata import PanoramaInfo, info_from_name, info_from_row
@@ -32,6 +33,7 @@ __all__ = [
     "Calibration",
     "ImageSettings",
     "InputError",
+    "Made",
     "Pair",
     "PanoramaError",
     "PanoramaInfo",
@@ -44,6 +46,7 @@ __all__ = [
     "Report",
     "ShardError",
     "ShardSet",
+    "Written",
     "calibrate",
     "convert",
     "find_heading",
@@ -62,6 +65,7 @@ __all__ = [
     "verify",
     "write_pairs",
     "write_poses",
+    "write_shards",
 ]
 
 _LATER = {
@@ -73,6 +77,7 @@ _LATER = {
         "load_view",
     ),
     "bevgen.conversion.run": ("Report", "convert"),
+    "bevgen.conversion.generated": ("Made", "Written", "write_shards"),
     "bevgen.conversion.products": ("BevSettings", "ImageSettings", "settings_from_json"),
     "bevgen.images.metadata": ("PanoramaInfo", "info_from_name", "info_from_row"),
     "bevgen.images.panorama": ("find_images", "read_image"),

@@ -23,3 +23,7 @@ class CheckpointError(GeoretrievalError):
 
 class IndexFileError(GeoretrievalError):
     """An index that is missing, damaged, or of another model."""
+
+
+class MapError(GeoretrievalError, ValueError):
+    """A map that tiles cannot be cut from."""

@@ -187,7 +187,7 @@ class ShardJob:
         if self.settings.kind == "bev":
             load_kernels(self.decoder, self.device)
         attempt = uuid4().hex[:8] if self.contested else ""
-        with _disk_errors(self.path):
+        with disk_errors(self.path):
             return begin_shard(self.path, len(self.items), self.header, attempt=attempt)
 
     def pieces(self) -> list[range]:
@@ -228,7 +228,7 @@ class ShardJob:
         start = time.perf_counter()
         rows = [row for part in filled for row in part.rows]
         failures = [failure for part in filled for failure in part.failures]
-        with _disk_errors(self.path):
+        with disk_errors(self.path):
             finish_shard(begun, rows, failures)
         seconds = {stage: sum(part.stage_seconds[stage] for part in filled) for stage in STAGES}
         seconds["write"] += time.perf_counter() - start
@@ -332,7 +332,7 @@ def convert(
         raise InputError(f"decoder must be one of {', '.join(get_args(Decoder))}, not {decoder!r}")
     if count is not None:
         check_device(device)
-    with _only_run(out):
+    with only_run(out):
         plan = plan_run(
             root,
             out,
@@ -348,7 +348,7 @@ def convert(
         report = Report(out)
         if not plan.complete:
             _check_disk(plan)
-        with _disk_errors(out):
+        with disk_errors(out):
             if not plan.complete:
                 _run_jobs(plan, report, watcher, scheduler, workers, count, decoder, device)
             _complete(plan)
@@ -464,8 +464,8 @@ def _run_jobs(
 def _prepare(plan: Plan) -> None:
     """Make the disk agree with the plan, which is the authority once the output is gone."""
     if plan.overwrite:
-        _remove_output(plan.out)
-    for part in _leftovers(plan.out):
+        remove_output(plan.out)
+    for part in leftovers(plan.out):
         part.unlink()
     if plan.single:
         return
@@ -486,17 +486,17 @@ def _complete(plan: Plan) -> None:
         files = [shard.path for shard in plan.shards]
         write_index(plan.out, files, plan.settings.to_json(), plan.digest)
     (shard_folder(plan.out) / PLAN_FILE).unlink(missing_ok=True)
-    for part in _leftovers(plan.out):
+    for part in leftovers(plan.out):
         part.unlink()
 
 
-def _leftovers(out: Path) -> list[Path]:
+def leftovers(out: Path) -> list[Path]:
     """Files that a killed run left unfinished."""
     found = [*out.parent.glob(f"{glob.escape(out.name)}.*"), *shard_folder(out).glob("*.part*")]
     return [path for path in found if path.name.endswith(PARTS)]
 
 
-def _remove_output(out: Path) -> None:
+def remove_output(out: Path) -> None:
     """Remove an output with its folder of shards, and nothing that is not bevgen's."""
     out.unlink(missing_ok=True)
     folder = shard_folder(out)
@@ -509,7 +509,7 @@ def _remove_output(out: Path) -> None:
 
 
 def _check_disk(plan: Plan) -> None:
-    stale = _leftovers(plan.out)  # removed before the run begins
+    stale = leftovers(plan.out)  # removed before the run begins
     if plan.overwrite:
         stale += [plan.out, *shard_folder(plan.out).glob("*.h5")]
     free = shutil.disk_usage(plan.out.absolute().parent).free
@@ -522,7 +522,7 @@ def _check_disk(plan: Plan) -> None:
 
 
 @contextmanager
-def _disk_errors(path: Path) -> Iterator[None]:
+def disk_errors(path: Path) -> Iterator[None]:
     """Say what an error in writing means for the run."""
     try:
         yield
@@ -551,7 +551,7 @@ def _error_number(error: BaseException | None) -> int | None:
 
 
 @contextmanager
-def _only_run(out: Path) -> Iterator[None]:
+def only_run(out: Path) -> Iterator[None]:
     """Hold a lock on the output; the system releases it even if this process is killed."""
     path = out.with_name(out.name + ".lock")
     try:

@@ -24,6 +24,7 @@ COMMANDS = {
     "recipes": "List the recipes, show one, or say what training by it takes.",
     "neighbours": "Store which places are near each other, for training's first batches.",
     "import-weights": "Read weights that Sample4Geo or EP-BEV published into a run.",
+    "tiles": "Cut a map (GeoTIFF, XYZ, MBTiles) into reference tiles.",
     "index": "Make an index of reference tiles that photos are located in.",
     "locate": "Find where panoramas were taken.",
     "export": "Write a branch's encoder for other software, as safetensors or ONNX.",
