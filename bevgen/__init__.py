@@ -21,6 +21,14 @@ if TYPE_CHECKING:
     from bevgen.conversion.generated import Made, Written, write_shards
     from bevgen.conversion.products import BevSettings, ImageSettings, settings_from_json
     from bevgen.conversion.run import Report, convert
+    from bevgen.ground import (
+        GroundPoints,
+        LocalPlane,
+        Uncertainty,
+        ground_from_angles,
+        ground_position,
+        panorama_position,
+    )
     from bevgen.images.metadata import PanoramaInfo, info_from_name, info_from_row
     from bevgen.images.panorama import find_images, read_image
     from bevgen.shards import ShardSet, merge, verify
@@ -31,8 +39,10 @@ __all__ = [
     "BevSettings",
     "BevgenError",
     "Calibration",
+    "GroundPoints",
     "ImageSettings",
     "InputError",
+    "LocalPlane",
     "Made",
     "Pair",
     "PanoramaError",
@@ -46,16 +56,20 @@ __all__ = [
     "Report",
     "ShardError",
     "ShardSet",
+    "Uncertainty",
     "Written",
     "calibrate",
     "convert",
     "find_heading",
     "find_images",
     "find_pairs",
+    "ground_from_angles",
+    "ground_position",
     "info_from_name",
     "info_from_row",
     "load_view",
     "merge",
+    "panorama_position",
     "project",
     "read_image",
     "read_pairs",
@@ -81,6 +95,14 @@ _LATER = {
     "bevgen.conversion.products": ("BevSettings", "ImageSettings", "settings_from_json"),
     "bevgen.images.metadata": ("PanoramaInfo", "info_from_name", "info_from_row"),
     "bevgen.images.panorama": ("find_images", "read_image"),
+    "bevgen.ground": (
+        "GroundPoints",
+        "LocalPlane",
+        "Uncertainty",
+        "ground_from_angles",
+        "ground_position",
+        "panorama_position",
+    ),
     "bevgen.shards": ("ShardSet", "merge", "verify"),
 }
 

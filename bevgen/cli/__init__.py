@@ -21,10 +21,11 @@ COMMANDS = {
     "pack": "Store satellite, map, panorama or drone images as shards of one size.",
     "preview": "Draw one panorama, its bird's-eye view and mask, to check the settings.",
     "calibrate": "Find camera height, heading and horizon from satellite tiles.",
+    "ground": "Find latitude and longitude of points in panoramas, and how sure that is.",
     "info": "Show what a shard file holds.",
     "verify": "Check every image, checksum and table of a shard file.",
     "merge": "Make one portable file of an index and its shards.",
-    "export": "Write the images of a shard file as PNG or JPEG files.",
+    "export": "Write the images of a shard file as PNG, JPEG or GeoTIFF files.",
 }
 EXIT_FAILED, EXIT_USAGE, EXIT_FAILURES, EXIT_INTERRUPTED = 1, 2, 3, 130
 

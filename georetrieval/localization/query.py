@@ -25,7 +25,8 @@ from georetrieval.errors import IndexFileError
 from georetrieval.models.branch import Encoder
 from georetrieval.retrieval.evaluation import fuse
 from georetrieval.retrieval.index import ModelKey
-from georetrieval.transforms.augment import to_network, turn
+from georetrieval.transforms.network_input import to_network
+from georetrieval.transforms.orientation import rotate
 
 BATCH = 64
 """Images embedded at once."""
@@ -152,7 +153,7 @@ class QueryViews:
             one = to_network(torch.from_numpy(image[None].copy()), size, self.device)
             more = np.asarray(headings - headings[0]) if self.key.north_up else 0 * headings
             angles = -torch.from_numpy(more).float()
-            drawn[name] = turn(one.expand(len(headings), -1, -1, -1), angles, "panorama")
+            drawn[name] = rotate(one.expand(len(headings), -1, -1, -1), angles, "panorama")
         return drawn
 
     @torch.no_grad()

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+from affine import Affine
 from PIL import Image
 from pyproj import Geod, Transformer
 from rasterio.transform import from_origin
@@ -299,7 +300,7 @@ def test_maps_that_cannot_be_used_are_refused_in_words(tmp_path):
                        transform=from_origin(0, 0, 1, 1)) as file:  # fmt: skip
         file.write(np.moveaxis(plain, 2, 0))
     says("no coordinate system", path)
-    turned = from_origin(450000, 5411000, 0.5, 0.5) * rasterio.Affine.rotation(10)
+    turned = from_origin(450000, 5411000, 0.5, 0.5) @ Affine.rotation(10)
     path = tmp_path / "turned.tif"
     with rasterio.open(path, "w", driver="GTiff", width=64, height=64, count=3, dtype="uint8",
                        transform=turned, crs="EPSG:32631") as file:  # fmt: skip
@@ -381,8 +382,8 @@ def test_memory_stays_flat_for_a_map_of_120_gb(tmp_path):
     path = tmp_path / "large.tif"
     with rasterio.open(
         path, "w", driver="GTiff", width=side, height=side, count=3, dtype="uint8", tiled=True,
-        blockxsize=256, blockysize=256, crs="EPSG:32631", transform=from_origin(4e5, 5.42e6, 0.1, 0.1),
-        compress="deflate", sparse_ok=True, bigtiff="yes", nodata=0,
+        blockxsize=256, blockysize=256, crs="EPSG:32631",
+        transform=from_origin(4e5, 5.42e6, 0.1, 0.1), compress="deflate", sparse_ok=True, bigtiff="yes", nodata=0,
     ) as file:  # fmt: skip
         block = np.random.default_rng(0).integers(1, 255, (3, 2560, 2560), np.uint8)
         file.write(block, window=rasterio.windows.Window(100_096, 50_176, 2560, 2560))
@@ -397,7 +398,8 @@ def test_memory_stays_flat_for_a_map_of_120_gb(tmp_path):
         "import resource, sys\nfrom georetrieval.data.tiles import make_tiles, TileSettings\n"
         "from pathlib import Path\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
-        "w = make_tiles(sys.argv[1], sys.argv[2], TileSettings(0.2, 384, 25), area=Path(sys.argv[3]))\n"
+        "area = Path(sys.argv[3])\n"
+        "w = make_tiles(sys.argv[1], sys.argv[2], TileSettings(0.2, 384, 25), area=area)\n"
         "print(w.rows, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)\n"
     )
     done = subprocess.run(

@@ -101,7 +101,8 @@ def tile_transform(
     scale = math.sqrt(abs(np.linalg.det(matrix[:2])))
     if np.abs(here @ matrix - there).max() > STRAIGHT * scale:
         raise MapError("the map's projection bends within a tile, as near a pole")
-    return Affine(*matrix[:, 0], *matrix[:, 1])
+    (a, d), (b, e), (c, f) = matrix.tolist()
+    return Affine(a, b, c, d, e, f)
 
 
 def _transformer(raster: Raster) -> Transformer:

@@ -52,7 +52,7 @@ def _meridian(latitude: float) -> float:
     return math.copysign(GEOD.inv(0, 0, 0, latitude)[2], latitude)
 
 
-def _latitudes(metres: Degrees) -> Degrees:
+def _latitudes(metres: NDArray[Any]) -> Degrees:
     """Latitudes that lie so many metres from the equator."""
     zero = np.zeros(len(metres))
     return np.asarray(GEOD.fwd(zero, zero, zero, metres)[1])
@@ -120,7 +120,7 @@ def read_area(path: Path) -> Area:
     for west, south, east, north in area.boxes:
         if not (-180 <= west <= east <= 180 and -90 <= south <= north <= 90):
             raise MapError(
-                f"{path}: coordinates must be degrees, longitude first, not like {west:g}, {south:g}"
+                f"{path}: coordinates must be degrees, longitude first, not {west:g}, {south:g}"
             )
     return area
 
