@@ -22,7 +22,7 @@ from georetrieval.models.checkpoints import checkpoint_hash
 from georetrieval.report.overview import make_overview
 from georetrieval.report.results import Titled, describe
 from georetrieval.report.training import training_curves
-from georetrieval.retrieval.evaluation import Evaluation
+from georetrieval.retrieval.results import Evaluation
 from georetrieval.run import Run
 
 PAPER = "https://arxiv.org/abs/2408.05475"

@@ -30,7 +30,7 @@ from georetrieval.models.branch import Branch
 from georetrieval.models.checkpoints import digest, load_state, save_branch, save_state
 from georetrieval.models.checks import check_batches, check_sizes, check_turns
 from georetrieval.retrieval.embedding import embed_rows
-from georetrieval.retrieval.metrics import rank_references
+from georetrieval.retrieval.ranking import rank_references
 from georetrieval.run import Run
 from georetrieval.training.loss import InfoNCE
 from georetrieval.training.optim import learning_rate, make_optimizer

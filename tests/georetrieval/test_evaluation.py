@@ -15,7 +15,8 @@ from georetrieval.errors import CheckpointError, DataError
 from georetrieval.models.branch import Branch
 from georetrieval.models.checkpoints import checkpoint_hash, load_branch, save_branch
 from georetrieval.retrieval.embedding import Embeddings, embed_rows
-from georetrieval.retrieval.evaluation import Evaluation, as_table, evaluate, fuse
+from georetrieval.retrieval.evaluation import evaluate, fuse
+from georetrieval.retrieval.results import Evaluation, as_table
 from tests.helpers.world import World, make_world, write_shards
 
 ENCODER = EncoderSettings(name="test_convnext2", pretrained=False)

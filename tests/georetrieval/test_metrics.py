@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from georetrieval.errors import DataError
-from georetrieval.retrieval.metrics import Ranking, distances, rank_references, summarize
+from georetrieval.retrieval.metrics import distances, summarize
+from georetrieval.retrieval.ranking import Ranking, rank_references
 
 
 def brute_force(scores, positive, semi):
