@@ -297,7 +297,7 @@ def test_maps_that_cannot_be_used_are_refused_in_words(tmp_path):
 
     path = tmp_path / "plain.tif"
     with rasterio.open(path, "w", driver="GTiff", width=64, height=64, count=3, dtype="uint8",
-                       transform=from_origin(0, 0, 1, 1)) as file:  # fmt: skip
+                       transform=from_origin(5, 5, 2, 2)) as file:  # fmt: skip
         file.write(np.moveaxis(plain, 2, 0))
     says("no coordinate system", path)
     turned = from_origin(450000, 5411000, 0.5, 0.5) @ Affine.rotation(10)
@@ -383,7 +383,8 @@ def test_memory_stays_flat_for_a_map_of_120_gb(tmp_path):
     with rasterio.open(
         path, "w", driver="GTiff", width=side, height=side, count=3, dtype="uint8", tiled=True,
         blockxsize=256, blockysize=256, crs="EPSG:32631",
-        transform=from_origin(4e5, 5.42e6, 0.1, 0.1), compress="deflate", sparse_ok=True, bigtiff="yes", nodata=0,
+        transform=from_origin(4e5, 5.42e6, 0.1, 0.1), compress="deflate", sparse_ok=True,
+        bigtiff="yes", nodata=0,
     ) as file:  # fmt: skip
         block = np.random.default_rng(0).integers(1, 255, (3, 2560, 2560), np.uint8)
         file.write(block, window=rasterio.windows.Window(100_096, 50_176, 2560, 2560))

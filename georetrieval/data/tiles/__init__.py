@@ -1,6 +1,6 @@
 """Reference tiles cut from maps: GeoTIFF, VRT and COG, folders of them, XYZ tiles and MBTiles.
 
-``places, rasters <- web <- sources <- cutting <- making``. Needs the extra ``geo``.
+``places <- rasters <- web <- sources <- cutting <- making``. Needs the extra ``geo``.
 """
 
 from georetrieval.data.tiles.making import TileSettings, make_tiles

@@ -151,8 +151,9 @@ def _cut(
     reproject(
         source=np.ascontiguousarray(np.moveaxis(pixels, 2, 0)),
         destination=tile,
-        src_transform=Affine(u, 0, columns[0], 0, v, rows[0]),
-        dst_transform=matrix,
+        # North is up, as in any map; a corner at 0, 0 would be taken for no position at all.
+        src_transform=Affine(u, 0, columns[0], 0, -v, -rows[0] - 1),
+        dst_transform=Affine(matrix.a, matrix.b, matrix.c, -matrix.d, -matrix.e, -matrix.f - 1),
         src_crs=_PLANE,
         dst_crs=_PLANE,
         src_alpha=4,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rasterio.errors import RasterioError
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from bevgen import Made, Written, write_shards
 from georetrieval.data.tiles.cutting import cut_tile
@@ -99,6 +100,8 @@ def make_tiles(
         If the output holds something else, or cannot be written.
     """
     settings = settings or TileSettings()
+    # rasterio warns of its own arrays in memory, and what it does against that is for one thread.
+    warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
     rasters = open_source(source, settings.resolution)
     latitude, longitude = grid_places([raster.box for raster in rasters], settings.step)
     if area is not None:
