@@ -26,6 +26,7 @@ COMMANDS = {
     "import-weights": "Read weights that Sample4Geo or EP-BEV published into a run.",
     "tiles": "Cut a map (GeoTIFF, XYZ, MBTiles) into reference tiles.",
     "index": "Make an index of reference tiles that photos are located in.",
+    "confidence": "Fit how sure an index's answers are, on photos of known places.",
     "locate": "Find where panoramas were taken.",
     "export": "Write a branch's encoder for other software, as safetensors or ONNX.",
 }

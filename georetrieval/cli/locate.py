@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +11,7 @@ import click
 from georetrieval.cli import COMMANDS, EXIT_FAILED, EXIT_NOT_FOUND, options
 
 if TYPE_CHECKING:
-    from bevgen import PanoramaError, PanoramaInfo
+    from bevgen import PanoramaError
     from georetrieval.localization import Location
 
 FORMATS = ("table", "json", "csv", "geojson")
@@ -72,6 +71,17 @@ class _Heading(click.ParamType):
     help="Search only tiles within a circle.",
 )
 @click.option(
+    "--no-align",
+    is_flag=True,
+    help="Leave the order to the encoders: lay no BEV over the tiles that they find.",
+)
+@click.option(
+    "--track",
+    "as_track",
+    is_flag=True,
+    help="The photos are frames of one drive, with dates and times: locate them together.",
+)
+@click.option(
     "--top", type=click.IntRange(1), default=5, show_default=True, help="Places to return."
 )
 @click.option(
@@ -89,26 +99,32 @@ def command(
     within: float | None,
     height: float | None,
     near: tuple[float, float, float] | None,
+    no_align: bool,
+    as_track: bool,
     top: int,
     form: str,
     device: str,
     quiet: bool,
 ) -> int:
     """Find where panoramas were taken."""
+    from dataclasses import replace
+
     from rich.console import Console
     from rich.progress import track
 
-    from georetrieval.localization import Location, Locator, Prior
+    from georetrieval.localization import Location, Locator, Prior, find_photos, track_by_date
     from georetrieval.localization.formats import as_csv, as_geojson, as_json, as_table
+    from georetrieval.localization.locate import CONSIDERED
     from georetrieval.training.processes import join_processes
 
-    asked = list(_photos(photos, poses, height))
-    locator = Locator(where, run=run, device=join_processes(device).device)
+    asked = list(find_photos(photos, poses, height))
+    ways: dict[str, Any] = {"alignment": None} if no_align else {}
+    locator = Locator(where, run=run, device=join_processes(device).device, **ways)
     prior = Prior("file" if heading is None else heading, within, near)
     found: list[Location] = []
     skipped: list[tuple[str, PanoramaError]] = []
     answers = track(
-        locator.locate_many(asked, prior=prior, top=top),
+        locator.locate_many(asked, prior=prior, top=CONSIDERED if as_track else top),
         "locating",
         len(asked),
         console=Console(stderr=True),
@@ -121,6 +137,8 @@ def command(
         else:
             skipped.append(answer)
             click.echo(f"skipped {answer[0]}: {answer[1]}", err=True)
+    if as_track:
+        found = [replace(one, candidates=one.candidates[:top]) for one in track_by_date(found)]
     write = {"json": as_json, "csv": as_csv, "geojson": as_geojson}
     if form == "table":
         Console().print(as_table(found), soft_wrap=True)
@@ -132,24 +150,3 @@ def command(
     if not found:
         return EXIT_FAILED
     return EXIT_NOT_FOUND if missed else 0
-
-
-def _photos(
-    paths: tuple[Path, ...], poses: Path | None, height: float | None
-) -> Iterator[tuple[Path, PanoramaInfo]]:
-    """Yield the files that are named, those of folders too, with what is known of each."""
-    from dataclasses import replace
-
-    from bevgen import find_images, info_from_row, read_poses
-    from georetrieval.errors import SettingsError
-
-    rows = read_poses(poses) if poses is not None else {}
-    for path in paths:
-        if not path.exists():
-            raise SettingsError(f"{path} does not exist")
-        files = [(path, path.name)]
-        if path.is_dir():
-            files = [(path / source, source) for source, _ in find_images(path)]
-        for file, source in files:
-            own = info_from_row(rows.get(source))
-            yield file, own if own.height is not None else replace(own, height=height)

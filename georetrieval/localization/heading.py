@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,12 +17,13 @@ class HeadingSearch:
     step
         Degrees between two that are tried, at most.
     weights
-        Weight of each branch's score in the choice of the heading; others count 0. None takes the
-        joined score.
+        Weight of each branch's score in the choice of the heading; others count 0. The BEV decides
+        by default: a panorama's embedding hardly changes with its heading. Without any of these
+        branches the joined score does.
     """
 
     step: float = 15.0
-    weights: dict[str, float] | None = None
+    weights: dict[str, float] = field(default_factory=lambda: {"bev": 1.0})
 
     def headings(self, known: float | None, within: float | None) -> NDArray[np.float64]:
         """Return the headings (R,) to try, the likeliest first.
@@ -48,7 +49,7 @@ class HeadingSearch:
         self, scores: NDArray[np.float32], branch_scores: dict[str, NDArray[np.float32]]
     ) -> NDArray[np.int64]:
         """Choose the rotation (K,) of each candidate from scores (R, K)."""
-        shares = {n: w for n, w in (self.weights or {}).items() if n in branch_scores}
+        shares = {n: w for n, w in self.weights.items() if n in branch_scores}
         if shares:
             parts = [weight * branch_scores[name] for name, weight in shares.items()]
             scores = np.sum(parts, axis=0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,12 +18,13 @@ from torch import Tensor
 
 from bevgen import PanoramaError, PanoramaInfo
 from georetrieval.errors import CheckpointError, IndexFileError
+from georetrieval.localization.alignment import GroundAlignment
+from georetrieval.localization.confidence import stored_confidence
 from georetrieval.localization.heading import HeadingSearch, refine
 from georetrieval.localization.location import (
     Alignment,
     Candidate,
     Confidence,
-    Evidence,
     Location,
 )
 from georetrieval.localization.query import Photo, QueryViews, joined, open_photo
@@ -35,6 +36,7 @@ log = logging.getLogger(__name__)
 
 CONSIDERED = 20
 """Candidates that are aligned and judged, whatever number is shown."""
+DEFAULT_ALIGNMENT = GroundAlignment()
 TOGETHER = 16
 """Photos embedded at once."""
 
@@ -70,8 +72,12 @@ class Locator:
         The run that made the index, if it is no longer where it was.
     search
         How headings are searched for.
-    alignment, confidence
-        What places the camera inside tiles, and what judges the answer; None for neither.
+    alignment
+        What places the camera inside tiles and orders candidates by it; None leaves the order to
+        the encoders. By default the ground that BEV and tile share, where there is a BEV branch.
+    confidence
+        What judges answers with ``"known"`` and ``"unknown"`` headings. By default what was fitted
+        and stored in the index: it holds for the default alignment alone.
     threads
         At work on photos, and in the search; None for one per core.
     device
@@ -89,14 +95,17 @@ class Locator:
         *,
         run: Run | Path | str | None = None,
         search: HeadingSearch | None = None,
-        alignment: Alignment | None = None,
-        confidence: Confidence | None = None,
+        alignment: Alignment | None = DEFAULT_ALIGNMENT,
+        confidence: Mapping[str, Confidence] | None = None,
         threads: int | None = None,
         device: torch.device | None = None,
     ) -> None:
         self.index = index if isinstance(index, Index) else Index(index)
         self.search = search or HeadingSearch()
-        self.alignment, self.confidence = alignment, confidence
+        self.alignment = alignment
+        if confidence is None:
+            confidence = stored_confidence(self.index) if alignment is DEFAULT_ALIGNMENT else {}
+        self.confidence = confidence
         self.threads = threads or available_cores()
         self.views = _load_views(self.index, Run.at(run or self.index.run), device)
 
@@ -186,6 +195,30 @@ class Locator:
         headings = self.search.headings(known, prior.within)
         return _Drawn(photo, known, headings, self.views.tensors(photo, headings))
 
+    def examine(
+        self,
+        photo: Photo,
+        prior: Prior | None = None,
+        *,
+        among: NDArray[np.bool_] | None = None,
+        count: int = CONSIDERED,
+    ) -> tuple[Candidate, ...]:
+        """Search and align without judging: what a confidence model is fitted on.
+
+        Parameters
+        ----------
+        photo, prior
+            As in `locate`.
+        among : (rows,) bool, optional
+            Which tiles count.
+        count
+            Candidates wanted.
+        """
+        one = self._draw(photo, prior or Prior())
+        vectors = self.views.embed(one.views)
+        rows = self.index.search(vectors, count, among=among, threads=self.threads).rows
+        return self._aligned(one, self._candidates(one, vectors, rows, count))
+
     def _answer(self, drawn: Sequence[_Drawn], prior: Prior, top: int) -> list[Location]:
         """Embed and search some photos together."""
         if not drawn:
@@ -198,13 +231,13 @@ class Locator:
         for one in drawn:
             part = slice(start, start + len(one.headings))
             start = part.stop
-            evidence = self._evidence(one, vectors[part], found.rows[part], considered)
-            answers.append(self._conclude(one, evidence, top))
+            candidates = self._candidates(one, vectors[part], found.rows[part], considered)
+            answers.append(self._conclude(one, self._aligned(one, candidates), top))
         return answers
 
-    def _evidence(
+    def _candidates(
         self, one: _Drawn, vectors: NDArray[np.float32], rows: NDArray[np.int64], count: int
-    ) -> Evidence:
+    ) -> tuple[Candidate, ...]:
         """Score each tile that any heading found at all headings, and order by the best."""
         tiles = np.unique(rows[rows >= 0])
         references = self.index.vectors(tiles)
@@ -213,11 +246,9 @@ class Locator:
         branch_scores = {name: own[name] @ theirs[name].T for name in own}
         rotation = self.search.choose(scores, branch_scores)
         best = scores[rotation, np.arange(len(tiles))]
-        order = np.lexsort((tiles, -best))[:count]
-        scores, branch_scores = scores[:, order], {n: s[:, order] for n, s in branch_scores.items()}
         candidates = []
-        for k, place in enumerate(order):
-            turned, row = int(rotation[place]), int(tiles[place])
+        for k in np.lexsort((tiles, -best))[:count].tolist():
+            turned, row = int(rotation[k]), int(tiles[k])
             heading = refine(one.headings, scores[:, k], turned)
             candidates.append(
                 Candidate(
@@ -226,41 +257,33 @@ class Locator:
                     latitude=float(self.index.positions[row, 0]),
                     longitude=float(self.index.positions[row, 1]),
                     heading=heading,
+                    searched=heading,
                     score=float(scores[turned, k]),
                     branch_scores={n: float(s[turned, k]) for n, s in branch_scores.items()},
                 )
             )
-        return Evidence(
-            tuple(candidates),
-            self.index.positions[tiles[order]],
-            one.headings,
-            scores,
-            branch_scores,
+        return tuple(candidates)
+
+    def _aligned(self, one: _Drawn, candidates: tuple[Candidate, ...]) -> tuple[Candidate, ...]:
+        if self.alignment is None or not candidates:
+            return candidates
+        known = one.heading_known
+        return tuple(
+            self.alignment.align(one.photo, self.views, candidates, self.index, known=known)
         )
 
-    def _conclude(self, one: _Drawn, evidence: Evidence, top: int) -> Location:
-        candidates, found, size = evidence.candidates, None, None
-        if self.alignment is not None and candidates:
-            aligned = self.alignment.align(one.photo, self.views, candidates, self.index)
-            order = [candidate.row for candidate in candidates]
-            place = [order.index(candidate.row) for candidate in aligned]
-            candidates = tuple(aligned)
-            evidence = Evidence(
-                candidates,
-                evidence.positions[place],
-                evidence.rotations,
-                evidence.scores[:, place],
-                {name: values[:, place] for name, values in evidence.branch_scores.items()},
-            )
-        if self.confidence is not None and candidates:
-            verdict = self.confidence.judge(evidence)
+    def _conclude(self, one: _Drawn, candidates: tuple[Candidate, ...], top: int) -> Location:
+        found, size = None, None
+        model = self.confidence.get("known" if one.heading_known else "unknown")
+        if model is not None and candidates:
+            verdict = model.judge(candidates)
             found, size = verdict.found, verdict.prediction_set
             candidates = tuple(
-                replace(candidate, probability=p)
-                for candidate, p in zip(candidates, verdict.probabilities, strict=True)
+                replace(candidates[k], probability=p)
+                for k, p in zip(verdict.order, verdict.probabilities, strict=True)
             )
-        known = one.known is not None and len(one.headings) == 1
-        return Location(one.photo.source, candidates[:top], found, size, known)
+        date = one.photo.own.fallback(one.photo.file).date
+        return Location(one.photo.source, candidates[:top], found, size, one.heading_known, date)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -271,6 +294,11 @@ class _Drawn:
     known: float | None
     headings: NDArray[np.float64]
     views: dict[str, Tensor]
+
+    @property
+    def heading_known(self) -> bool:
+        """Whether the heading was given, and not searched for."""
+        return self.known is not None and len(self.headings) == 1
 
 
 def _load_views(index: Index, run: Run, device: torch.device | None) -> QueryViews:

@@ -6,9 +6,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
 if TYPE_CHECKING:
     from georetrieval.localization.query import Photo, QueryViews
     from georetrieval.retrieval.index import Index
@@ -26,12 +23,17 @@ class Candidate:
         Degrees: the tile's centre, or what an `Alignment` found inside it.
     heading
         Compass direction of the panorama's centre column in degrees: given, or searched for.
+    searched
+        The heading at which the encoders found it, before any alignment.
     score
         Similarity, at most 1; what candidates are ordered by unless an `Alignment` reorders them.
     branch_scores
         Similarity of each branch at that heading.
     probability
         That this is the right tile, 0 to 1; None without a `Confidence`.
+    agreement, likeness
+        How well the BEV lies on the tile: by its edges, in standard deviations of chance, and by
+        light and dark, -1 to 1; None if not aligned.
     metres, degrees
         Standard deviation of the position in both directions, and of the heading; None where only
         the tile is known.
@@ -42,9 +44,12 @@ class Candidate:
     latitude: float
     longitude: float
     heading: float | None
+    searched: float | None
     score: float
     branch_scores: dict[str, float] = field(default_factory=dict)
     probability: float | None = None
+    agreement: float | None = None
+    likeness: float | None = None
     metres: float | None = None
     degrees: float | None = None
 
@@ -67,6 +72,8 @@ class Location:
         probability; None without a `Confidence`.
     heading_known
         Whether the heading was given.
+    date
+        When the photo was taken, ISO 8601; None where nobody says it.
     """
 
     source: str
@@ -74,6 +81,7 @@ class Location:
     found: bool | None = None
     prediction_set: int | None = None
     heading_known: bool = True
+    date: str | None = None
 
     @property
     def best(self) -> Candidate | None:
@@ -85,35 +93,24 @@ class Location:
         return asdict(self)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Evidence:
-    """What a `Confidence` may go by; all of one panorama.
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What is said of an answer.
 
     Attributes
     ----------
-    candidates
-        Best first; at least as many as are shown.
-    positions : (K, 2) float64
-        Latitude and longitude of their tiles' centres.
-    rotations : (R,) float64
-        Headings that were tried, degrees; one where it was known.
-    scores : (R, K) float32
-        Joined similarity of each heading and candidate.
-    branch_scores
-        The same of each branch.
+    order
+        Of the candidates, the likeliest first.
+    probabilities
+        Of each, in that order, that it is the right tile; what is missing to 1 is that none is.
+    found
+        Whether the first may be trusted.
+    prediction_set
+        How many, from the first on, hold the right one with the promised probability; 0 where
+        even the first is too doubtful.
     """
 
-    candidates: tuple[Candidate, ...]
-    positions: NDArray[np.float64]
-    rotations: NDArray[np.float64]
-    scores: NDArray[np.float32]
-    branch_scores: dict[str, NDArray[np.float32]]
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """A probability for each candidate, whether the place was found, and the prediction set."""
-
+    order: tuple[int, ...]
     probabilities: tuple[float, ...]
     found: bool
     prediction_set: int
@@ -122,8 +119,8 @@ class Verdict:
 class Confidence(Protocol):
     """Says how likely an answer is right; fitted on validation queries, kept in the index."""
 
-    def judge(self, evidence: Evidence) -> Verdict:
-        """Judge one answer."""
+    def judge(self, candidates: Sequence[Candidate]) -> Verdict:
+        """Judge the candidates of one photo."""
         ...
 
 
@@ -131,7 +128,16 @@ class Alignment(Protocol):
     """Places the camera inside tiles: refines, judges and reorders candidates."""
 
     def align(
-        self, photo: Photo, views: QueryViews, candidates: Sequence[Candidate], index: Index
+        self,
+        photo: Photo,
+        views: QueryViews,
+        candidates: Sequence[Candidate],
+        index: Index,
+        *,
+        known: bool,
     ) -> Sequence[Candidate]:
-        """Return the same candidates, in a better order and with better poses."""
+        """Return the same candidates, in a better order and with better poses.
+
+        ``known`` says whether the heading was given, and only little of it is to be searched.
+        """
         ...

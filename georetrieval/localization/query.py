@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,16 @@ from bevgen import (
     BevSettings,
     ImageSettings,
     PanoramaInfo,
+    find_images,
     info_from_name,
+    info_from_row,
     read_image,
+    read_poses,
     settings_from_json,
 )
 from georetrieval.config import EncoderSettings
-from georetrieval.errors import IndexFileError
-from georetrieval.models.branch import Encoder
+from georetrieval.errors import IndexFileError, SettingsError
+from georetrieval.models.encoder import Encoder
 from georetrieval.retrieval.evaluation import fuse
 from georetrieval.retrieval.index import ModelKey
 from georetrieval.transforms.network_input import to_network
@@ -70,6 +73,47 @@ def open_photo(path: Path | str, own: PanoramaInfo | None = None) -> Photo:
     pixels, info = read_image(Path(path))
     file = info.fallback(info_from_name(str(path)))
     return Photo(str(path), pixels, own or PanoramaInfo(), file)
+
+
+def find_photos(
+    paths: Iterable[Path],
+    poses: Path | None = None,
+    height: float | None = None,
+    ids: Collection[str] | None = None,
+) -> Iterator[tuple[Path, PanoramaInfo]]:
+    """Yield files and those of folders, with what is known of each besides its metadata.
+
+    Parameters
+    ----------
+    paths
+        Files and folders.
+    poses
+        A table of them; files are relative to their folder.
+    height
+        Metres above the ground, where the table says nothing.
+    ids
+        Only photos with one of these ids: the table's, else the name without its ending.
+
+    Raises
+    ------
+    SettingsError
+        If a path does not exist.
+    InputError
+        If the table cannot be used.
+    """
+    rows = read_poses(poses) if poses is not None else {}
+    for path in paths:
+        if not path.exists():
+            raise SettingsError(f"{path} does not exist")
+        files = [(path, path.name)]
+        if path.is_dir():
+            files = [(path / source, source) for source, _ in find_images(path)]
+        for file, source in files:
+            row = rows.get(source)
+            name = row.id if row is not None and row.id else str(Path(source).with_suffix(""))
+            if ids is None or name in ids:
+                own = info_from_row(row)
+                yield file, own if own.height is not None else replace(own, height=height)
 
 
 class QueryViews:

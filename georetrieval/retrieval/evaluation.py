@@ -16,9 +16,10 @@ from torch import Tensor
 
 from georetrieval.config import BranchName, DataSettings
 from georetrieval.data.dataset import Dataset
+from georetrieval.data.positions import distances
 from georetrieval.errors import CheckpointError, SplitError
 from georetrieval.models.checkpoints import checkpoint_hash, load_branch
-from georetrieval.retrieval.metrics import distances, summarize
+from georetrieval.retrieval.metrics import summarize
 from georetrieval.retrieval.ranking import Ranking, rank_references
 from georetrieval.retrieval.results import Evaluation, Method
 from georetrieval.retrieval.splits import Branches, EmbeddedSplit, embed_split, without_distractors

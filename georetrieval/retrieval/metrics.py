@@ -9,18 +9,6 @@ from numpy.typing import NDArray
 
 from georetrieval.retrieval.ranking import Ranking
 
-EARTH_RADIUS = 6371008.8  # metres, mean
-
-
-def distances(positions: NDArray[np.float64], found: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Great-circle metres between (n, 2) latitudes and longitudes in degrees; NaN stays NaN."""
-    (lat1, lon1), (lat2, lon2) = np.deg2rad(positions).T, np.deg2rad(found).T
-    half = (
-        np.sin((lat2 - lat1) / 2) ** 2
-        + np.cos(lat1) * np.cos(lat2) * np.sin((lon2 - lon1) / 2) ** 2
-    )
-    return 2 * EARTH_RADIUS * np.arcsin(np.sqrt(np.clip(half, 0, 1)))
-
 
 @dataclass(frozen=True, slots=True)
 class Estimate:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from georetrieval.config import BranchName
+from georetrieval.files import written_whole
 from georetrieval.retrieval.metrics import Estimate
 
 
@@ -110,9 +111,8 @@ class Evaluation:
 
     def save(self, path: Path) -> None:
         """Write JSON."""
-        part = path.with_name(path.name + ".part")
-        part.write_text(json.dumps(asdict(self)), "utf-8")
-        part.replace(path)
+        with written_whole(path) as part:
+            part.write_text(json.dumps(asdict(self)), "utf-8")
 
     @classmethod
     def load(cls, path: Path) -> Evaluation:

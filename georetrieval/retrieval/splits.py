@@ -17,7 +17,7 @@ from torch import Tensor
 from bevgen import ShardSet
 from georetrieval.config import BranchName, EncoderSettings
 from georetrieval.data.dataset import Dataset
-from georetrieval.data.loading import Pairs
+from georetrieval.data.pairs import Pairs
 from georetrieval.errors import DataError
 from georetrieval.models.branch import Branch
 from georetrieval.models.checkpoints import digest

@@ -10,7 +10,7 @@ from torch.nn.functional import normalize
 from bevgen import ShardSet
 from georetrieval.config import DataSettings, EncoderSettings
 from georetrieval.data.dataset import Dataset
-from georetrieval.data.loading import join
+from georetrieval.data.pairs import join
 from georetrieval.errors import CheckpointError, DataError
 from georetrieval.models.branch import Branch
 from georetrieval.models.checkpoints import checkpoint_hash, load_branch, save_branch

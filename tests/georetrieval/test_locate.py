@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from georetrieval.cli import main
 from georetrieval.config import DataSettings
 from georetrieval.data.dataset import Dataset
 from georetrieval.errors import CheckpointError, IndexFileError
-from georetrieval.localization import Candidate, Evidence, HeadingSearch, Locator, Prior, Verdict
+from georetrieval.localization import Candidate, HeadingSearch, Locator, Prior, Verdict
 from georetrieval.localization.heading import refine
 from georetrieval.models.branch import Branch
 from georetrieval.models.checkpoints import save_branch
@@ -136,7 +137,8 @@ def test_only_tiles_within_the_circle_are_found(town):
 class Backwards:
     """An alignment that finds the last candidate the best, a metre north."""
 
-    def align(self, photo, views, candidates, index):
+    def align(self, photo, views, candidates, index, *, known):
+        assert not known
         moved = replace(candidates[-1], latitude=candidates[-1].latitude + 1e-5, metres=0.5)
         return [moved, *candidates[:-1]]
 
@@ -144,23 +146,21 @@ class Backwards:
 class Half:
     """A confidence that halves from candidate to candidate."""
 
-    def judge(self, evidence: Evidence) -> Verdict:
-        count = len(evidence.candidates)
-        assert evidence.scores.shape == (len(evidence.rotations), count)
-        assert evidence.positions.shape == (count, 2)
-        first: Candidate = evidence.candidates[0]
-        column = evidence.branch_scores["bev"][:, 0]
-        assert first.branch_scores["bev"] in column
-        return Verdict(tuple(0.5 ** (k + 1) for k in range(count)), found=False, prediction_set=2)
+    def judge(self, candidates: Sequence[Candidate]) -> Verdict:
+        count = len(candidates)
+        order = (1, 0, *range(2, count))
+        chances = tuple(0.5 ** (k + 1) for k in range(count))
+        return Verdict(order, chances, found=False, prediction_set=2)
 
 
 def test_what_aligns_reorders_and_what_judges_sees_the_new_order(town):
     plain = Locator(town.root / "town.index").locate(town.photos[0], top=20)
     assert plain.found is None
-    locator = Locator(town.root / "town.index", alignment=Backwards(), confidence=Half())
+    models = {"unknown": Half()}
+    locator = Locator(town.root / "town.index", alignment=Backwards(), confidence=models)
     found = locator.locate(town.photos[0], top=3)
-    assert found.best.id == plain.candidates[-1].id
-    assert found.best.metres == 0.5
+    assert [c.id for c in found.candidates[:2]] == [plain.candidates[k].id for k in (0, -1)]
+    assert found.candidates[1].metres == 0.5
     assert [c.probability for c in found.candidates] == [0.5, 0.25, 0.125]
     assert found.found is False
     assert found.prediction_set == 2

@@ -17,8 +17,8 @@ from bevgen import ShardSet
 from georetrieval.config import BRANCHES, BranchName, EncoderSettings
 from georetrieval.data.dataset import Dataset
 from georetrieval.errors import CheckpointError, DataError, IndexFileError, SettingsError
-from georetrieval.models.branch import Encoder
 from georetrieval.models.checkpoints import checkpoint_hash, load_branch
+from georetrieval.models.encoder import Encoder
 from georetrieval.retrieval.embedding import embed_rows
 from georetrieval.retrieval.evaluation import fuse
 from georetrieval.retrieval.index.approximate import build_approximate

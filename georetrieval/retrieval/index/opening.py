@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bevgen import ShardError, ShardSet
+from georetrieval.data.positions import distances
 from georetrieval.errors import IndexFileError
 from georetrieval.retrieval.index.approximate import Approximate
 from georetrieval.retrieval.index.exact import Block, Coded, Floats, gather, nearest
@@ -33,7 +34,6 @@ from georetrieval.retrieval.index.files import (
     read_header,
     write_bytes,
 )
-from georetrieval.retrieval.metrics import distances
 
 SHORT_LIST = 1000
 """References of an approximate search that are ranked again exactly."""
