@@ -28,6 +28,7 @@ COMMANDS = {
     "index": "Make an index of reference tiles that photos are located in.",
     "confidence": "Fit how sure an index's answers are, on photos of known places.",
     "locate": "Find where panoramas were taken.",
+    "serve": "Show a page on which photos are located.",
     "export": "Write a branch's encoder for other software, as safetensors or ONNX.",
 }
 EXIT_FAILED, EXIT_USAGE, EXIT_NOT_FOUND, EXIT_INTERRUPTED = 1, 2, 3, 130
