@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from bevgen.conversion.products import differing_fields
-from bevgen.conversion.run import disk_errors, leftovers, only_run, remove_output
+from bevgen.conversion.output import disk_errors, leftovers, only_run, remove_output
+from bevgen.conversion.settings import differing_fields
 from bevgen.errors import InputError, RefusedError, ShardError
 from bevgen.shards import (
     Failure,

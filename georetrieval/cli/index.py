@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from georetrieval.cli import COMMANDS, EXIT_FAILED, options
+from bevgen.commands import EXIT_FAILED
+from georetrieval.cli import COMMANDS, options
 
 if TYPE_CHECKING:
     from georetrieval.retrieval.index import Index

@@ -55,9 +55,7 @@ def command(
 
         from georetrieval.serve import create_app
     except ModuleNotFoundError as error:
-        raise SettingsError(
-            f'the page needs {error.name}: pip install "bevgen[serve]"'
-        ) from error
+        raise SettingsError(f'the page needs {error.name}: pip install "bevgen[serve]"') from error
     from georetrieval.localization import Locator
     from georetrieval.training.processes import join_processes
 
@@ -67,9 +65,7 @@ def command(
             " reach this computer"
         )
     locator = Locator(where, run=run, device=join_processes(device).device)
-    app = create_app(
-        locator, hosts=(*LOCAL, *allow_host), max_bytes=max_megabytes * 1_000_000
-    )
+    app = create_app(locator, hosts=(*LOCAL, *allow_host), max_bytes=max_megabytes * 1_000_000)
     name = allow_host[0] if allow_host else host
     click.echo(f"http://{name}:{port} shows {len(locator.index):,} tiles; stop it with Ctrl-C")
     uvicorn.run(app, host=host, port=port, log_level="warning")

@@ -19,6 +19,7 @@ from bevgen import (
     find_images,
     info_from_name,
     info_from_row,
+    make_row,
     read_image,
     read_poses,
     settings_from_json,
@@ -169,7 +170,7 @@ class QueryViews:
         own = replace(photo.own, heading=heading)
         if photo.own.height is None and photo.file.height is None:
             own = replace(own, height=settings.height)
-        drawn = settings.picture(photo.pixels, own, photo.file)
+        drawn = make_row(settings, photo.pixels, own, photo.file)
         valid = np.ones(drawn.image.shape[:2], bool) if drawn.valid is None else drawn.valid
         return drawn.image, valid
 
@@ -193,7 +194,7 @@ class QueryViews:
                 drawn[name] = to_network(batch, size, self.device)
                 continue
             own = replace(photo.own, heading=float(headings[0]))
-            image = settings.picture(photo.pixels, own, photo.file).image
+            image = make_row(settings, photo.pixels, own, photo.file).image
             one = to_network(torch.from_numpy(image[None].copy()), size, self.device)
             more = np.asarray(headings - headings[0]) if self.key.north_up else 0 * headings
             angles = -torch.from_numpy(more).float()

@@ -70,7 +70,9 @@ def create_app(
             Route("/tile/{row:int}", page.tile),
             Mount("/static", StaticFiles(directory=HERE / "static")),
         ],
-        middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False)],
+        middleware=[
+            Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False)
+        ],
         exception_handlers={UploadError: _refusal},
     )
 
@@ -103,7 +105,9 @@ class _Page:
     async def tiles(self, request: Request) -> Response:
         """Return which tiles make the map of a view."""
         try:
-            view = [float(request.query_params[name]) for name in ("west", "south", "east", "north")]
+            view = [
+                float(request.query_params[name]) for name in ("west", "south", "east", "north")
+            ]
         except (KeyError, ValueError):
             raise HTTPException(400, "west, south, east and north are degrees") from None
         return JSONResponse(tiles_in_view(self.index, *view), headers=HEADERS)
@@ -131,7 +135,9 @@ class _Page:
     def _answer(self, path: Path, name: str, prior: Prior) -> dict[str, Any]:
         try:
             sent = open_photo(path)
-            photo = Photo(name, sent.pixels, PanoramaInfo(), sent.file.fallback(info_from_name(name)))
+            photo = Photo(
+                name, sent.pixels, PanoramaInfo(), sent.file.fallback(info_from_name(name))
+            )
             location = self.locator.locate(photo, prior=prior, top=TOP)
             return self._pictured(photo, location)
         except PanoramaError as error:

@@ -49,7 +49,9 @@ async def received(request: Request, limit: int) -> AsyncIterator[Path]:
     UploadError
         If it is empty, or larger; no more than ``limit`` bytes are ever read.
     """
-    too_large = UploadError(413, f"the file is larger than {limit / 1e6:.0f} MB: send a smaller one")
+    too_large = UploadError(
+        413, f"the file is larger than {limit / 1e6:.0f} MB: send a smaller one"
+    )
     said = request.headers.get("content-length", "")
     if said.isdecimal() and int(said) > limit:
         raise too_large
