@@ -9,7 +9,8 @@ from pathlib import Path
 
 import click
 
-from georetrieval.cli import COMMANDS, EXIT_INTERRUPTED, options
+from bevgen.commands import EXIT_INTERRUPTED
+from georetrieval.cli import COMMANDS, options
 from georetrieval.errors import MapError
 
 

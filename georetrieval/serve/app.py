@@ -110,7 +110,8 @@ class _Page:
             ]
         except (KeyError, ValueError):
             raise HTTPException(400, "west, south, east and north are degrees") from None
-        return JSONResponse(tiles_in_view(self.index, *view), headers=HEADERS)
+        found = tiles_in_view(self.index, west, south, east, north)
+        return JSONResponse(found, headers=HEADERS)
 
     async def tile(self, request: Request) -> Response:
         """Return the picture of a tile."""
