@@ -105,9 +105,8 @@ class _Page:
     async def tiles(self, request: Request) -> Response:
         """Return which tiles make the map of a view."""
         try:
-            view = [
-                float(request.query_params[name]) for name in ("west", "south", "east", "north")
-            ]
+            sides = ("west", "south", "east", "north")
+            west, south, east, north = (float(request.query_params[name]) for name in sides)
         except (KeyError, ValueError):
             raise HTTPException(400, "west, south, east and north are degrees") from None
         found = tiles_in_view(self.index, west, south, east, north)
