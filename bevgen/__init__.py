@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from bevgen._version import __version__ as __version__
 from bevgen.errors import BevgenError, InputError, PanoramaError, RefusedError, ShardError
 from bevgen.geometry import BevGrid, PanoramaView, Pose
+from bevgen.locking import only_writer
 from bevgen.presets import PRESETS, Preset
 from bevgen.project import Projector, project
 from bevgen.projection.network_input import to_chw
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from bevgen.conversion.report import Report
     from bevgen.conversion.run import convert
     from bevgen.conversion.settings import BevSettings, ImageSettings, settings_from_json
+    from bevgen.export import ExportReport, export_images
     from bevgen.ground import (
         GroundPoints,
         LocalPlane,
@@ -41,6 +43,7 @@ __all__ = [
     "BevSettings",
     "BevgenError",
     "Calibration",
+    "ExportReport",
     "GroundPoints",
     "ImageSettings",
     "InputError",
@@ -62,6 +65,7 @@ __all__ = [
     "Written",
     "calibrate",
     "convert",
+    "export_images",
     "find_heading",
     "find_images",
     "find_pairs",
@@ -72,6 +76,7 @@ __all__ = [
     "load_view",
     "make_row",
     "merge",
+    "only_writer",
     "panorama_position",
     "project",
     "read_image",
@@ -101,6 +106,7 @@ _LATER = {
     "bevgen.images.metadata": ("PanoramaInfo", "info_from_name", "info_from_row"),
     "bevgen.images.decoding": ("read_image",),
     "bevgen.images.finding": ("find_images",),
+    "bevgen.export": ("ExportReport", "export_images"),
     "bevgen.ground": (
         "GroundPoints",
         "LocalPlane",
