@@ -17,8 +17,10 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import quote, unquote
 
 from pydantic import ValidationError
 
@@ -27,6 +29,16 @@ from georetrieval.errors import CheckpointError
 from georetrieval.files import written_whole
 
 EVALUATION = "evaluation-"
+LONGEST = 150  # of a result's name in that of its file: disks take 255 bytes
+
+
+def file_name(name: str) -> str:
+    """Quote what no file may be called, and shorten what is too long for a disk."""
+    quoted = quote(name, safe=" ,+=()", errors="replace")
+    if len(quoted) > LONGEST:
+        ending = sha256(name.encode("utf-8", "replace")).hexdigest()[:12]
+        quoted = f"{quoted[:LONGEST]}-{ending}"
+    return quoted
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +98,11 @@ class Run:
 
     def embeddings(self, name: str) -> Path:
         """Return a file of vectors that evaluations use again."""
-        return self.folder / "embeddings" / f"{name}.npz"
+        return self.folder / "embeddings" / f"{file_name(name)}.npz"
 
     def evaluation(self, name: str) -> Path:
         """Return the file of a result."""
-        return self.folder / f"{EVALUATION}{name}.json"
+        return self.folder / f"{EVALUATION}{file_name(name)}.json"
 
     # What there is
 
@@ -105,7 +117,7 @@ class Run:
     def evaluations(self) -> dict[str, Path]:
         """Return the results that are there, by name; the one called test first."""
         paths = self.folder.glob(f"{EVALUATION}*.json")
-        found = {path.stem.removeprefix(EVALUATION): path for path in paths}
+        found = {unquote(path.stem.removeprefix(EVALUATION)): path for path in paths}
         return dict(sorted(found.items(), key=lambda item: (item[0] != "test", item[0])))
 
     # Content
