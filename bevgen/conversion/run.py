@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import get_args
 
 from bevgen.conversion.job import Decoder, ShardJob, Work, check_device
-from bevgen.conversion.output import disk_errors, leftovers, only_run, remove_output
+from bevgen.conversion.output import disk_errors, leftovers, remove_output
 from bevgen.conversion.plan import Plan, plan_run
 from bevgen.conversion.report import Report, ShardReport, Watcher
 from bevgen.conversion.schedule import run, worker_count
 from bevgen.conversion.settings import Settings
 from bevgen.errors import InputError
+from bevgen.locking import only_writer
 from bevgen.project import Device
 from bevgen.shards import (
     PLAN_FILE,
@@ -101,7 +102,7 @@ def convert(
         raise InputError(f"decoder must be one of {', '.join(get_args(Decoder))}, not {decoder!r}")
     if count is not None:
         check_device(device)
-    with only_run(out):
+    with only_writer(out):
         plan = plan_run(
             root,
             out,
