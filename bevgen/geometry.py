@@ -221,6 +221,14 @@ def _half_open(azimuth: ArrayLike) -> Floats:
     return np.where(azimuth >= 180, azimuth - 360, azimuth)
 
 
+def is_full_sphere(height: int, width: int, degrees_across: float = 360.0) -> bool:
+    """Whether pixels as high as wide, within 1 %, would show the sphere from top to bottom.
+
+    Of an image of another shape nobody knows which part it shows, unless told.
+    """
+    return abs(width / degrees_across * 180 / height - 1) <= 0.01
+
+
 def _is_finite(value: Any) -> bool:
     return isinstance(value, Real) and math.isfinite(value)
 
