@@ -37,7 +37,7 @@ REFINE = (
 
 # Half of a numeric derivative's step, and the step below which a refinement has settled.
 _DERIVATIVE = np.array([0.01, 0.01, 0.2, 0.2, 0.2])
-_SETTLED = np.array([0.001, 0.001, 0.02, 0.02, 0.02])
+_SETTLED = np.array([0.0005, 0.0005, 0.01, 0.01, 0.01])
 _ROBUST = 0.5  # differences of detail (about unit variance) beyond this count less and less
 # What one squared standard deviation of GPS or compass costs, in squared differences of detail:
 # their variance, times the pixels over which they go together.
@@ -132,6 +132,7 @@ def register(
         details = Details.of(views, level)
         watch("refining", number, len(REFINE))
         placements = _refine(_Problem(details, pairs, start, sigma), placements)
+    placements = _onto(placements, start, sigma)
     return Registered(placements * [height, height, 1, 1, 1], pairs)
 
 
@@ -275,7 +276,7 @@ def settle(edges: list[Edge], start: Array, sigma: Array, rounds: int = 30) -> A
         step = turned(np.array([edge.right, edge.ahead]), placements[edge.i, 2])
         placements[edge.j, :2] = placements[edge.i, :2] + step
         placements[edge.j, 2] = placements[edge.i, 2] + edge.turn
-    placements = _onto(placements, start)
+    placements = _onto(placements, start, sigma)
     for number in range(rounds):
         c, s = (f(np.deg2rad(placements[i, 2])) for f in (np.cos, np.sin))
         apart = placements[j, :2] - placements[i, :2]
@@ -316,13 +317,20 @@ def settle(edges: list[Edge], start: Array, sigma: Array, rounds: int = 30) -> A
     return placements
 
 
-def _onto(placements: Array, start: Array) -> Array:
-    """Move and turn the whole so that it lies on the start as well as it can."""
-    turn = float(np.median(start[:, 2] - placements[:, 2]))
+def _onto(placements: Array, start: Array, sigma: Array) -> Array:
+    """Move and turn the whole to where GPS and compass together say: least squares."""
     moved = placements.copy()
-    moved[:, :2] = turned(placements[:, :2] - placements[:, :2].mean(axis=0), turn)
-    moved[:, :2] += start[:, :2].mean(axis=0)
-    moved[:, 2] += turn
+    there = start[:, :2].mean(axis=0)
+    for _ in range(6):
+        moved[:, :2] += there - moved[:, :2].mean(axis=0)
+        from_middle = moved[:, :2] - there
+        by_degree = np.column_stack([from_middle[:, 1], -from_middle[:, 0]]) * np.pi / 180
+        toward = ((start - moved)[:, :2] * by_degree).sum() / sigma[0] ** 2
+        toward += (start - moved)[:, 2].sum() / sigma[2] ** 2
+        firm = (by_degree**2).sum() / sigma[0] ** 2 + len(start) / sigma[2] ** 2
+        turn = float(np.clip(toward / firm, -30, 30))
+        moved[:, :2] = there + turned(from_middle, turn)
+        moved[:, 2] += turn
     return moved
 
 
@@ -365,7 +373,7 @@ def _common(
     return one & two
 
 
-def _refine(problem: _Problem, placements: Array, rounds: int = 12) -> Array:
+def _refine(problem: _Problem, placements: Array, rounds: int = 25) -> Array:
     """Let all placements settle together (Levenberg-Marquardt with robust differences)."""
     damping = 1e-3
     matrix, vector, cost = _equations(problem, placements)
@@ -433,7 +441,8 @@ def _pair_equations(
     count = int(where.sum())
     if count * window.resolution**2 < MIN_OVERLAP:
         return np.zeros((10, 10)), np.zeros(10), 0.0, 0
-    drawn, slopes = [], []
+    drawn: list[NDArray[np.float32]] = []
+    slopes: list[NDArray[np.float32]] = []
     for frame in (i, j):
         picture = details.picture(frame)
         drawn.append(details.draw(picture, placements[frame], window)[where])
@@ -446,6 +455,9 @@ def _pair_equations(
             slopes.append((plus - minus) / np.float32(2 * half * (1 if frame == i else -1)))
     r = drawn[0] - drawn[1]
     jacobian = np.stack(slopes)
+    # The window moves with the middle of the two, so only how they stand to each other matters.
+    jacobian[:2] = (jacobian[:2] - jacobian[5:7]) / 2
+    jacobian[5:7] = -jacobian[:2]
     root = np.sqrt(1 + (r / _ROBUST) ** 2)
     weighted = jacobian / root
     cost = float((root - 1).sum(dtype=np.float64)) * 2 * _ROBUST**2
