@@ -1,8 +1,7 @@
 """Street panoramas to bird's-eye views (BEVs): project one image, convert a folder, read shards.
 
-Imports run one way: errors, compiling <- geometry, presets, chw <- kernels, jpeg, metadata <-
-project, panorama, shards, schedule <- settings <- existing <- plan <- conversion <- preview,
-calibration <- cli. Nothing heavy is imported before it is needed.
+Imports run one way: errors <- geometry, presets, tables <- projection <- project <- images, shards
+<- conversion <- calibration, preview <- cli. Nothing heavy is imported before it is needed.
 """
 
 from importlib import import_module
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from bevgen._version import __version__ as __version__
 from bevgen.errors import BevgenError, InputError, PanoramaError, RefusedError, ShardError
 from bevgen.geometry import BevGrid, PanoramaView, Pose
+from bevgen.locking import only_writer
 from bevgen.presets import PRESETS, Preset
 from bevgen.project import Projector, project
 from bevgen.projection.network_input import to_chw
@@ -18,8 +18,11 @@ from bevgen.tables import Pair, PoseRow, read_pairs, read_poses, write_pairs, wr
 
 if TYPE_CHECKING:
     from bevgen.calibration import Calibration, calibrate, find_heading, find_pairs, load_view
-    from bevgen.conversion.products import BevSettings, ImageSettings
-    from bevgen.conversion.run import Report, convert
+    from bevgen.conversion.products import make_row
+    from bevgen.conversion.report import Report
+    from bevgen.conversion.run import convert
+    from bevgen.conversion.settings import BevSettings, ImageSettings, settings_from_json
+    from bevgen.export import ExportReport, export_images
     from bevgen.ground import (
         GroundPoints,
         LocalPlane,
@@ -28,6 +31,9 @@ if TYPE_CHECKING:
         ground_position,
         panorama_position,
     )
+    from bevgen.images.decoding import read_image
+    from bevgen.images.finding import find_images
+    from bevgen.images.metadata import PanoramaInfo, info_from_name, info_from_row
     from bevgen.shards import ShardSet, merge, verify
 
 __all__ = [
@@ -36,12 +42,14 @@ __all__ = [
     "BevSettings",
     "BevgenError",
     "Calibration",
+    "ExportReport",
     "GroundPoints",
     "ImageSettings",
     "InputError",
     "LocalPlane",
     "Pair",
     "PanoramaError",
+    "PanoramaInfo",
     "PanoramaView",
     "Pose",
     "PoseRow",
@@ -54,16 +62,24 @@ __all__ = [
     "Uncertainty",
     "calibrate",
     "convert",
+    "export_images",
     "find_heading",
+    "find_images",
     "find_pairs",
     "ground_from_angles",
     "ground_position",
+    "info_from_name",
+    "info_from_row",
     "load_view",
+    "make_row",
     "merge",
+    "only_writer",
     "panorama_position",
     "project",
+    "read_image",
     "read_pairs",
     "read_poses",
+    "settings_from_json",
     "to_chw",
     "verify",
     "write_pairs",
@@ -78,8 +94,14 @@ _LATER = {
         "find_pairs",
         "load_view",
     ),
-    "bevgen.conversion.run": ("Report", "convert"),
-    "bevgen.conversion.products": ("BevSettings", "ImageSettings"),
+    "bevgen.conversion.products": ("make_row",),
+    "bevgen.conversion.report": ("Report",),
+    "bevgen.conversion.run": ("convert",),
+    "bevgen.conversion.settings": ("BevSettings", "ImageSettings", "settings_from_json"),
+    "bevgen.images.metadata": ("PanoramaInfo", "info_from_name", "info_from_row"),
+    "bevgen.images.decoding": ("read_image",),
+    "bevgen.images.finding": ("find_images",),
+    "bevgen.export": ("ExportReport", "export_images"),
     "bevgen.ground": (
         "GroundPoints",
         "LocalPlane",

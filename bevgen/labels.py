@@ -13,8 +13,9 @@ import numpy as np
 from bevgen.errors import InputError, PanoramaError
 from bevgen.geometry import PanoramaView, Pose
 from bevgen.ground import LocalPlane, Uncertainty, ground_position
+from bevgen.images.decoding import open_image
 from bevgen.images.metadata import PanoramaInfo, info_from_name, info_from_row
-from bevgen.images.panorama import open_image, panorama_view
+from bevgen.images.view import panorama_view
 from bevgen.tables import PoseRow, read_text
 
 

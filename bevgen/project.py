@@ -5,9 +5,8 @@ Numba is imported by the first projection, not by the import of this module.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,8 +15,10 @@ from bevgen.errors import InputError
 from bevgen.geometry import FULL_SPHERE, BevGrid, PanoramaView, Pose
 from bevgen.projection.arrays import as_batch, device_result, host_result, is_on_device
 from bevgen.projection.backends import cuda_backend, host_backend
-from bevgen.projection.lookup import Lookup
 from bevgen.projection.network_input import mean_and_std
+
+if TYPE_CHECKING:
+    from bevgen.projection.planning import Planner
 
 Compat = Literal["ep-bev"]
 Device = Literal["auto", "cpu", "cuda"]
@@ -64,22 +65,18 @@ def project_view(
     bev = (
         np.empty((grid.size, grid.size, panorama.shape[2]), panorama.dtype) if out is None else out
     )
-    lookup, shift = _planned(grid, view, pose, antialias, compat)
-    flat = bev.reshape(1, grid.size**2, panorama.shape[2])
-    host_backend(device).sample_from_host(panorama[None], iter([(lookup, shift)]), view.wraps, flat)
-    return bev, lookup.valid
-
-
-def _planned(
-    grid: BevGrid, view: PanoramaView, pose: Pose, antialias: bool, compat: Compat | None
-) -> tuple[Lookup, int]:
-    """Return the lookup, and the columns to add to it."""
-    from bevgen.projection.planning import plan_shifted
-
+    planner = _planner(grid, view, antialias, compat)
     if compat is not None:
         check_compat(compat, view, pose)
-        antialias = False
-    return plan_shifted(grid, view, pose, antialias, compat is not None)
+    flat = bev.reshape(1, grid.size**2, panorama.shape[2])
+    host_backend(device).sample_from_host(panorama[None], planner, [pose], flat)
+    return bev, planner.valid(pose)
+
+
+def _planner(grid: BevGrid, view: PanoramaView, antialias: bool, compat: Compat | None) -> Planner:
+    from bevgen.projection.planning import Planner
+
+    return Planner(grid, view, antialias and compat is None, compat is not None)
 
 
 def check_compat(compat: str, view: PanoramaView, pose: Pose) -> None:
@@ -183,16 +180,20 @@ class Projector:
             If shape, dtype or a pose cannot be used.
         """
         images, shape = as_batch(self._placed(panorama), self.size)
-        poses = self._poses(len(images), height, heading, pitch, roll)
+        planner = self._planner(images)
+        poses = self._poses(planner.view, len(images), height, heading, pitch, roll)
+        flat = len(images), self.size**2, images.shape[3]
         if isinstance(images, np.ndarray):
-            out = target = host_result(out, shape, images.dtype)
-            sample = self._sample_from_host
+            out = host_result(out, shape, images.dtype)
+            backend = host_backend(self.device)
+            backend.sample_from_host(images, planner, poses, out.reshape(flat))
         else:
-            target, sample = device_result(out, shape, images.dtype), self._sample_on_device
+            target = device_result(out, shape, images.dtype)
+            cuda_backend().sample(images, planner, poses, target)
             out = target if out is None else out
-        valids = sample(images, poses, target.reshape(len(images), self.size**2, images.shape[3]))
         if not return_valid:
             return out
+        valids = [planner.valid(pose) for pose in poses]
         return out, np.stack(valids) if len(shape) == 4 else valids[0].copy()
 
     def to_chw(
@@ -243,9 +244,10 @@ class Projector:
             )
         n, channels = len(images), images.shape[3]
         target = device_result(out, (n, channels, self.size, self.size), np.dtype(dtype))
-        poses = self._poses(n, height, heading, pitch, roll)
-        storage = cuda_backend().network_storage(*mean_and_std(channels, mean, std))
-        self._sample_on_device(images, poses, target.reshape(n, channels, self.size**2), storage)
+        planner = self._planner(images)
+        poses = self._poses(planner.view, n, height, heading, pitch, roll)
+        scaling = mean_and_std(channels, mean, std)
+        cuda_backend().sample(images, planner, poses, target, scaling)
         return target if out is None else out
 
     def _placed(self, panorama: Any) -> Any:
@@ -256,38 +258,14 @@ class Projector:
             raise InputError("the panorama is on a GPU: copy it to the host, or use device cuda")
         return cuda_backend().as_device_array(panorama)
 
-    def _sample_from_host(
-        self, images: NDArray[Any], poses: Iterable[Pose], bevs: NDArray[Any]
-    ) -> list[NDArray[np.bool_]]:
-        """Project panoramas of the host; returns the masks."""
+    def _planner(self, images: Any) -> Planner:
         view = PanoramaView(images.shape[1], images.shape[2], self.vertical_fov)
-        valids: list[NDArray[np.bool_]] = []
-        planned = self._plan(view, poses, valids)
-        host_backend(self.device).sample_from_host(images, planned, view.wraps, bevs)
-        return valids
+        return _planner(self.grid, view, self.antialias, self.compat)
 
-    def _sample_on_device(
-        self, images: Any, poses: Iterable[Pose], bevs: Any, storage: Any = None
-    ) -> list[NDArray[np.bool_]]:
-        """Project panoramas of the device; returns the masks."""
-        cuda = cuda_backend()
-        view = PanoramaView(images.shape[1], images.shape[2], self.vertical_fov)
-        valids: list[NDArray[np.bool_]] = []
-        storage = storage or cuda.plain_storage(images.dtype, images.shape[3])
-        cuda.sample(images, self._plan(view, poses, valids), view.wraps, bevs, storage)
-        return valids
-
-    def _plan(
-        self, view: PanoramaView, poses: Iterable[Pose], valids: list[NDArray[np.bool_]]
-    ) -> Iterator[tuple[Lookup, int]]:
-        """Yield the lookup and shift of each pose, and note what it shows."""
-        for pose in poses:
-            planned = _planned(self.grid, view, pose, self.antialias, self.compat)
-            valids.append(planned[0].valid)
-            yield planned
-
-    def _poses(self, n: int, *own: ArrayLike | None) -> Iterable[Pose]:
+    def _poses(self, view: PanoramaView, n: int, *own: ArrayLike | None) -> list[Pose]:
         """One pose per image: its own values where given, else the projector's."""
+        if all(given is None for given in own):
+            return [self.pose] * n
         columns = []
         for name, given in zip(("height", "heading", "pitch", "roll"), own, strict=True):
             values = np.asarray(getattr(self, name) if given is None else given, np.float64)
@@ -297,7 +275,11 @@ class Projector:
                     f" not of shape {values.shape}"
                 )
             columns.append(np.broadcast_to(values, n).tolist())
-        return (Pose(*values) for values in zip(*columns, strict=True))
+        poses = [Pose(*values) for values in zip(*columns, strict=True)]
+        if self.compat is not None:
+            for pose in poses:
+                check_compat(self.compat, view, pose)
+        return poses
 
 
 def project(

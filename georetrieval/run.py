@@ -17,15 +17,28 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import quote, unquote
 
 from pydantic import ValidationError
 
 from georetrieval.config import BRANCHES, BranchName, Settings, settings_json
 from georetrieval.errors import CheckpointError
+from georetrieval.files import written_whole
 
 EVALUATION = "evaluation-"
+LONGEST = 150  # of a result's name in that of its file: disks take 255 bytes
+
+
+def file_name(name: str) -> str:
+    """Quote what no file may be called, and shorten what is too long for a disk."""
+    quoted = quote(name, safe=" ,+=()", errors="replace")
+    if len(quoted) > LONGEST:
+        ending = sha256(name.encode("utf-8", "replace")).hexdigest()[:12]
+        quoted = f"{quoted[:LONGEST]}-{ending}"
+    return quoted
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +98,11 @@ class Run:
 
     def embeddings(self, name: str) -> Path:
         """Return a file of vectors that evaluations use again."""
-        return self.folder / "embeddings" / f"{name}.npz"
+        return self.folder / "embeddings" / f"{file_name(name)}.npz"
 
     def evaluation(self, name: str) -> Path:
         """Return the file of a result."""
-        return self.folder / f"{EVALUATION}{name}.json"
+        return self.folder / f"{EVALUATION}{file_name(name)}.json"
 
     # What there is
 
@@ -104,7 +117,7 @@ class Run:
     def evaluations(self) -> dict[str, Path]:
         """Return the results that are there, by name; the one called test first."""
         paths = self.folder.glob(f"{EVALUATION}*.json")
-        found = {path.stem.removeprefix(EVALUATION): path for path in paths}
+        found = {unquote(path.stem.removeprefix(EVALUATION)): path for path in paths}
         return dict(sorted(found.items(), key=lambda item: (item[0] != "test", item[0])))
 
     # Content
@@ -130,7 +143,8 @@ class Run:
     def write_settings(self, settings: Settings) -> None:
         """Write what the run is trained with; ``data.root`` should be absolute."""
         self.create()
-        self.settings_path.write_text(settings_json(settings), "utf-8")
+        with written_whole(self.settings_path) as part:
+            part.write_text(settings_json(settings), "utf-8")
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """Read the figures, in order of branch and epoch.

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import click
 
-from bevgen.cli import COMMANDS, EXIT_FAILED, options
+from bevgen.cli import COMMANDS, options
 from bevgen.cli.options import F
+from bevgen.commands import EXIT_FAILED
 
 
 def _sure(name: str, default: float, unit: str) -> Callable[[F], F]:

@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 from bevgen.errors import InputError, PanoramaError
 from bevgen.geometry import BevGrid, PanoramaView, Pose
 from bevgen.ground import LocalPlane
+from bevgen.images.decoding import open_image, read_image
+from bevgen.images.finding import default_id, find_images
 from bevgen.images.metadata import PanoramaInfo, info_from_name, info_from_row
-from bevgen.images.panorama import default_id, find_images, open_image, panorama_view, read_image
+from bevgen.images.view import panorama_view
 from bevgen.mosaic.pictures import Array, LevelViews
 from bevgen.project import project_view
 from bevgen.tables import PoseRow

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import glob
 import os
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bevgen.errors import RefusedError, ShardError
+from bevgen.locking import is_written, only_writer
 from bevgen.shards.fileformat import (
     REDO,
     Layout,
@@ -19,6 +20,7 @@ from bevgen.shards.fileformat import (
     ShardSummary,
     Tables,
     beside,
+    check_disk,
     check_place,
     crc32,
     shard_folder,
@@ -73,9 +75,9 @@ def merge(
         If ``out`` does not end in .h5.
     RefusedError
         If ``out`` exists and must not be overwritten, if it would disturb an index or its
-        shards, or if the disk has no room for it.
+        shards, if it or the input is being written, or if the disk has no room for it.
     ShardError
-        If a shard is missing or damaged.
+        If a shard is missing or damaged, or the input changed meanwhile.
     OSError
         If the disk is full or fails.
     """
@@ -83,16 +85,36 @@ def merge(
     check_place(out)
     summary = read_header(path)
     _check_output(summary, out, overwrite)
-    part = beside(out, PART)
+    if is_written(path):
+        raise RefusedError(f"{path} is being written: merge it when that run has ended")
+    with only_writer(out):
+        _check_output(summary, out, overwrite)  # again: another may have ended just before
+        for stray in out.parent.glob(f"{glob.escape(out.name)}.*{PART}"):
+            stray.unlink()  # of a merge that was killed
+        _make(summary, out, on_progress)
+
+
+def _state(summary: ShardSummary) -> list[tuple[int, ...]]:
+    """Return what tells whether an output's files are still those that they were."""
+    paths = [summary.path, *(summary.path.parent / name for name in summary.files)]
+    found = [path.stat() if path.exists() else None for path in paths]
+    return [(s.st_ino, s.st_size, s.st_mtime_ns) if s else () for s in found]
+
+
+def _make(summary: ShardSummary, out: Path, on_progress: Callable[[int, int], None] | None) -> None:
+    path, part = summary.path, beside(out, f".{os.getpid()}{PART}")
+    before = _state(summary)
     try:
         if summary.files:
             _merge_into(part, path, out, on_progress)
         else:
-            _check_disk(out, path.stat().st_size)
+            check_disk(out, path.stat().st_size)
             part.write_bytes(b"")
             copy_bytes(path, 0, part, 0, path.stat().st_size)
             if on_progress:
                 on_progress(summary.rows, summary.rows)
+        if _state(summary) != before:
+            raise ShardError(f"{path} changed while it was merged: run the same command again")
         publish(part, out)
     finally:
         part.unlink(missing_ok=True)  # renamed by now, unless something failed
@@ -121,15 +143,6 @@ def _is_index(out: Path) -> bool:
         return False
 
 
-def _check_disk(out: Path, needed: int) -> None:
-    free = shutil.disk_usage(out.absolute().parent).free
-    if needed > free:
-        raise RefusedError(
-            f"{out} needs {needed / 1e9:.3g} GB and the disk has {free / 1e9:.3g} GB free: free"
-            " some, or name a file on another disk"
-        )
-
-
 def _merge_into(
     part: Path, path: Path, out: Path, on_progress: Callable[[int, int], None] | None
 ) -> None:
@@ -144,7 +157,7 @@ def _merge_into(
     header = ShardHeader(summary.kind, summary.image_shape, summary.settings, summary.plan)
     masks = summary.rows if any(layout.valid is not None for layout in layouts) else 0
     images = sum(layout.rows * layout.image_bytes for layout in layouts)
-    _check_disk(out, images + masks * header.mask_bytes + 512 * summary.rows)
+    check_disk(out, images + masks * header.mask_bytes + 512 * summary.rows)
     for layout in layouts:
         _check_masks(layout)
     offset = allocate(part, summary.rows, summary.image_shape)

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from bevgen.terminal import Cell, print_table
 from georetrieval.cli import COMMANDS, options
 
 if TYPE_CHECKING:
-    from georetrieval.retrieval.evaluation import Evaluation
+    from georetrieval.retrieval.results import Evaluation
 
 
 @click.command("evaluate", help=COMMANDS["evaluate"])
@@ -43,7 +44,8 @@ if TYPE_CHECKING:
 @click.option(
     "--name",
     metavar="NAME",
-    help="Name of the result.  [default: the split and the protocol, such as test-unknown-fov90]",
+    help="Name of the result.  [default: the split and what differs from training, such as"
+    " test-unknown-fov90]",
 )
 @options.device
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
@@ -64,7 +66,8 @@ def command(
     from rich.progress import Progress
 
     from georetrieval.data.dataset import Dataset
-    from georetrieval.retrieval.evaluation import as_table, evaluate
+    from georetrieval.retrieval.evaluation import evaluate
+    from georetrieval.retrieval.results import as_table
     from georetrieval.run import Run
     from georetrieval.training.processes import join_processes
 
@@ -96,15 +99,6 @@ def command(
 
 
 def _print_table(result: Evaluation) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(
-        title=f"{len(result.queries):,} queries of split {result.split} among"
-        f" {result.gallery:,} references, {result.protocol}",
-        caption="per cent, rank and metres; below, 95 % intervals (bootstrap over queries)",
-    )
-    table.add_column("method")
     # With a small gallery, without semi-positives, one to one: these say nothing more.
     same = {"R@1%"} if result.gallery < 200 else set()
     if not any(result.others) and len(set(result.references)) == len(result.queries):
@@ -112,12 +106,16 @@ def _print_table(result: Evaluation) -> None:
     if all(m.figures["hit rate"].value == m.figures["R@1"].value for m in result.methods):
         same.add("hit rate")
     shown = [name for name in result.methods[0].figures if name not in same]
-    for name in shown:
-        table.add_column(name, justify="right")
+    rows: list[list[Cell]] = []
     for method in result.methods:
-        weight = f"\n(panorama {method.weight:g})" if method.name.startswith("both") else ""
-        cells = (method.figures[name] for name in shown)
-        table.add_row(
-            method.name + weight, *(f"{c.value:.1f}\n{c.low:.0f}-{c.high:.0f}" for c in cells)
-        )
-    Console().print(table)
+        weight = f"(panorama {method.weight:g})"
+        name: Cell = (method.name, weight) if method.name.startswith("both") else method.name
+        figures = (method.figures[name] for name in shown)
+        rows.append([name, *((f"{f.value:.1f}", f"{f.low:.0f}-{f.high:.0f}") for f in figures)])
+    print_table(
+        ["method", *shown],
+        rows,
+        title=f"{len(result.queries):,} queries of split {result.split} among"
+        f" {result.gallery:,} references, {result.protocol}",
+        caption="per cent, rank and metres, with 95 % intervals (bootstrap over queries)",
+    )
