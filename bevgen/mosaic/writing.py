@@ -140,7 +140,7 @@ def _shrink_into(
     shrink: int,
 ) -> None:
     """Put a tile into the picture, pale where nothing is claimed."""
-    pale = np.where(alpha[..., None] > 0, colours, 255 - (255 - colours) // 4).astype(np.uint8)
+    pale = np.where(alpha[..., None] > 0, colours, 255 - (255 - colours) // 2).astype(np.uint8)
     top, left = row // shrink, column // shrink
     size = (-(-colours.shape[1] // shrink), -(-colours.shape[0] // shrink))
     if shrink > 1:
