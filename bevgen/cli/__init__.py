@@ -13,6 +13,7 @@ from bevgen.errors import BevgenError, InputError
 COMMANDS = {
     "convert": "Turn a folder of panoramas into bird's-eye views.",
     "pack": "Store satellite, map, panorama or drone images as shards of one size.",
+    "warmup": "Compile what is compiled at the first use, for images of containers.",
     "preview": "Draw one panorama, its bird's-eye view and mask, to check the settings.",
     "calibrate": "Find camera height, heading and horizon from satellite tiles.",
     "ground": "Find latitude and longitude of points in panoramas, and how sure that is.",
