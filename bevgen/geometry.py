@@ -24,6 +24,10 @@ MAX_SIZE = 8192
 MAX_RESOLUTION = 1000.0
 FULL_SPHERE = (90.0, -90.0)
 FULL_CIRCLE = (-180.0, 180.0)
+# The ellipsoid WGS84: semi-major axis in metres, flattening, and square of the eccentricity.
+EARTH_RADIUS = 6_378_137.0
+EARTH_FLATTENING = 1 / 298.257223563
+EARTH_E2 = EARTH_FLATTENING * (2 - EARTH_FLATTENING)
 
 
 @dataclass(frozen=True, slots=True)

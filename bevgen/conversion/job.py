@@ -13,8 +13,8 @@ from uuid import uuid4
 
 import numpy as np
 
+from bevgen.conversion.inputs import Item
 from bevgen.conversion.output import disk_errors
-from bevgen.conversion.plan import Item
 from bevgen.conversion.products import product_of
 from bevgen.conversion.report import STAGES, ShardReport, Watcher
 from bevgen.conversion.settings import BevSettings, Settings
