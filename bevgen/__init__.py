@@ -18,6 +18,7 @@ from bevgen.tables import Pair, PoseRow, read_pairs, read_poses, write_pairs, wr
 
 if TYPE_CHECKING:
     from bevgen.calibration import Calibration, calibrate, find_heading, find_pairs, load_view
+    from bevgen.conversion.generated import Made, Written, write_shards
     from bevgen.conversion.products import make_row
     from bevgen.conversion.report import Report
     from bevgen.conversion.run import convert
@@ -47,6 +48,7 @@ __all__ = [
     "ImageSettings",
     "InputError",
     "LocalPlane",
+    "Made",
     "Pair",
     "PanoramaError",
     "PanoramaInfo",
@@ -60,6 +62,7 @@ __all__ = [
     "ShardError",
     "ShardSet",
     "Uncertainty",
+    "Written",
     "calibrate",
     "convert",
     "export_images",
@@ -84,6 +87,7 @@ __all__ = [
     "verify",
     "write_pairs",
     "write_poses",
+    "write_shards",
 ]
 
 _LATER = {
@@ -94,6 +98,7 @@ _LATER = {
         "find_pairs",
         "load_view",
     ),
+    "bevgen.conversion.generated": ("Made", "Written", "write_shards"),
     "bevgen.conversion.products": ("make_row",),
     "bevgen.conversion.report": ("Report",),
     "bevgen.conversion.run": ("convert",),
