@@ -18,7 +18,7 @@ def run(*words, folder):
         ],
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
         check=False,
     )
 
