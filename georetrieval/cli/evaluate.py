@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 @click.option(
     "--heading",
     type=click.Choice(["known", "unknown"]),
-    help="Unknown turns each query by a random angle.  [default: as in training]",
+    help="Unknown rotates each query by a random angle.  [default: as in training]",
 )
 @options.fov
 @click.option(
