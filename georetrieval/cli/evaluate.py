@@ -81,7 +81,8 @@ def command(
     changes = {"reference": reference, "heading": heading, "fov": fov}
     changes["any_modality"] = any_modality or None
     data = settings.data.model_copy(update={k: v for k, v in changes.items() if v is not None})
-    with Progress(console=Console(stderr=True), transient=True) as progress:
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         tasks = {}
 
         def on_progress(title: str, done: int, total: int) -> None:
