@@ -221,6 +221,12 @@ def _half_open(azimuth: ArrayLike) -> Floats:
     return np.where(azimuth >= 180, azimuth - 360, azimuth)
 
 
+def are_poses(poses: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which rows of height, heading, pitch and roll `Pose` takes, (n,): of many at once."""
+    within = np.abs(poses) <= (np.inf, np.inf, 90.0, 180.0)
+    return (np.isfinite(poses) & within).all(axis=1) & (poses[:, 0] > 0)
+
+
 def is_full_sphere(height: int, width: int, degrees_across: float = 360.0) -> bool:
     """Whether pixels as high as wide, within 1 %, would show the sphere from top to bottom.
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from bevgen.errors import InputError
-from bevgen.geometry import FULL_SPHERE, BevGrid, PanoramaView, Pose, is_full_sphere
+from bevgen.geometry import FULL_SPHERE, BevGrid, PanoramaView, Pose, are_poses, is_full_sphere
 from bevgen.projection.arrays import (
     as_batch,
     device_result,
@@ -75,7 +75,8 @@ def project_view(
     if compat is not None:
         check_compat(compat, view, pose)
     flat = bev.reshape(1, grid.size**2, panorama.shape[2])
-    host_backend(device).sample_from_host(panorama[None], planner, [pose], flat)
+    poses = np.array([[pose.height, pose.heading, pose.pitch, pose.roll]], np.float64)
+    host_backend(device).sample_from_host(panorama[None], planner, poses, flat)
     return bev, planner.valid(pose)
 
 
@@ -201,7 +202,7 @@ class Projector:
             out = target if out is None else out
         if not return_valid:
             return out
-        valids = [planner.valid(pose) for pose in poses]
+        valids = [planner.valid(Pose(*pose)) for pose in poses.tolist()]
         return out, np.stack(valids) if len(shape) == 4 else valids[0].copy()
 
     def to_chw(
@@ -276,23 +277,25 @@ class Projector:
         view = PanoramaView(height, width, self.vertical_fov or FULL_SPHERE)
         return _planner(self.grid, view, self.antialias, self.compat)
 
-    def _poses(self, view: PanoramaView, n: int, *own: ArrayLike | None) -> list[Pose]:
-        """One pose per image: its own values where given, else the projector's."""
-        if all(given is None for given in own):
-            return [self.pose] * n
-        columns = []
-        for name, given in zip(("height", "heading", "pitch", "roll"), own, strict=True):
+    def _poses(self, view: PanoramaView, n: int, *own: ArrayLike | None) -> NDArray[np.float64]:
+        """Height, heading, pitch and roll per image, (n, 4): its own where given, checked."""
+        poses = np.empty((n, 4))
+        for k, (name, given) in enumerate(
+            zip(("height", "heading", "pitch", "roll"), own, strict=True)
+        ):
             values = np.asarray(getattr(self, name) if given is None else given, np.float64)
             if values.shape not in ((), (n,)):
                 raise InputError(
                     f"{name} must be one number or one for each of the {n} panoramas,"
                     f" not of shape {values.shape}"
                 )
-            columns.append(np.broadcast_to(values, n).tolist())
-        poses = [Pose(*values) for values in zip(*columns, strict=True)]
-        if self.compat is not None:
-            for pose in poses:
-                check_compat(self.compat, view, pose)
+            poses[:, k] = values
+        if any(given is not None for given in own):
+            for row in poses[~are_poses(poses)][:1].tolist():
+                Pose(*row)  # raises, and says why
+            if self.compat is not None:
+                for row in poses.tolist():
+                    check_compat(self.compat, view, Pose(*row))
         return poses
 
 

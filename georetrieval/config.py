@@ -81,6 +81,8 @@ class EncoderSettings(_Settings):
     gradient_checkpointing: bool = False
     channels_last: bool = True
     compile: bool = False
+    round_queries: bool = False
+    """Queries of the BEV branch are cut to the circle that fits in: rotated, they look no other."""
 
 
 class SamplingSettings(_Settings):
@@ -109,6 +111,9 @@ class AugmentSettings(_Settings):
     """Turn both by any angle instead; corners of the turned squares are black."""
     turn_reference: Share = Field(default=0.0, ge=0, le=1)
     """The reference turned alone by 90, 180 or 270 degrees."""
+    rotated_negatives: int = Field(default=0, ge=0, le=8)
+    """Copies of each query at other headings, which its reference must not pick: they teach a
+    BEV branch headings, for searching where none is known; best with ``round_queries``."""
     compression: Share = Field(default=0.5, ge=0, le=1)
     """What a JPEG file takes."""
     quality: int = Field(default=90, ge=1, le=100)

@@ -73,6 +73,7 @@ def import_branch(source: Path, path: Path, kind: BranchName, settings: EncoderS
         )
     with torch.no_grad():
         branch.logit_scale.copy_(given[SCALE].reshape(()))
+    path.parent.mkdir(parents=True, exist_ok=True)
     save_branch(path, branch.eval(), settings, kind)
     return branch
 

@@ -40,7 +40,7 @@ from georetrieval.training.state import State
 from georetrieval.training.tracking import Tracker, Watcher
 from georetrieval.transforms.augment import augment_pairs
 from georetrieval.transforms.network_input import to_network
-from georetrieval.transforms.orientation import rotate, unknown_headings
+from georetrieval.transforms.orientation import cut_circle, other_headings, rotate, unknown_headings
 
 SAVE_SECONDS = 600.0  # what a crash within a long epoch costs at most
 
@@ -247,7 +247,10 @@ def learn(setup: Setup, state: State, batch: Batch, compare: InfoNCE) -> float:
 
 
 def augmented(setup: Setup, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Return a batch's (n, 3, H, W) queries and references as the network sees them."""
+    """Return a batch's (n, 3, H, W) queries and references as the network sees them.
+
+    With rotated negatives there are more queries: their copies at other headings follow.
+    """
     data, encoder, device = setup.settings.data, setup.branch.encoder, setup.processes.device
     query = to_network(batch.query, encoder.query_size, device)
     reference = to_network(batch.reference, encoder.reference_size, device)
@@ -256,6 +259,11 @@ def augmented(setup: Setup, batch: Batch, generator: torch.Generator) -> tuple[T
     query, reference = augment_pairs(
         query, reference, setup.name, setup.branch.augment, generator, fov=data.fov
     )
+    if copies := setup.branch.augment.rotated_negatives:
+        decoys = other_headings(query, copies, setup.name, generator)
+        query = torch.cat([query, decoys])
+    if encoder.round_queries and setup.name == "bev":
+        query = cut_circle(query)
     if encoder.channels_last:
         query = query.contiguous(memory_format=torch.channels_last)
         reference = reference.contiguous(memory_format=torch.channels_last)

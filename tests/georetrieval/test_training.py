@@ -44,6 +44,8 @@ EVERYTHING: dict[str, Any] = {
     "augment__photometric": 0.5,
     "augment__blur_or_sharpen": 0.5,
     "augment__dropout": 0.5,
+    "augment__rotated_negatives": 1,
+    "encoder__round_queries": True,
 }
 LAYER_NORM = ["test_convnext2", "test_vit"]
 
