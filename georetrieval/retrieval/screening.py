@@ -82,6 +82,8 @@ def search(
     own, n = Rounded.of(queries, gallery.levels), len(queries)
     right = exact_scores(own, gallery, np.arange(n), positive)
     state = begin(own, gallery, right, top)
+    if top == 1:  # the best is at least as good as the right one
+        state.top[:, 0], state.scores[:, 0] = positive, right
     # Each thread has some of the queries.
     count = max(min(torch.get_num_threads(), n // ROWS), 1)
     shares = [slice(n * k // count, n * (k + 1) // count) for k in range(count)]

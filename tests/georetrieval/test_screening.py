@@ -86,14 +86,14 @@ def test_a_search_by_bytes_gives_the_same_as_all_scores(data):
     semi = None
     if data.draw(st.booleans()):
         semi = [random.integers(0, count, random.integers(0, 4)) for _ in positive]
-    levels = data.draw(st.sampled_from([127, 63]))
-    found = screened(queries, gallery, positive, semi, levels=levels)
+    levels, top = data.draw(st.sampled_from([127, 63])), data.draw(st.sampled_from([1, 5]))
+    found = screened(queries, gallery, positive, semi, top, levels)
     assert found is not None  # no more than can be in doubt
     scores = queries.astype(np.float64) @ gallery.T.astype(np.float64)
     ranks, hits = brute_force(scores, positive, semi)
     assert found.rank.tolist() == ranks
     assert found.rank_hit.tolist() == hits
-    best = -np.sort(-scores, axis=1)[:, :5]
+    best = -np.sort(-scores, axis=1)[:, :top]
     np.testing.assert_allclose(found.scores, best, rtol=1e-5, atol=1e-5 * np.abs(best).max())
     np.testing.assert_array_equal(np.take_along_axis(scores, found.top, 1), best)
 
