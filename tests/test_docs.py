@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
 import os
 import re
@@ -17,6 +18,7 @@ import click
 import pytest
 
 from bevgen.cli import bevgen_command
+from georetrieval.cli import georetrieval_command
 from tests.helpers.paths import ROOT
 
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
@@ -45,42 +47,46 @@ def blocks(page: Path) -> list[Block]:
 
 
 def typed_lines(page: Path) -> list[str]:
-    """Command lines that begin with bevgen: those in blocks, continued ones joined."""
+    """Command lines of ours in blocks, continued ones joined."""
     lines = []
     for block in blocks(page):
-        if block.language in ("console", "bash", "sh", "shell"):
+        if block.language in ("console", "bash", "sh", "shell", ""):
             joined = block.text.replace("\\\n", " ")
             lines += [line.removeprefix("$ ") for line in joined.splitlines()]
-    return [line for line in lines if line.startswith("bevgen ")]
+    return [
+        line for line in lines if re.match(r"(bevgen|georetrieval|python -m pipelines\.)", line)
+    ]
 
 
 def mentioned_lines(page: Path) -> list[str]:
     """Commands and bare options in running text, such as `bevgen info --rows`."""
     text = FENCE.sub("", page.read_text("utf-8"))
-    return re.findall(r"`(bevgen [a-z][^`]*)`", text)
+    return re.findall(r"`((?:bevgen|georetrieval) [a-z][^`]*)`", text)
 
 
 def words_of(line: str) -> list[str]:
-    """Words of a command line without the name, and without what follows a pipe."""
-    return shlex.split(re.split(r" [|>] ", line)[0])[1:]
+    """Words of a command line, without what follows a pipe or a #."""
+    return shlex.split(re.split(r" [|>] ", line)[0], comments=True)
 
 
 def find_command(words: list[str]) -> tuple[click.Command, list[str]]:
-    context = click.Context(bevgen_command)
-    command = bevgen_command.get_command(context, words[0])
-    assert command is not None, f"no command {words[0]!r}"
-    return command, words[1:]
+    if words[0] == "python":
+        return importlib.import_module(words[2]).main, words[3:]
+    group = {"bevgen": bevgen_command, "georetrieval": georetrieval_command}[words[0]]
+    command = group.get_command(click.Context(group), words[1])
+    assert command is not None, f"no command {words[1]!r}"
+    return command, words[2:]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_commands_in_the_docs_can_be_typed(page):
     for line in typed_lines(page):
         words = words_of(line)
-        if words[0].startswith("--"):
+        if words[1].startswith("--"):
             continue
         command, arguments = find_command(words)
         try:
-            command.make_context(words[0], arguments)
+            command.make_context(" ".join(words), arguments)
         except click.exceptions.Exit:
             pass  # --help
         except click.UsageError as error:
@@ -177,6 +183,27 @@ def test_quickstart_runs_as_printed(reader_folder, monkeypatch):
 def test_readme_runs_as_printed(reader_folder, monkeypatch):
     shutil.copytree(reader_folder / "tests" / "data" / "street", reader_folder / "streetview")
     assert run_page(ROOT / "README.md", reader_folder, monkeypatch) >= 2
+
+
+def test_measuring_runs_as_printed(reader_folder, monkeypatch):
+    assert run_page(ROOT / "docs" / "measuring.md", reader_folder, monkeypatch) >= 3
+
+
+def test_the_mosaic_page_prints_what_it_says_but_for_the_last_digits(reader_folder):
+    (session,) = (b for b in blocks(ROOT / "docs" / "mosaic.md") if b.language == "console")
+    line, *shown = session.text.removeprefix("$ ").splitlines()
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    done = subprocess.run(
+        line, shell=True, cwd=reader_folder, env=environment, capture_output=True, text=True,
+        check=True,
+    )  # fmt: skip
+    number = re.compile(r"\d+(?:\.\d+)?")
+    assert [number.sub("N", row) for row in done.stdout.splitlines()] == [
+        number.sub("N", row) for row in shown
+    ]
+    # Decoders and vector units round differently: a hundredth here and there.
+    printed, promised = (list(map(float, number.findall(t))) for t in (done.stdout, session.text))
+    assert printed == pytest.approx(promised[-len(printed) :], rel=0.03, abs=0.03)
 
 
 def test_pictures_and_pages_that_the_readme_links_exist():

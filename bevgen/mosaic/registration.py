@@ -128,10 +128,12 @@ def register(
     edges += _search_all(details, again, placements, 0.6, watch)
     placements = settle(edges, start, sigma)
     pairs = _agreeing(edges, placements)
+    del details  # one set of thousands of pictures at a time
     for number, level in enumerate(REFINE):
-        details = Details.of(views, level)
         watch("refining", number, len(REFINE))
-        placements = _refine(_Problem(details, pairs, start, sigma), placements)
+        problem = _Problem(Details.of(views, level), pairs, start, sigma)
+        placements = _refine(problem, placements)
+        del problem
     placements = _onto(placements, start, sigma)
     return Registered(placements * [height, height, 1, 1, 1], pairs)
 
