@@ -115,8 +115,11 @@ class LogitConfidence:
         """
         try:
             rows = [tuple(float(v) for v in values[k]) for k in ("centre", "scale", "weights")]
-            rest = [float(values[k]) for k in ("none", "least", "kept", "coverage")]
-            model = cls(*rows, *rest, photos=int(values["photos"]))
+            none, least, kept, coverage = (
+                float(values[k]) for k in ("none", "least", "kept", "coverage")
+            )
+            photos = int(values["photos"])
+            model = cls(rows[0], rows[1], rows[2], none, least, kept, coverage, photos)
         except (KeyError, TypeError, ValueError) as error:
             raise IndexFileError(
                 f"the index's confidence model is damaged ({error!r}): fit it again with"
