@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test bench faults lint docs check-extern clean
+.PHONY: demo test bench faults lint docs check-extern wheel clean
 
 .venv/demo: pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -44,5 +44,9 @@ docs: .venv/dev
 check-extern: .venv/dev
 	$(BIN)/python -m pytest -m extern
 
+# The source archive, the wheel built from it, and that it works alone; both stay in dist/.
+wheel:
+	.ci/wheel
+
 clean:
-	rm -rf .venv docs/_build demo-out
+	rm -rf .venv dist docs/_build demo-out

@@ -8,19 +8,19 @@ calibration <- cli. Nothing heavy is imported before it is needed.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from bevgen._version import __version__ as __version__
 from bevgen.errors import BevgenError, InputError, PanoramaError, RefusedError, ShardError
 from bevgen.geometry import BevGrid, PanoramaView, Pose
 from bevgen.presets import PRESETS, Preset
 from bevgen.project import Projector, project
 from bevgen.projection.network_input import to_chw
+from bevgen.tables import Pair, PoseRow, read_pairs, read_poses, write_pairs, write_poses
 
 if TYPE_CHECKING:
     from bevgen.calibration import Calibration, calibrate, find_heading, find_pairs, load_view
     from bevgen.conversion.products import BevSettings, ImageSettings
     from bevgen.conversion.run import Report, convert
     from bevgen.shards import ShardSet, merge, verify
-
-__version__ = "0.1.0"
 
 __all__ = [
     "PRESETS",
@@ -30,9 +30,11 @@ __all__ = [
     "Calibration",
     "ImageSettings",
     "InputError",
+    "Pair",
     "PanoramaError",
     "PanoramaView",
     "Pose",
+    "PoseRow",
     "Preset",
     "Projector",
     "RefusedError",
@@ -46,8 +48,12 @@ __all__ = [
     "load_view",
     "merge",
     "project",
+    "read_pairs",
+    "read_poses",
     "to_chw",
     "verify",
+    "write_pairs",
+    "write_poses",
 ]
 
 _LATER = {

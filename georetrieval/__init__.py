@@ -5,4 +5,4 @@ metrics, checkpoints, tracking, processes <- training <- evaluation <- report <-
 only its public names are used.
 """
 
-__version__ = "0.1.0"
+from bevgen import __version__ as __version__

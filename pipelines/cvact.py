@@ -21,8 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bevgen.errors import InputError
+from bevgen.tables import Pair, write_csv
 from pipelines import datasets, steps
-from pipelines.datasets import Dataset, Image, Pair
+from pipelines.datasets import Dataset, Image
 
 UTM = "utm.csv"  # neighbours are found on the plane, as published
 ZONE = 55  # of UTM, south: Canberra
@@ -133,7 +134,7 @@ def read(root: Path, share: float) -> Dataset:
             position = where.get(name, (None, None))
             data.views["panorama"].append(Image(panoramas[name], place, *position))
             data.views["satellite"].append(Image(satellites[name], place, *position))
-            data.pairs[datasets.PAIRS].append(Pair(place, place, split))
+            data.pairs[datasets.PAIRS].append(Pair(place, place, split=split))
     for split, expected in EXPECTED.items():
         found = sum(pair.split == split for pair in data.pairs[datasets.PAIRS])
         data.counts.append((split, found, expected))
@@ -155,7 +156,7 @@ def write_tables(root: Path, out: Path, share: float, limit: int | None) -> None
     where = dict(zip(lists.ids, lists.utm.tolist(), strict=True))
     places = [image.id for image in data.views["panorama"]]
     rows = [[place, *where[name]] for place in places if (name := place.split("/")[1]) in where]
-    datasets.write_csv(out / UTM, ["id", "easting", "northing"], rows)
+    write_csv(out / UTM, ["id", "easting", "northing"], rows)
 
 
 def _files(root: Path, folder: str) -> tuple[dict[str, str], dict[str, str]]:

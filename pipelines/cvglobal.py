@@ -22,8 +22,9 @@ import click
 
 from bevgen.errors import InputError
 from bevgen.images.metadata import info_from_name
+from bevgen.tables import Pair
 from pipelines import datasets, steps
-from pipelines.datasets import Dataset, Folders, Image, Pair
+from pipelines.datasets import Dataset, Folders, Image
 
 LISTS = {"train": "train.csv", "test": "val.csv"}
 FOLDERS = ("splits_csv", "splits")
@@ -156,7 +157,7 @@ def read(root: Path, share: float, protocol: Protocol) -> Dataset:
             if split is None:
                 data.set_aside.append((query, f"not in this protocol's part of {listed}"))
             else:
-                pairs.append(Pair(query, reference, split))
+                pairs.append(Pair(query, reference, split=split))
     data.pairs[protocol.pairs] = datasets.hold_out(pairs, share)
     data.counts.extend((s, sum(pair.split == s for pair in pairs), None) for s in LISTS)
     data.counts.extend((view, len(images), None) for view, images in data.views.items())

@@ -15,8 +15,9 @@ from pathlib import Path, PurePosixPath
 import click
 
 from bevgen.errors import InputError
+from bevgen.tables import Pair
 from pipelines import datasets, steps
-from pipelines.datasets import Dataset, Folders, Image, Pair
+from pipelines.datasets import Dataset, Folders, Image
 
 TRAIN, TEST = "splits/train-19zl.csv", "splits/val-19zl.csv"
 POSITIONS = ("split_locations/all.csv", "CVPR_subset/all.csv", "all.csv")
@@ -53,7 +54,7 @@ def read(root: Path, share: float) -> Dataset:
             where = _position(positions, place)
             panoramas.append(Image(panorama, place, *where))
             satellites.append(Image(satellite, place, *where))
-            pairs.append(Pair(place, place, split))
+            pairs.append(Pair(place, place, split=split))
     counts: list[tuple[str, int, int | None]] = [
         (split, sum(pair.split == split for pair in pairs), expected)
         for split, expected in (("train", 35532), ("test", 8884))

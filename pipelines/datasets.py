@@ -13,13 +13,12 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bevgen.errors import InputError
-from bevgen.images.metadata import read_text
+from bevgen.tables import Pair, PoseRow, read_text, write_csv, write_pairs, write_poses
 
 PAIRS = "pairs.csv"
 WIDTH = 50  # of the first column that check prints
@@ -35,18 +34,6 @@ class Image:
     latitude: float | None = None
     longitude: float | None = None
     height: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """A row of pairs.csv; see docs/training.md. The query is empty in the role ``gallery``."""
-
-    query: str
-    reference: str
-    split: str
-    role: str = "positive"
-    d_row: float | None = None
-    d_col: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +160,7 @@ def hold_out(pairs: Sequence[Pair], share: float) -> list[Pair]:
 
 def gallery_rows(references: Iterable[str], split: str) -> list[Pair]:
     """Say that a split is searched in these references, whether queries of it are there or not."""
-    return [Pair("", name, split, "gallery") for name in dict.fromkeys(references)]
+    return [Pair("", name, "gallery", split=split) for name in dict.fromkeys(references)]
 
 
 def limited(pairs: Sequence[Pair], limit: int | None) -> list[Pair]:
@@ -183,7 +170,7 @@ def limited(pairs: Sequence[Pair], limit: int | None) -> list[Pair]:
     seen: dict[tuple[str, str], set[str]] = {}
     kept = []
     for pair in pairs:
-        some = seen.setdefault((pair.split, "gallery" if not pair.query else "query"), set())
+        some = seen.setdefault((pair.split or "", "gallery" if not pair.query else "query"), set())
         name = pair.query or pair.reference
         if name in some or len(some) < limit:
             some.add(name)
@@ -235,7 +222,7 @@ def _queries(pairs: Iterable[Pair]) -> dict[str, set[str]]:
     splits: dict[str, set[str]] = {}
     for pair in pairs:
         if pair.role == "positive":
-            splits.setdefault(pair.split, set()).add(pair.query)
+            splits.setdefault(pair.split or "", set()).add(pair.query)
     return splits
 
 
@@ -260,12 +247,7 @@ def write_tables(data: Dataset, out: Path, *, limit: int | None = None) -> None:
     for name, rows in data.pairs.items():
         kept = limited(rows, limit)
         used.update(value for pair in kept for value in (pair.query, pair.reference))
-        columns = ["query", "reference", "role", "d_row", "d_col", "split"]
-        write_csv(
-            out / name,
-            columns,
-            ([p.query, p.reference, p.role, p.d_row, p.d_col, p.split] for p in kept),
-        )
+        write_pairs(out / name, kept)
         counts = {split: len(queries) for split, queries in _queries(kept).items()}
         print(f"{out / name}: {', '.join(f'{k} {v:,}' for k, v in counts.items())}")
     for view, images in data.views.items():
@@ -274,22 +256,18 @@ def write_tables(data: Dataset, out: Path, *, limit: int | None = None) -> None:
             raise InputError(f"{data.name}: nothing is left of view {view}; see --step check")
         (out / f"{view}.txt").write_text("".join(f"{i.file}\n" for i in chosen), "utf-8")
         columns = ["file", "id", "latitude", "longitude", "height"]
-        write_csv(
-            out / f"{view}.csv",
-            columns,
-            ([i.file, i.id, i.latitude, i.longitude, i.height] for i in chosen),
-        )
+        write_poses(out / f"{view}.csv", map(_row, chosen), columns)
         print(f"{out / view}.csv: {len(chosen):,} images")
 
 
-def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Write a table, whole or not at all; None is an empty cell."""
-    part = path.with_name(path.name + ".part")
-    with part.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows(rows)
-    part.replace(path)
+def _row(image: Image) -> PoseRow:
+    return PoseRow(
+        image.file,
+        image.id,
+        height=image.height,
+        latitude=image.latitude,
+        longitude=image.longitude,
+    )
 
 
 # --- positions ---

@@ -5,16 +5,16 @@ Each step prints the command that it runs, and goes on where an earlier call of 
 
 from __future__ import annotations
 
-import csv
 import shlex
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
 from bevgen.errors import BevgenError, InputError
+from bevgen.tables import Pair, read_pairs, read_poses
 from pipelines.commands import run
 from pipelines.datasets import PAIRS
 
@@ -74,8 +74,7 @@ def neighbours(
 
 def _located(table: Path) -> set[str]:
     """Return the ids of the images whose position is known."""
-    with table.open(encoding="utf-8", newline="") as file:
-        return {row["id"] for row in csv.DictReader(file) if row["latitude"]}
+    return {row.id or row.file for row in read_poses(table).values() if row.latitude is not None}
 
 
 def train(
@@ -107,7 +106,7 @@ def evaluate(folder: Path, split: str) -> None:
 
 def splits_of(path: Path) -> set[str]:
     """Return the splits that a file of pairs has queries of; raises as `queries_of`."""
-    return {row["split"] for row in _positives(path)}
+    return {pair.split or "" for pair in _positives(path)}
 
 
 def queries_of(path: Path, split: str) -> set[str]:
@@ -118,15 +117,13 @@ def queries_of(path: Path, split: str) -> set[str]:
     InputError
         If the file of pairs is not there.
     """
-    return {row["query"] for row in _positives(path) if row["split"] == split}
+    return {pair.query for pair in _positives(path) if pair.split == split}
 
 
-def _positives(path: Path) -> list[dict[str, str]]:
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            return [row for row in csv.DictReader(file) if row["role"] == "positive"]
-    except FileNotFoundError:
-        raise InputError(f"{path} does not exist: run the step poses first") from None
+def _positives(path: Path) -> Iterator[Pair]:
+    if not path.exists():
+        raise InputError(f"{path} does not exist: run the step poses first")
+    return (pair for pair in read_pairs(path) if pair.role == "positive")
 
 
 def options(steps: Sequence[str]) -> Callable[[F], F]:

@@ -16,9 +16,10 @@ from pathlib import Path, PurePosixPath
 
 import click
 
+from bevgen.tables import Pair
 from pipelines import datasets, steps
 from pipelines.commands import run
-from pipelines.datasets import Dataset, Image, Pair
+from pipelines.datasets import Dataset, Image
 
 DRONE, SATELLITE = "drone-to-satellite", "satellite-to-drone"
 # For each direction and split the folders of queries and references.
@@ -112,7 +113,7 @@ def _add(data: Dataset, queries: Buildings, references: Buildings, split: str) -
         images = (Image(f, _id(f)) for files in files.values() for f in files)
         data.views.setdefault(view, []).extend(images)
     data.pairs.setdefault(datasets.PAIRS, []).extend(
-        Pair(_id(query), _id(reference), split)
+        Pair(_id(query), _id(reference), split=split)
         for building, files in own.items()
         for query in files
         for reference in references[building]

@@ -19,8 +19,9 @@ import click
 
 from bevgen.errors import InputError
 from bevgen.presets import PRESETS
+from bevgen.tables import Pair
 from pipelines import datasets, steps
-from pipelines.datasets import Dataset, Folders, Image, Pair
+from pipelines.datasets import Dataset, Folders, Image
 
 CITIES = ("Chicago", "NewYork", "SanFrancisco", "Seattle")
 CROSS_TRAIN = ("NewYork", "Seattle")
@@ -202,7 +203,7 @@ class Reading:
             for k, (tile, d_row, d_col) in enumerate(label.tiles):
                 if tile in self.tiles:
                     role = "semi" if k else "positive"
-                    rows.append(Pair(query, self.tiles[tile], split, role, d_row, d_col))
+                    rows.append(Pair(query, self.tiles[tile], role, d_row, d_col, split))
         return rows
 
 

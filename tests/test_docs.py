@@ -186,3 +186,52 @@ def test_pictures_and_pages_that_the_readme_links_exist():
     local = {target for target in targets if not target.startswith("http")}
     assert local
     assert {target for target in local if not (ROOT / target).exists()} == set()
+
+
+# --- as built ---
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The documentation as `make docs` builds it."""
+    out = tmp_path_factory.mktemp("docs") / "html"
+    words = ["-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html", "docs", out]
+    done = subprocess.run(
+        [sys.executable, *words], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+def test_the_pages_load_nothing_from_a_network(built):
+    loaded = re.compile(r"<(?:script|img|iframe|source)\b[^>]*\bsrc=\"([^\"]+)|<link\b([^>]*)>")
+    for page in built.rglob("*.html"):
+        for source, link in loaded.findall(page.read_text("utf-8")):
+            assert not re.search(r"(?:https?:)?//", source or link), (
+                f"{page.name}: {source or link}"
+            )
+    for style in built.rglob("*.css"):
+        assert not re.search(r"(?:url\(|@import )[\"']?(?:https?:)?//", style.read_text("utf-8"))
+
+
+def test_formulas_are_drawn_and_none_stands_raw(built):
+    page = (built / "geometry.html").read_text("utf-8")
+    assert page.count("<math ") >= len(
+        re.findall(r"\$[^$]+\$", (ROOT / "docs/geometry.md").read_text())
+    )
+    aligned = re.search(r'<div class="math"><math .*?</math></div>', page, re.DOTALL)
+    assert aligned is not None
+    assert aligned[0].count("<mtr>") == 3  # a row for each of the mapping's lines
+    for path in built.glob("*.html"):
+        text = re.sub(r"<(pre|code|script)\b.*?</\1>", "", path.read_text("utf-8"), flags=re.DOTALL)
+        assert not re.search(r"\\\(|\\\[|\\(?:tfrac|frac|sqrt|tan)\b", text), path.name
+
+
+def test_the_first_page_begins_with_tasks_and_pictures(built):
+    page = (built / "index.html").read_text("utf-8")
+    pictures = re.findall(
+        r'<a class="reference internal" href="([\w-]+)\.html"><span[^>]*><img ', page
+    )
+    assert len(pictures) >= 5
+    for name in pictures:
+        assert (built / f"{name}.html").exists()

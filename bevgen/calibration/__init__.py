@@ -14,7 +14,7 @@ from bevgen.calibration.estimation import (
     calibrate,
     find_heading,
 )
-from bevgen.calibration.pairs import Pair, choose, find_pairs, load_view
+from bevgen.calibration.pairs import PairFiles, choose, find_pairs, load_view
 from bevgen.calibration.rings import View
 
 __all__ = [
@@ -22,7 +22,7 @@ __all__ = [
     "Estimate",
     "Heading",
     "ImageHeading",
-    "Pair",
+    "PairFiles",
     "View",
     "calibrate",
     "choose",

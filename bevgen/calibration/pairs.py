@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,17 +13,16 @@ from PIL import Image
 from bevgen.calibration.rings import AZIMUTHS, View
 from bevgen.errors import InputError, PanoramaError
 from bevgen.geometry import FULL_CIRCLE, Pose
-from bevgen.images.metadata import PanoramaInfo, PoseRow, info_from_name, read_poses, read_text
+from bevgen.images.metadata import PanoramaInfo, info_from_name, info_from_row
 from bevgen.images.panorama import default_id, find_images, open_image, panorama_view, read_image
+from bevgen.tables import read_pairs, read_poses
 
-ROLES = ("positive", "semi", "gallery")
-COLUMNS = ("query", "reference", "role", "d_row", "d_col", "split")
 _ROWS = 1024  # more rows of a panorama than this tell nothing more
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
-    """A panorama and its tile.
+class PairFiles:
+    """The files of a panorama and its tile.
 
     Attributes
     ----------
@@ -56,7 +53,7 @@ def find_pairs(
     *,
     pairs_file: Path | None = None,
     poses: Path | None = None,
-) -> list[Pair]:
+) -> list[PairFiles]:
     """Join the panoramas of a folder to the tiles of another.
 
     Parameters
@@ -71,7 +68,7 @@ def find_pairs(
 
     Returns
     -------
-    list of Pair
+    list of PairFiles
         In the order of the panoramas' files. Panoramas and tiles without the other are left out.
 
     Raises
@@ -80,21 +77,21 @@ def find_pairs(
         If a folder or file cannot be used, or nothing pairs.
     """
     root, reference = Path(root), Path(reference)
-    rows: dict[str, PoseRow] = read_poses(poses) if poses is not None else {}
+    rows = read_poses(poses) if poses is not None else {}
     own = {source: row.id for source, row in rows.items()}
     tiles = {name: reference / file for name, file in _by_id(reference, {}).items()}
     sources = _by_id(root, own)
     places = (
-        _read_pairs(pairs_file) if pairs_file is not None else {i: (i, 0.0, 0.0) for i in sources}
+        _tiles_of(pairs_file) if pairs_file is not None else {i: (i, 0.0, 0.0) for i in sources}
     )
     found = [
-        Pair(
+        PairFiles(
             name,
             source,
             root / source,
             tiles[places[name][0]],
             *places[name][1:],
-            own=rows[source].info if source in rows else PanoramaInfo(),
+            own=info_from_row(rows.get(source)),
         )
         for name, source in sources.items()
         if name in places and places[name][0] in tiles
@@ -118,7 +115,7 @@ def _by_id(folder: Path, own: Mapping[str, str | None]) -> dict[str, str]:
     return found
 
 
-def choose(pairs: list[Pair], count: int) -> list[Pair]:
+def choose(pairs: list[PairFiles], count: int) -> list[PairFiles]:
     """Take so many, at random but the same ones every time."""
     if count >= len(pairs):
         return pairs
@@ -126,50 +123,17 @@ def choose(pairs: list[Pair], count: int) -> list[Pair]:
     return [pairs[i] for i in sorted(chosen.tolist())]
 
 
-def _read_pairs(path: Path) -> dict[str, tuple[str, float, float]]:
-    """Find the reference, d_row and d_col of each query."""
+def _tiles_of(path: Path) -> dict[str, tuple[str, float, float]]:
+    """Return the tile of each query, and the camera's offset in it; of several tiles the first."""
     found: dict[str, tuple[str, float, float]] = {}
-    reader = csv.DictReader(io.StringIO(read_text(path), newline=""))
-    try:
-        header = reader.fieldnames or []
-        if not {"query", "reference"} <= set(header) or not set(header) <= set(COLUMNS):
-            raise InputError(
-                f"{path}: columns must be query, reference and any of {', '.join(COLUMNS[2:])},"
-                f" not {', '.join(header) or 'none'}"
-            )
-        for row in reader:
-            where = f"{path}, line {reader.line_num}"
-            role = row.get("role") or "positive"
-            nameless = not row["reference"] or bool(row["query"]) == (role == "gallery")
-            if None in row or None in row.values() or nameless:
-                raise InputError(f"{where}: expected {len(header)} values, query and reference too")
-            if role not in ROLES:
-                raise InputError(f"{where}: role must be one of {', '.join(ROLES)}, not {role!r}")
-            if role != "positive":
-                continue
-            offsets = [_offset(row, name, where) for name in ("d_row", "d_col")]
-            place = (row["reference"], offsets[0], offsets[1])
-            found.setdefault(row["query"], place)  # of several the first serves
-    except csv.Error as error:
-        raise InputError(
-            f"{path}, line {reader.line_num}: not comma-separated text ({error})"
-        ) from error
+    for pair in read_pairs(path):
+        if pair.role == "positive":
+            found.setdefault(pair.query, (pair.reference, pair.d_row or 0.0, pair.d_col or 0.0))
     return found
 
 
-def _offset(row: dict[str, str], name: str, where: str) -> float:
-    cell = row.get(name) or "0"
-    try:
-        value = float(cell)
-    except ValueError:
-        value = float("nan")
-    if not abs(value) < 1e6:
-        raise InputError(f"{where}: {name} must be a number of pixels of the tile, not {cell!r}")
-    return value
-
-
 def load_view(
-    pair: Pair, *, vertical_fov: tuple[float, float] | None = None, centred: bool = False
+    pair: PairFiles, *, vertical_fov: tuple[float, float] | None = None, centred: bool = False
 ) -> tuple[View, PanoramaInfo, tuple[int, int]]:
     """Read the two images of a pair for `bevgen.calibrate`.
 
@@ -225,7 +189,7 @@ def load_view(
     return View(grey, lens, pose, _grey(tile, *tile.shape[:2]), *place), known, (rows, columns)
 
 
-def known_of(pair: Pair) -> PanoramaInfo:
+def known_of(pair: PairFiles) -> PanoramaInfo:
     """Return what poses.csv, the panorama's file and its name say; a JPEG file is not decoded.
 
     Raises

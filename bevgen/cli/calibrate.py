@@ -14,7 +14,7 @@ import click
 from bevgen.cli import COMMANDS, EXIT_FAILED, options
 
 if TYPE_CHECKING:
-    from bevgen.calibration import Calibration, ImageHeading, Pair, View
+    from bevgen.calibration import Calibration, ImageHeading, PairFiles, View
     from bevgen.cli.calibration_report import Loaded
     from bevgen.images.metadata import PanoramaInfo
 
@@ -221,13 +221,13 @@ def _is_cut(vertical_fov: tuple[float, float]) -> bool:
 
 def _seek(
     found: Calibration, loaded: list[Loaded], headings: list[ImageHeading], lens: dict[str, Any]
-) -> Callable[[Pair], tuple[ImageHeading, PanoramaInfo]]:
+) -> Callable[[PairFiles], tuple[ImageHeading, PanoramaInfo]]:
     """Find headings of single images; those of the sample are there already."""
     from bevgen.calibration import find_heading, load_view
 
     sample = {one.pair.id: (own, one.known) for one, own in zip(loaded, headings, strict=True)}
 
-    def seek(pair: Pair) -> tuple[ImageHeading, PanoramaInfo]:
+    def seek(pair: PairFiles) -> tuple[ImageHeading, PanoramaInfo]:
         if pair.id in sample:
             return sample[pair.id]
         view, known, _ = load_view(pair, **lens)
@@ -272,7 +272,7 @@ def _check_kept(sources: tuple[Path | None, ...], poses_out: Path | None) -> Non
 
 
 def _load(
-    pairs: list[Pair], mode: str, lens: dict[str, Any], on_progress: Any
+    pairs: list[PairFiles], mode: str, lens: dict[str, Any], on_progress: Any
 ) -> tuple[list[Loaded], list[str]]:
     """Read a sample; files that cannot be used are set aside with a reason."""
     from bevgen.calibration import load_view

@@ -12,7 +12,7 @@ import click
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from bevgen.calibration import Calibration, ImageHeading, Pair, View
+    from bevgen.calibration import Calibration, ImageHeading, PairFiles, View
     from bevgen.calibration.sheet import Example, Plot
     from bevgen.images.metadata import PanoramaInfo
 
@@ -22,7 +22,7 @@ SURE = 0.9  # confidence from which a heading is written to --write-poses
 class Loaded(NamedTuple):
     """One pair of the sample."""
 
-    pair: Pair
+    pair: PairFiles
     view: View
     known: PanoramaInfo
     shape: tuple[int, int]
@@ -176,9 +176,9 @@ def _example(
 
 def write_poses(
     path: Path,
-    pairs: list[Pair],
+    pairs: list[PairFiles],
     found: Calibration,
-    own_heading: Callable[[Pair], tuple[ImageHeading, PanoramaInfo]] | None,
+    own_heading: Callable[[PairFiles], tuple[ImageHeading, PanoramaInfo]] | None,
     some_known: bool,
 ) -> int:
     """Write the headings of all pairs of which they are sure; return of how many.
@@ -186,18 +186,13 @@ def write_poses(
     ``own_heading`` finds that of one image; None adds the offset to what is known. The offset says
     nothing of an image of unknown heading where it was found from known ones (``some_known``).
     """
-    import csv
-    import io
-
+    from bevgen import tables
     from bevgen.calibration.pairs import known_of
     from bevgen.cli.progress import progress_bar
     from bevgen.errors import PanoramaError
+    from bevgen.tables import POSE_COLUMNS, PoseRow
 
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    columns = ("pitch", "roll", "latitude", "longitude", "date")
-    writer.writerow(["file", "id", "heading", *columns])
-    count = 0
+    rows: list[PoseRow] = []
     with progress_bar("headings") as on_progress:
         for i, pair in enumerate(pairs):
             try:
@@ -213,9 +208,18 @@ def write_poses(
                 click.echo(f"set aside: {error}", err=True)
                 heading, known = None, pair.own
             if heading is not None:
-                said = [getattr(known, name) for name in columns]
-                writer.writerow([pair.source, pair.id, f"{heading:.2f}", *said])
-                count += 1
+                rows.append(
+                    PoseRow(
+                        pair.source,
+                        pair.id,
+                        round(heading, 2),
+                        known.pitch,
+                        known.roll,
+                        latitude=known.latitude,
+                        longitude=known.longitude,
+                        date=known.date,
+                    )
+                )
             on_progress(i + 1, len(pairs))
-    path.write_text(text.getvalue(), "utf-8")
-    return count
+    # The height is what was looked for: a column of it would take precedence over --height.
+    return tables.write_poses(path, rows, [name for name in POSE_COLUMNS if name != "height"])

@@ -82,7 +82,8 @@ def _check_output(path: Path, out: Path, overwrite: bool) -> None:
 def _own(path: Path, poses: Path | None) -> PanoramaInfo:
     """Return what poses.csv says of the panorama, whichever folder its paths begin in."""
     from bevgen.errors import InputError
-    from bevgen.images.metadata import PanoramaInfo, read_poses
+    from bevgen.images.metadata import PanoramaInfo, info_from_row
+    from bevgen.tables import read_poses
 
     if poses is None:
         return PanoramaInfo()
@@ -90,7 +91,7 @@ def _own(path: Path, poses: Path | None) -> PanoramaInfo:
     rows = read_poses(poses)
     for start in range(len(parts)):  # the longest end of the path
         if (row := rows.get("/".join(parts[start:]))) is not None:
-            return row.info
+            return info_from_row(row)
     raise InputError(
         f"{poses} has no row whose file is {path.name}, or an end of {path.absolute()}"
     )

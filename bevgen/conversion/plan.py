@@ -17,9 +17,10 @@ from pathlib import Path
 from bevgen.conversion.existing import Existing, read_content, read_existing, shard_number
 from bevgen.conversion.products import Settings, differing_fields
 from bevgen.errors import InputError, RefusedError, ShardError
-from bevgen.images.metadata import PanoramaInfo, PoseRow, read_poses
+from bevgen.images.metadata import PanoramaInfo, info_from_row
 from bevgen.images.panorama import default_id, find_images
 from bevgen.shards import PLAN_FILE, ShardHeader, check_place, shard_folder
+from bevgen.tables import read_poses
 
 # What poses.csv may say; an output remembers it by these names and this order.
 POSE_FIELDS = ("heading", "pitch", "roll", "height", "latitude", "longitude", "date")
@@ -207,17 +208,17 @@ def list_items(
                 " paths must be relative to the input folder"
             )
     owners: dict[str, str] = {}
-    nothing = PoseRow(None, PanoramaInfo())
     for source, size in found:
-        row = rows.get(source, nothing)
-        name = row.id if row.id is not None else default_id(source)
+        row = rows.get(source)
+        name = default_id(source) if row is None or row.id is None else row.id
         if (owner := owners.setdefault(name, source)) != source:
             raise InputError(
                 f"{owner} and {source} have one id, {name!r}:"
                 " give them ids in a poses file (columns file, id), or leave one out with --list"
             )
-        settings.check(row.info)
-        yield Item(source, name, _fingerprint(source, size, name, row.info), row.info)
+        info = info_from_row(row)
+        settings.check(info)
+        yield Item(source, name, _fingerprint(source, size, name, info), info)
 
 
 def _fingerprint(source: str, size: int, name: str, info: PanoramaInfo) -> int:

@@ -26,6 +26,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
+from bevgen._version import __version__
 from bevgen.errors import BevgenError, InputError
 
 LOCAL = ("threads", "processes", "sync")
@@ -206,10 +207,8 @@ def _follow_parent() -> None:
 
 
 def _whole(job: Job, version: str) -> Any:
-    import bevgen
-
-    if bevgen.__version__ != version:  # a worker that joined later
-        raise InputError(_one_version("a worker", bevgen.__version__, version))
+    if __version__ != version:  # a worker that joined later
+        raise InputError(_one_version("a worker", __version__, version))
     begun = job.begin()
     return job.finish(begun, [job.fill(begun, piece) for piece in job.pieces()])
 
@@ -234,8 +233,6 @@ def _run_on_cluster(
         client: Any = Client(address, timeout="10s")
     except (OSError, ValueError) as error:
         raise InputError(f"no Dask scheduler answers at {scheduler}: {error}") from error
-    import bevgen
-
     with client:
         _check_workers(client, scheduler, shared_folders)
         on_start()
@@ -243,7 +240,7 @@ def _run_on_cluster(
 
         def submit(job: Job) -> Any:
             with _interrupts_wait():
-                return client.submit(_whole, job, version=bevgen.__version__, pure=False)
+                return client.submit(_whole, job, version=__version__, pure=False)
 
         # A few jobs ahead of the workers: memory stays flat, and an interrupt has little to undo.
         ahead = 2 * sum(client.nthreads().values())
@@ -289,8 +286,6 @@ def _read_address(file: Path) -> str:
 
 def _check_workers(client: Any, scheduler: str, folders: Sequence[Path]) -> None:
     """Try on every worker what would otherwise fail image by image."""
-    import bevgen
-
     token = folders[-1] / f".bevgen-{uuid.uuid4().hex}"
     token.touch()
     try:
@@ -302,12 +297,11 @@ def _check_workers(client: Any, scheduler: str, folders: Sequence[Path]) -> None
     for worker, answer in found.items():
         if isinstance(answer, Exception):
             raise InputError(
-                f"worker {worker} cannot run bevgen ({answer}): install bevgen"
-                f" {bevgen.__version__} there"
+                f"worker {worker} cannot run bevgen ({answer}): install bevgen {__version__} there"
             )
         version, missing = answer
-        if version != bevgen.__version__:
-            raise InputError(_one_version(f"worker {worker}", version, bevgen.__version__))
+        if version != __version__:
+            raise InputError(_one_version(f"worker {worker}", version, __version__))
         if missing:
             raise InputError(
                 f"worker {worker} does not see {missing[0]} as this machine does: use folders"
@@ -316,9 +310,7 @@ def _check_workers(client: Any, scheduler: str, folders: Sequence[Path]) -> None
 
 
 def _look_around(paths: Sequence[Path]) -> tuple[str, list[Path]]:
-    import bevgen
-
-    return bevgen.__version__, [path for path in paths if not path.exists()]
+    return __version__, [path for path in paths if not path.exists()]
 
 
 def _one_version(who: str, theirs: str, ours: str) -> str:

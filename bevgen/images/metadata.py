@@ -10,20 +10,18 @@ The position is one field in this: latitude and longitude are said together or n
 
 from __future__ import annotations
 
-import csv
-import difflib
-import io
 import math
 import re
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 
 from PIL import ExifTags, Image
 
-from bevgen.errors import InputError, PanoramaError
+from bevgen.errors import PanoramaError
 from bevgen.geometry import FULL_CIRCLE, FULL_SPHERE
+from bevgen.tables import PoseRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +66,13 @@ class PanoramaInfo:
         return PanoramaInfo(*values)
 
 
-@dataclass(frozen=True, slots=True)
-class PoseRow:
-    """One row of poses.csv: the panorama's own id, None for the usual one, and what it says."""
-
-    id: str | None
-    info: PanoramaInfo
+def info_from_row(row: PoseRow | None) -> PanoramaInfo:
+    """Return what a row of poses.csv says; nothing where there is no row."""
+    if row is None:
+        return PanoramaInfo()
+    return PanoramaInfo(
+        row.heading, row.pitch, row.roll, row.height, row.latitude, row.longitude, row.date
+    )
 
 
 def _finite(value: Any) -> float | None:
@@ -311,143 +310,3 @@ def _exif_date(value: Any) -> str | None:
     except ValueError:
         return None
     return date
-
-
-# --- poses.csv ---
-
-_COLUMNS = ("file", "id", "heading", "pitch", "roll", "height", "latitude", "longitude", "date")
-_LIMITS = {
-    "heading": math.inf,
-    "pitch": 90.0,
-    "roll": 180.0,
-    "height": math.inf,
-    "latitude": 90.0,
-    "longitude": 180.0,
-}
-
-
-def read_poses(path: Path) -> dict[str, PoseRow]:
-    """Read poses.csv, which says more about panoramas than their files do.
-
-    Parameters
-    ----------
-    path
-        UTF-8 text, comma-separated, the first line naming the columns: ``file`` (relative to the
-        folder of panoramas) and any of ``id``, ``heading``, ``pitch``, ``roll``, ``height``,
-        ``latitude``, ``longitude`` and ``date``, with the meanings of `PanoramaInfo`. An empty cell
-        says nothing. Blank lines, a byte order mark and Windows line endings do not matter.
-
-    Returns
-    -------
-    dict
-        `PoseRow` by file, as a relative POSIX path without ``./``.
-
-    Raises
-    ------
-    InputError
-        If the file cannot be read, or a line in it cannot be used; the message names the line.
-    """
-    path = Path(path)
-    reader = csv.reader(
-        io.StringIO(read_text(path), newline=""), strict=True, skipinitialspace=True
-    )
-    columns: list[str] | None = None
-    rows: dict[str, PoseRow] = {}
-    lines: dict[str, int] = {}
-    try:
-        for cells in reader:
-            where = f"{path}, line {reader.line_num}"
-            if not any(cells):
-                continue
-            if columns is None:
-                columns = _header(cells, where)
-                continue
-            if len(cells) != len(columns):
-                raise InputError(
-                    f"{where}: {len(cells)} cells, but the first line names {len(columns)} columns;"
-                    f" quote values that have a comma in them"
-                )
-            said = dict(zip(columns, cells, strict=True))
-            if not said["file"].strip():
-                raise InputError(f"{where}: no file; name the panorama, relative to the folder")
-            file = str(PurePosixPath(said["file"].strip()))
-            if file in rows:
-                raise InputError(
-                    f"{where}: {file} has a row on line {lines[file]} already; keep one of them"
-                )
-            rows[file] = _pose_row(said, where)
-            lines[file] = reader.line_num
-    except csv.Error as error:
-        raise InputError(
-            f"{path}, line {reader.line_num}: not comma-separated text ({error})"
-        ) from error
-    if columns is None:
-        raise InputError(f"{path} is empty: its first line must name the columns, file among them")
-    return rows
-
-
-def read_text(path: Path) -> str:
-    """Return the text of a UTF-8 file that the user names, without a byte order mark.
-
-    Raises
-    ------
-    InputError
-        If it cannot be read, or is not UTF-8.
-    """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from error
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise InputError(f"{path}, line {line}: not UTF-8; save the file as UTF-8") from error
-
-
-def _header(cells: list[str], where: str) -> list[str]:
-    """Names of the columns, checked."""
-    names = [cell.strip() for cell in cells]
-    for name in names:
-        if name not in _COLUMNS:
-            near = [column for column in _COLUMNS if name and column.startswith(name.lower())]
-            near = near or difflib.get_close_matches(name.lower(), _COLUMNS, n=1, cutoff=0.5)
-            advice = f"did you mean {near[0]}?" if near else f"known are {', '.join(_COLUMNS)}"
-            if len(names) == 1 and re.search(r"[;\t]", name):
-                advice = "separate the columns by commas"
-            raise InputError(f"{where}: unknown column {name!r}; {advice}")
-        if names.count(name) > 1:
-            raise InputError(f"{where}: column {name} twice; keep one of them")
-    if "file" not in names:
-        raise InputError(
-            f"{where}: no column file; it says which panorama a row is about, relative to the"
-            f" folder"
-        )
-    return names
-
-
-def _pose_row(said: dict[str, str], where: str) -> PoseRow:
-    """Check and convert one row's cells."""
-    numbers: dict[str, Any] = {}
-    for name, limit in _LIMITS.items():
-        cell = said.get(name, "").strip()
-        if not cell:
-            continue
-        number = _finite(cell)
-        if number is None:
-            raise InputError(
-                f"{where}: {name} must be a number such as 12.5, not {cell!r}; leave the cell"
-                f" empty if it is unknown"
-            )
-        if abs(number) > limit:
-            raise InputError(f"{where}: {name} must be -{limit:g} to {limit:g}, not {cell}")
-        if name == "height" and number <= 0:
-            raise InputError(f"{where}: height must be above 0 metres, not {cell}")
-        numbers[name] = number
-    if ("latitude" in numbers) != ("longitude" in numbers):
-        raise InputError(f"{where}: latitude and longitude go together; give both or neither")
-    texts = {name: said.get(name, "").strip() for name in ("id", "date")}
-    for name, text in texts.items():
-        if not text.isprintable():
-            raise InputError(f"{where}: {name} {text!r} has characters that cannot be printed")
-    return PoseRow(texts["id"] or None, PanoramaInfo(date=texts["date"] or None, **numbers))

@@ -26,25 +26,21 @@ from bevgen.errors import InputError, PanoramaError
 from bevgen.geometry import FULL_CIRCLE, FULL_SPHERE, PanoramaView
 from bevgen.images.metadata import (
     PanoramaInfo,
-    PoseRow,
     info_from_exif,
     info_from_gpano,
     info_from_name,
-    read_poses,
-    read_text,
 )
+from bevgen.tables import read_text
 
 __all__ = [
     "OpenImage",
     "PanoramaInfo",
-    "PoseRow",
     "default_id",
     "find_images",
     "info_from_name",
     "open_image",
     "panorama_view",
     "read_image",
-    "read_poses",
 ]
 
 logger = logging.getLogger(__name__)

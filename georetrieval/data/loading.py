@@ -6,7 +6,6 @@ says. Nothing here knows of models; tensors leave as uint8, as they lie in the s
 
 from __future__ import annotations
 
-import csv
 import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -19,15 +18,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bevgen import ShardSet
+from bevgen import InputError, ShardSet, read_pairs
 from georetrieval.errors import DataError, SplitError
 
 log = logging.getLogger(__name__)
 
 Part = TypeVar("Part")
 Loaded = TypeVar("Loaded")
-ROLES = ("positive", "semi", "gallery")
-COLUMNS = ("query", "reference", "role", "d_row", "d_col", "split")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -204,39 +201,18 @@ def _read_pairs(
     named: set[str] = set()
     others: set[str] = set()
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            header = reader.fieldnames or []
-            if not {"query", "reference"} <= set(header) or not set(header) <= set(COLUMNS):
-                raise DataError(
-                    f"{path}: columns must be query, reference and any of"
-                    f" {', '.join(COLUMNS[2:])}, not {', '.join(header)}"
-                )
-            for row in reader:
-                query, reference, role = row["query"], row["reference"], row.get("role")
-                role = role or "positive"
-                nameless = not reference or bool(query) == (role == "gallery")
-                if nameless or None in row or None in row.values():
-                    raise DataError(
-                        f"{path}, line {reader.line_num}: expected {len(header)} values"
-                        " with a query (none in the role gallery) and a reference among them"
-                    )
-                if split is not None and "split" in header and row["split"] != split:
-                    others.add(reference)
-                    continue
-                named.add(reference)
-                if role not in ROLES:
-                    raise DataError(
-                        f"{path}, line {reader.line_num}: role must be one of"
-                        f" {', '.join(ROLES)}, not {role!r}"
-                    )
-                if role == "gallery":
-                    continue
-                same = (semi if role == "semi" else positive).setdefault(query, [])
-                if reference not in same:
-                    same.append(reference)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path} cannot be read: {error}") from error
+        for pair in read_pairs(path):
+            if split is not None and pair.split not in (None, split):
+                others.add(pair.reference)
+                continue
+            named.add(pair.reference)
+            if pair.role == "gallery":
+                continue
+            same = (semi if pair.role == "semi" else positive).setdefault(pair.query, [])
+            if pair.reference not in same:
+                same.append(pair.reference)
+    except InputError as error:
+        raise DataError(str(error)) from error
     if split is not None and not positive:
         raise SplitError(f"{path} has no pairs of split {split!r}")
     return positive, semi, others - named

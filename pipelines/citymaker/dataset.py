@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 import logging
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import date
 from functools import partial
 from pathlib import Path
@@ -18,8 +17,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from bevgen import tables
 from bevgen.errors import InputError, RefusedError
 from bevgen.geometry import BevGrid
+from bevgen.tables import PoseRow
 from pipelines.citymaker.compiling import SOURCES
 from pipelines.citymaker.places import (
     Pair,
@@ -244,10 +245,9 @@ def write_tables(out: Path, settings: Settings, districts: list[District]) -> No
     about["districts"] = {d.name: {"half_size": d.half, "places": len(d.places)} for d in districts}
     about["splits"] = _count_splits(settings, districts)
     refuse_another(out, about)
-    poses: list[list[Any]] = []
-    unknown: list[list[Any]] = []
-    pairs: list[list[Any]] = []
-    tiles: list[tuple[str, list[str]]] = []
+    poses: list[PoseRow] = []
+    pairs: list[tables.Pair] = []
+    tiles: list[tuple[str, tuple[float, float]]] = []
     for district in districts:
         own: dict[str, list[Pair]] = {}
         for pair in district.pairs:
@@ -255,28 +255,36 @@ def write_tables(out: Path, settings: Settings, districts: list[District]) -> No
         for place, day, split in shots(district, settings):
             name = panorama_id(place, settings, day)
             pose = place.pose
-            where = [f"{v:.8f}" for v in latitude_longitude(district.name, place.x, place.y)]
-            angles = [pose.pitch, pose.roll, pose.height]
-            poses.append([f"{name}.jpg", name, pose.heading, *angles, *where, day])
-            unknown.append([f"{name}.jpg", name, "", *angles, *where, day])
+            where = _degrees(district.name, place.x, place.y)
+            angles = (pose.heading, pose.pitch, pose.roll, pose.height)
+            poses.append(PoseRow(f"{name}.jpg", name, *angles, *where, day))
             for pair in own[place.id]:
-                offsets = [f"{pair.d_row:.2f}", f"{pair.d_col:.2f}"]
-                pairs.append([name, pair.tile.id, pair.role, *offsets, split])
+                offsets = (round(pair.d_row, 2), round(pair.d_col, 2))
+                pairs.append(tables.Pair(name, pair.tile.id, pair.role, *offsets, split))
         for tile in district.tiles:
-            where = [f"{v:.8f}" for v in latitude_longitude(district.name, tile.x, tile.y)]
-            tiles.append((tile.id, where))
-    columns = ["file", "id", "heading", "pitch", "roll", "height", "latitude", "longitude", "date"]
-    write_csv(out / "poses.csv", columns, poses)
+            tiles.append((tile.id, _degrees(district.name, tile.x, tile.y)))
+    tables.write_poses(out / "poses.csv", poses)
     if settings.heading == "random":
-        write_csv(out / "poses-unknown-heading.csv", columns, unknown)
-    columns = ["query", "reference", "role", "d_row", "d_col", "split"]
-    write_csv(out / "pairs.csv", columns, pairs)
-    columns = ["file", "id", "latitude", "longitude", "date"]
+        unknown = (replace(row, heading=None) for row in poses)
+        tables.write_poses(out / "poses-unknown-heading.csv", unknown)
+    tables.write_pairs(out / "pairs.csv", pairs)
     for view, ending in (("satellite", "jpg"), ("map", "png")):
-        day = settings.satellite_date if view == "satellite" else ""
-        rows = [[f"{name}.{ending}", name, *where, day] for name, where in tiles]
-        write_csv(out / f"{view}.csv", columns, rows)
+        day = settings.satellite_date if view == "satellite" else None
+        rows = (
+            PoseRow(f"{name}.{ending}", name, latitude=where[0], longitude=where[1], date=day)
+            for name, where in tiles
+        )
+        tables.write_poses(out / f"{view}.csv", rows, _TILE_COLUMNS)
     write_atomically(out / "city.json", (json.dumps(about, indent=2) + "\n").encode())
+
+
+_TILE_COLUMNS = ("file", "id", "latitude", "longitude", "date")
+
+
+def _degrees(district: str, x: float, y: float) -> tuple[float, float]:
+    """Latitude and longitude to a millimetre."""
+    latitude, longitude = latitude_longitude(district, x, y)
+    return round(latitude, 8), round(longitude, 8)
 
 
 def _count_splits(settings: Settings, districts: list[District]) -> dict[str, int]:
@@ -320,15 +328,6 @@ def refuse_another(out: Path, about: dict[str, Any]) -> None:
             f"{out} was begun by another version of this program, whose pictures differ: choose"
             f" another folder, or delete this one"
         )
-
-
-def write_csv(path: Path, columns: list[str], rows: list[list[Any]]) -> None:
-    """Write a table atomically."""
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(rows)
-    write_atomically(path, text.getvalue().encode())
 
 
 def write_atomically(path: Path, data: bytes) -> None:

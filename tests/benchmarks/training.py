@@ -1,7 +1,7 @@
 """Row 14: steps of training fed from shards, from the device's memory, and from JPEG files.
 
-With ``--device cuda`` the published recipe (ConvNeXt-B at 384 pixels, 128 pairs, bfloat16); on the
-CPU a small model, fast enough that a slow loader would show.
+With ``--device cuda`` the published recipe (ConvNeXt-B at 384 pixels, bfloat16; 128 pairs where
+they fit the memory, else 96); on the CPU a small model, fast enough that a slow loader would show.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from tests.benchmarks.loading import bevs
 
 def settings(stored: Path, setup: Setup) -> Settings:
     cuda = setup.device == "cuda"
+    roomy = cuda and torch.cuda.mem_get_info()[1] > 95e9
     encoder = {"pretrained": False}
     if not cuda:
         encoder |= {"name": "test_convnext2", "channels_last": False}
@@ -35,7 +36,7 @@ def settings(stored: Path, setup: Setup) -> Settings:
             "panorama": False,
             "bev": {
                 "encoder": encoder,
-                "sampling": {"batch_size": setup.pick(128 if cuda else 16, 2)},
+                "sampling": {"batch_size": setup.pick(128 if roomy else 96 if cuda else 16, 2)},
                 "optim": {"precision": "bfloat16" if cuda else "float32"},
             },
             "loader_threads": max(2, os.cpu_count() or 1),

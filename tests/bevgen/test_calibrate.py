@@ -421,11 +421,11 @@ def test_a_sample_is_the_same_every_time(tmp_path):
 
 
 PAIRS_FILES = {
-    "query,tile\na,b\n": "columns must be query, reference",
+    "query,tile\na,b\n": "unknown column 'tile'",
     "query,reference,d_row\na,b,far\n": "line 2: d_row must be a number",
     "query,reference,role\na,b,best\n": "line 2: role must be one of positive, semi,",
-    "query,reference\na\n": "line 2: expected 2 values",
-    "query,reference,role\na,b,gallery\n": "line 2: expected 3 values",
+    "query,reference\na\n": "line 2: 1 cells",
+    "query,reference,role\na,b,gallery\n": "line 2: a row needs",
     "query,reference\nq,r\n": "no panorama of",
 }
 

@@ -1,18 +1,15 @@
 """What files, names and poses.csv say; the numbers are those of real files and of the formats."""
 
-import re
-
 import pytest
 from PIL import Image
 from PIL.TiffImagePlugin import IFDRational
 
-from bevgen.errors import InputError, PanoramaError
+from bevgen.errors import PanoramaError
 from bevgen.images.metadata import (
     PanoramaInfo,
     info_from_exif,
     info_from_gpano,
     info_from_name,
-    read_poses,
 )
 from tests.helpers.image_files import exif, gpano, gpano_crop
 
@@ -226,85 +223,3 @@ def test_directions_that_are_none(direction):
 )
 def test_exif_dates(written, expected):
     assert read(date=written).date == expected
-
-
-# --- poses.csv ---
-
-
-def poses(folder, text):
-    path = folder / "poses.csv"
-    path.write_bytes(text.encode() if isinstance(text, str) else text)
-    return read_poses(path)
-
-
-def test_poses(tmp_path):
-    rows = poses(
-        tmp_path,
-        "\ufefffile,id,heading,pitch,roll,height,latitude,longitude,date\r\n"
-        "a/1.jpg,first,359.5,-90,180,1.9,49.0,-1.5,2021-07-29\r\n"
-        "\r\n"
-        "./b.jpg,,,,,,,,\r\n"
-        '"c, d\u00e9.jpg", x y ,1e1,,,,,,\r\n'
-        "back\\slash.jpg,,-5,,,,,,\r\n"
-        ",,,,,,,,\r\n",
-    )
-    assert list(rows) == ["a/1.jpg", "b.jpg", "c, d\u00e9.jpg", "back\\slash.jpg"]
-    assert rows["a/1.jpg"].id == "first"
-    assert rows["a/1.jpg"].info == PanoramaInfo(
-        heading=359.5,
-        pitch=-90.0,
-        roll=180.0,
-        height=1.9,
-        latitude=49.0,
-        longitude=-1.5,
-        date="2021-07-29",
-    )
-    assert rows["b.jpg"].id is None
-    assert rows["b.jpg"].info == PanoramaInfo()
-    assert rows["c, d\u00e9.jpg"].info == PanoramaInfo(heading=10.0)
-
-
-def test_poses_columns_in_any_order(tmp_path):
-    rows = poses(tmp_path, "height , file\n2.5,a.jpg\n")
-    assert rows["a.jpg"].info == PanoramaInfo(height=2.5)
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("", "empty"),
-        ("\n\n", "empty"),
-        ("heading\n1\n", "line 1: no column file"),
-        ("file,headin\n", "line 1: unknown column 'headin'; did you mean heading?"),
-        ("file,Lat\n", "line 1: unknown column 'Lat'; did you mean latitude?"),
-        ("file,qqqq\n", "line 1: unknown column 'qqqq'; known are file, id, heading"),
-        ("file;heading\na.jpg;3\n", "separate the columns by commas"),
-        ("file,\n", "line 1: unknown column ''"),
-        ("file,roll,roll\n", "line 1: column roll twice"),
-        ("file,heading\na.jpg,north\n", "line 2: heading must be a number"),
-        ('file,heading\na.jpg,"12,5"\n', "line 2: heading must be a number"),
-        ("file,heading\na.jpg,nan\n", "line 2: heading must be a number"),
-        ("file,heading\na.jpg,inf\n", "line 2: heading must be a number"),
-        ("file,pitch\na.jpg,0\nb.jpg,90.1\n", "line 3: pitch must be -90 to 90, not 90.1"),
-        ("file,roll\na.jpg,-181\n", "line 2: roll must be"),
-        ("file,height\na.jpg,0\n", "line 2: height must be above 0"),
-        ("file,latitude,longitude\na.jpg,91,0\n", "line 2: latitude must be"),
-        ("file,latitude,longitude\na.jpg,9,181\n", "line 2: longitude must be"),
-        ("file,latitude,longitude\na.jpg,9,\n", "line 2: latitude and longitude go together"),
-        ("file,pitch\na.jpg,0\n./a.jpg,1\n", "line 3: a.jpg has a row on line 2 already"),
-        ("file,pitch\na.jpg\n", "line 2: 1 cells, but the first line names 2 columns"),
-        ("file,pitch\na.jpg,1,2\n", "line 2: 3 cells"),
-        ("file,pitch\n,1\n", "line 2: no file"),
-        ('file,id\na.jpg,"open\n', "not comma-separated text"),
-        (b"file\nok.jpg\nd\xe9.jpg\n", "line 3: not UTF-8"),
-    ],
-)
-def test_poses_that_cannot_be_used(tmp_path, text, message):
-    with pytest.raises(InputError, match=re.escape(message)) as caught:
-        poses(tmp_path, text)
-    assert "poses.csv" in str(caught.value)
-
-
-def test_poses_that_are_missing(tmp_path):
-    with pytest.raises(InputError, match=r"nowhere\.csv cannot be read: No such file"):
-        read_poses(tmp_path / "nowhere.csv")

@@ -19,7 +19,7 @@ from georetrieval.report import write_report
 from georetrieval.run import Run
 from tests.helpers.reports import Reported, make_run
 
-CHROMIUM = shutil.which("chromium")
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 pytestmark = [
     pytest.mark.extern,
     pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed"),

@@ -21,8 +21,8 @@ from scipy import ndimage
 import bevgen
 from bevgen.errors import InputError, RefusedError
 from bevgen.geometry import BevGrid, PanoramaView, Pose, panorama_pixels
-from bevgen.images.metadata import PanoramaInfo, read_poses
 from bevgen.shards import ShardSet
+from bevgen.tables import PoseRow, read_poses
 from pipelines.citymaker import render, scene, styles, world
 from pipelines.citymaker.buildings import solid
 from pipelines.citymaker.dataset import Settings, make_city, plan, shots
@@ -269,7 +269,7 @@ def earth(latitude: float, longitude: float) -> Array:
     )
 
 
-def position(info: PanoramaInfo) -> tuple[float, float]:
+def position(info: PoseRow) -> tuple[float, float]:
     assert info.latitude is not None
     assert info.longitude is not None
     return info.latitude, info.longitude
@@ -291,9 +291,9 @@ def test_tables_agree_with_each_other_and_with_the_earth(tmp_path: Path, tiles: 
     poses = read_poses(tmp_path / "poses.csv")
     unknown = read_poses(tmp_path / "poses-unknown-heading.csv")
     assert poses.keys() == unknown.keys()
-    assert all(row.info.heading is None for row in unknown.values())
-    by_id = {row.id: row.info for row in poses.values()}
-    at = {row.id: row.info for row in read_poses(tmp_path / "satellite.csv").values()}
+    assert all(row.heading is None for row in unknown.values())
+    by_id = {row.id: row for row in poses.values()}
+    at = {row.id: row for row in read_poses(tmp_path / "satellite.csv").values()}
     assert at.keys() == {row.id for row in read_poses(tmp_path / "map.csv").values()}
     assert max(abs(info.pitch or 0) for info in by_id.values()) > 0
     pairs = read(tmp_path / "pairs.csv")

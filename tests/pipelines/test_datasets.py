@@ -20,12 +20,13 @@ from PIL import Image
 
 import bevgen
 from bevgen.errors import InputError
+from bevgen.tables import Pair
 from georetrieval.config import load_settings, recipes
 from georetrieval.data.loading import join
 from georetrieval.retrieval.metrics import distances
 from georetrieval.training.sampling import geographic_neighbours
 from pipelines import cvact, cvglobal, cvusa, datasets, university1652, vigor
-from pipelines.datasets import Dataset, Pair
+from pipelines.datasets import Dataset
 from tests.helpers import raw_datasets as raw
 from tests.helpers.paths import ROOT
 
@@ -105,9 +106,9 @@ def test_utm_becomes_degrees(east, north, zone, south, latitude, longitude):
 
 
 def test_places_are_held_out_whole_and_always_the_same():
-    pairs = [Pair(f"q{k}", f"r{k // 2}", "train") for k in range(2000)]
-    pairs += [Pair(f"q{k}", f"s{k}", "train", "semi") for k in range(2000)]
-    pairs += [Pair("t", "r1", "test")]
+    pairs = [Pair(f"q{k}", f"r{k // 2}", split="train") for k in range(2000)]
+    pairs += [Pair(f"q{k}", f"s{k}", "semi", split="train") for k in range(2000)]
+    pairs += [Pair("t", "r1", split="test")]
     split = datasets.hold_out(pairs, 0.1)
     val = {p.query for p in split if p.split == "val" and p.role == "positive"}
     train = {p.query for p in split if p.split == "train" and p.role == "positive"}
@@ -116,7 +117,7 @@ def test_places_are_held_out_whole_and_always_the_same():
     assert 150 <= len(val) <= 250
     # Two queries of one place go together, and a longer list changes nothing for the others.
     assert {int(q[1:]) // 2 for q in val}.isdisjoint({int(q[1:]) // 2 for q in train})
-    longer = datasets.hold_out([*pairs, Pair("more", "beyond", "train")], 0.1)
+    longer = datasets.hold_out([*pairs, Pair("more", "beyond", split="train")], 0.1)
     assert {p.query for p in longer if p.split == "val" and p.role == "positive"} - {"more"} == val
     # Semi-positives follow their query, and val is searched among all that training has.
     assert {p.query for p in split if p.split == "val" and p.role == "semi"} == val

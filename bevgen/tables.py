@@ -1,0 +1,346 @@
+"""poses.csv and pairs.csv: the only code that reads or writes them.
+
+Both are UTF-8 text, comma-separated, the first line naming the columns in any order. Blank lines,
+spaces around cells, a byte order mark and Windows line endings do not matter; an empty cell says
+nothing.
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import math
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from bevgen.errors import InputError
+
+POSE_COLUMNS = (
+    "file", "id", "heading", "pitch", "roll", "height", "latitude", "longitude", "date",
+)  # fmt: skip
+PAIR_COLUMNS = ("query", "reference", "role", "d_row", "d_col", "split")
+ROLES = ("positive", "semi", "gallery")
+_LIMITS = {
+    "heading": math.inf,
+    "pitch": 90.0,
+    "roll": 180.0,
+    "height": math.inf,
+    "latitude": 90.0,
+    "longitude": 180.0,
+}
+_LARGEST_OFFSET = 1e6  # pixels
+
+
+@dataclass(frozen=True, slots=True)
+class PoseRow:
+    """A row of poses.csv: what it says about one image; None where it says nothing.
+
+    Attributes
+    ----------
+    file
+        Path relative to the folder of the images, with forward slashes and without ``./``.
+    id
+        The image's id; None for the usual one, its path without the ending.
+    heading, pitch, roll, height
+        Degrees and metres, as in `bevgen.Pose`.
+    latitude, longitude
+        WGS84 degrees; both or neither.
+    date
+        Of the capture, in whatever form.
+    """
+
+    file: str
+    id: str | None = None
+    heading: float | None = None
+    pitch: float | None = None
+    roll: float | None = None
+    height: float | None = None
+    latitude: float | None = None
+    longitude: float | None = None
+    date: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A row of pairs.csv: a query and a reference that shows its place.
+
+    Attributes
+    ----------
+    query, reference
+        Ids. The query is empty in the role ``gallery``.
+    role
+        ``positive``; ``semi`` for a reference that shows the place, but not as its centre;
+        ``gallery`` for a reference that is searched though no query is there.
+    d_row, d_col
+        The camera is ``d_row`` pixels below and ``d_col`` left of the reference's centre, as in
+        VIGOR; None where the table does not say.
+    split
+        None where the table has no such column: the pair belongs to all splits.
+    """
+
+    query: str
+    reference: str
+    role: str = "positive"
+    d_row: float | None = None
+    d_col: float | None = None
+    split: str | None = None
+
+
+# --- poses ---
+
+
+def read_poses(path: Path | str) -> dict[str, PoseRow]:
+    """Read poses.csv: ``file`` and any other of `POSE_COLUMNS`.
+
+    Returns
+    -------
+    dict
+        `PoseRow` by file.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read, or a line in it cannot be used; the message names the line.
+    """
+    rows: dict[str, PoseRow] = {}
+    lines: dict[str, int] = {}
+    for line, cells in _read(Path(path), POSE_COLUMNS, needed=("file",)):
+        where = f"{path}, line {line}"
+        row = _pose_row(cells, where)
+        if row.file in rows:
+            raise InputError(
+                f"{where}: {row.file} has a row on line {lines[row.file]} already; keep one of them"
+            )
+        rows[row.file], lines[row.file] = row, line
+    return rows
+
+
+def write_poses(
+    path: Path | str, rows: Iterable[PoseRow], columns: Sequence[str] = POSE_COLUMNS
+) -> int:
+    """Write poses.csv, whole or not at all, and return how many rows it has.
+
+    Parameters
+    ----------
+    path
+        Is replaced if it exists.
+    rows
+        Taken one by one.
+    columns
+        Those of `POSE_COLUMNS` to write.
+    """
+    return write_csv(path, columns, ([getattr(row, name) for name in columns] for row in rows))
+
+
+def _pose_row(cells: dict[str, str], where: str) -> PoseRow:
+    """Check and convert one row's cells."""
+    if not cells["file"]:
+        raise InputError(f"{where}: no file; name the panorama, relative to the folder")
+    numbers: dict[str, float] = {}
+    for name, limit in _LIMITS.items():
+        if not (cell := cells.get(name, "")):
+            continue
+        number = _number(cell)
+        if number is None:
+            raise InputError(
+                f"{where}: {name} must be a number such as 12.5, not {cell!r}; leave the cell"
+                f" empty if it is unknown"
+            )
+        if abs(number) > limit:
+            raise InputError(f"{where}: {name} must be -{limit:g} to {limit:g}, not {cell}")
+        if name == "height" and number <= 0:
+            raise InputError(f"{where}: height must be above 0 metres, not {cell}")
+        numbers[name] = number
+    if ("latitude" in numbers) != ("longitude" in numbers):
+        raise InputError(f"{where}: latitude and longitude go together; give both or neither")
+    texts = {name: cells.get(name, "") for name in ("id", "date")}
+    for name, text in texts.items():
+        if not text.isprintable():
+            raise InputError(f"{where}: {name} {text!r} has characters that cannot be printed")
+    return PoseRow(
+        str(PurePosixPath(cells["file"])), texts["id"] or None, date=texts["date"] or None,
+        **numbers,
+    )  # fmt: skip
+
+
+# --- pairs ---
+
+
+def read_pairs(path: Path | str) -> Iterator[Pair]:
+    """Read pairs.csv row by row: ``query``, ``reference`` and any other of `PAIR_COLUMNS`.
+
+    Yields
+    ------
+    Pair
+        In the order of the file; an empty role is ``positive``.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read, or a line in it cannot be used; the message names the line.
+    """
+    for line, cells in _read(Path(path), PAIR_COLUMNS, needed=("query", "reference")):
+        query, reference = cells["query"], cells["reference"]
+        role = cells.get("role") or "positive"
+        if role not in ROLES:
+            raise InputError(
+                f"{path}, line {line}: role must be one of {', '.join(ROLES)}, not {role!r}"
+            )
+        if not reference or bool(query) == (role == "gallery"):
+            raise InputError(
+                f"{path}, line {line}: a row needs a query and a reference; in the role gallery"
+                " the reference alone"
+            )
+        d_row, d_col = (_offset(cells.get(n), n, path, line) for n in ("d_row", "d_col"))
+        yield Pair(query, reference, role, d_row, d_col, cells.get("split"))
+
+
+def write_pairs(path: Path | str, pairs: Iterable[Pair]) -> int:
+    """Write pairs.csv, whole or not at all, and return how many rows it has.
+
+    Parameters
+    ----------
+    path
+        Is replaced if it exists.
+    pairs
+        Taken one by one.
+    """
+    rows = ([getattr(pair, name) for name in PAIR_COLUMNS] for pair in pairs)
+    return write_csv(path, PAIR_COLUMNS, rows)
+
+
+def _offset(cell: str | None, name: str, path: Path | str, line: int) -> float | None:
+    if not cell:
+        return None
+    value = _number(cell)
+    if value is None or abs(value) >= _LARGEST_OFFSET:
+        raise InputError(
+            f"{path}, line {line}: {name} must be a number of pixels of the tile, not {cell!r}"
+        )
+    return value
+
+
+# --- both ---
+
+
+def read_text(path: Path) -> str:
+    """Return the text of a UTF-8 file that the user names, without a byte order mark.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read, or is not UTF-8.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise InputError(f"{path}, line {line}: not UTF-8; save the file as UTF-8") from error
+
+
+def write_csv(path: Path | str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> int:
+    """Write a table, whole or not at all, and return how many rows it has; None is an empty cell.
+
+    Parameters
+    ----------
+    path
+        Is replaced if it exists.
+    columns
+        Of the first line.
+    rows
+        Cells in the order of the columns; taken one by one.
+    """
+    path = Path(path)
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    count = 0
+    try:
+        with part.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(columns)
+            for count, row in enumerate(rows, start=1):  # noqa: B007
+                writer.writerow(row)
+        part.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise
+    return count
+
+
+def _read(
+    path: Path, known: Sequence[str], needed: Sequence[str]
+) -> Iterator[tuple[int, dict[str, str]]]:
+    """Yield number and cells (by column, stripped) of each line of a table, after checking both."""
+    columns: list[str] | None = None
+    line = 0
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file, strict=True, skipinitialspace=True)
+            for row in reader:
+                line = reader.line_num
+                cells = [cell.strip() for cell in row]
+                if not any(cells):
+                    continue
+                if columns is None:
+                    columns = _header(cells, f"{path}, line {line}", known, needed)
+                    continue
+                if len(cells) != len(columns):
+                    raise InputError(
+                        f"{path}, line {line}: {len(cells)} cells, but the first line names"
+                        f" {len(columns)} columns; quote values that have a comma in them"
+                    )
+                yield line, dict(zip(columns, cells, strict=True))
+    except csv.Error as error:
+        raise InputError(f"{path}, line {line + 1}: not comma-separated text ({error})") from error
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        read_text(path)  # says the line
+        raise InputError(f"{path}: not UTF-8; save the file as UTF-8") from error
+    if columns is None:
+        raise InputError(
+            f"{path} is empty: its first line must name the columns, {' and '.join(needed)} among"
+            " them"
+        )
+
+
+def _header(cells: list[str], where: str, known: Sequence[str], needed: Sequence[str]) -> list[str]:
+    """Names of the columns, checked."""
+    for name in cells:
+        if name not in known:
+            near = [column for column in known if name and column.startswith(name.lower())]
+            near = near or difflib.get_close_matches(name.lower(), known, n=1)
+            advice = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+            if len(cells) == 1 and re.search(r"[;\t]", name):
+                advice = "separate the columns by commas"
+            raise InputError(f"{where}: unknown column {name!r}; {advice}")
+        if cells.count(name) > 1:
+            raise InputError(f"{where}: column {name} twice; keep one of them")
+    for name in needed:
+        if name not in cells:
+            raise InputError(f"{where}: no column {name}; {_NEEDED[name]}")
+    return cells
+
+
+_NEEDED = {
+    "file": "it says which panorama a row is about, relative to the folder",
+    "query": "it has the id of what is searched for",
+    "reference": "it has the id of what is found",
+}
+
+
+def _number(cell: str) -> float | None:
+    try:
+        value = float(cell)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
