@@ -6,8 +6,8 @@ Numba is imported by the first projection, not by the import of this module.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,6 +18,9 @@ from bevgen.projection.arrays import as_batch, device_result, host_result, is_on
 from bevgen.projection.backends import cuda_backend, host_backend
 from bevgen.projection.lookup import Lookup
 from bevgen.projection.network_input import mean_and_std
+
+if TYPE_CHECKING:
+    from bevgen.projection.masking import Mask
 
 Compat = Literal["ep-bev"]
 Device = Literal["auto", "cpu", "cuda"]
@@ -31,6 +34,7 @@ def project_view(
     *,
     antialias: bool = True,
     compat: Compat | None = None,
+    mask: Mask | None = None,
     device: Device = "auto",
     out: NDArray[Any] | None = None,
 ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
@@ -46,6 +50,8 @@ def project_view(
         Average where a BEV pixel covers many panorama pixels.
     compat
         ``"ep-bev"`` for the published script's pixels; takes no angles.
+    mask
+        Which pixels of the panorama are used; all of them by default.
     device
         ``"cuda"`` for a GPU, else the CPU.
     out : (size, size, C) of the panorama's dtype, optional
@@ -58,20 +64,27 @@ def project_view(
 
     Raises
     ------
+    InputError
+        If the mask does not fit the panorama.
     DeviceError
         If the GPU fails.
     """
     bev = (
         np.empty((grid.size, grid.size, panorama.shape[2]), panorama.dtype) if out is None else out
     )
-    lookup, shift = _planned(grid, view, pose, antialias, compat)
+    lookup, shift = _planned(grid, view, pose, antialias, compat, mask)
     flat = bev.reshape(1, grid.size**2, panorama.shape[2])
     host_backend(device).sample_from_host(panorama[None], iter([(lookup, shift)]), view.wraps, flat)
     return bev, lookup.valid
 
 
 def _planned(
-    grid: BevGrid, view: PanoramaView, pose: Pose, antialias: bool, compat: Compat | None
+    grid: BevGrid,
+    view: PanoramaView,
+    pose: Pose,
+    antialias: bool,
+    compat: Compat | None,
+    mask: Mask | None,
 ) -> tuple[Lookup, int]:
     """Return the lookup, and the columns to add to it."""
     from bevgen.projection.planning import plan_shifted
@@ -79,6 +92,10 @@ def _planned(
     if compat is not None:
         check_compat(compat, view, pose)
         antialias = False
+    if mask is not None:
+        from bevgen.projection.masking import plan_masked
+
+        return plan_masked(grid, view, pose, antialias, compat is not None, mask)
     return plan_shifted(grid, view, pose, antialias, compat is not None)
 
 
@@ -127,8 +144,14 @@ class Projector:
     antialias: bool = True
     compat: Compat | None = None
     device: Device = "auto"
+    mask: Any = field(default=None, compare=False)
+    _mask: Mask | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
+        if self.mask is not None:
+            from bevgen.projection.masking import Mask
+
+            object.__setattr__(self, "_mask", Mask.of(self.mask))
         if self.compat is not None:
             check_compat(self.compat, PanoramaView(1, 1, self.vertical_fov), self.pose)
         if self.device not in ("auto", "cpu", "cuda"):
@@ -282,7 +305,7 @@ class Projector:
     ) -> Iterator[tuple[Lookup, int]]:
         """Yield the lookup and shift of each pose, and note what it shows."""
         for pose in poses:
-            planned = _planned(self.grid, view, pose, self.antialias, self.compat)
+            planned = _planned(self.grid, view, pose, self.antialias, self.compat, self._mask)
             valids.append(planned[0].valid)
             yield planned
 
@@ -313,6 +336,7 @@ def project(
     compat: Compat | None = None,
     return_valid: bool = False,
     device: Device = "auto",
+    mask: Any = None,
 ) -> Any:
     """Turn a panorama into a north-up bird's-eye view of the flat ground around the camera.
 
@@ -339,6 +363,9 @@ def project(
         Also return which BEV pixels the panorama shows; the others are 0.
     device
         ``"cpu"``, ``"cuda"``, or ``"auto"``: a GPU for what is in its memory, else the CPU.
+    mask : (h, w) bool or uint8, optional
+        False, or below 128, where the panorama shows the camera's car or a cap: as if it showed
+        nothing there. Of the panorama's size, or proportional to it.
 
     Returns
     -------
@@ -370,5 +397,6 @@ def project(
         antialias=antialias,
         compat=compat,
         device=device,
+        mask=mask,
     )
     return projector(panorama, return_valid=return_valid)

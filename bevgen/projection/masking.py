@@ -1,0 +1,176 @@
+"""What of every panorama is not the street, and the BEV pixels that would show it.
+
+A mask goes through the same lookup as the panorama: a BEV pixel is hidden if any panorama pixel
+that it is mixed from is. So it costs nothing but a second lookup, and nothing where there is none.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bevgen.errors import InputError
+from bevgen.geometry import BevGrid, PanoramaView, Pose
+from bevgen.projection.lookup import HIDDEN, Lookup
+from bevgen.projection.planning import plan_shifted
+
+_SAME_SHAPE = 0.01  # relative difference of aspect ratios: sizes are rounded
+
+
+@dataclass(frozen=True, slots=True)
+class Mask:
+    """Which pixels of panoramas are used; `Mask.of` makes it. Small enough to travel to workers.
+
+    Attributes
+    ----------
+    shape
+        Rows and columns.
+    packed
+        A bit for each pixel, compressed.
+    """
+
+    shape: tuple[int, int]
+    packed: bytes
+
+    @classmethod
+    def of(cls, use: Any) -> Mask:
+        """Take a mask as arrays say it.
+
+        Parameters
+        ----------
+        use : (H, W) bool or uint8
+            True, or 128 and more, where pixels are used.
+
+        Raises
+        ------
+        InputError
+            If it is no such array, or uses nothing.
+        """
+        if isinstance(use, Mask):
+            return use
+        pixels = np.asarray(use)
+        if pixels.ndim != 2 or pixels.dtype not in (np.bool_, np.uint8) or not pixels.size:
+            raise InputError(
+                "a mask must be a bool or uint8 array (H, W), True or white where panoramas are"
+                f" used, not {pixels.dtype} of shape {pixels.shape}"
+            )
+        used = pixels if pixels.dtype == np.bool_ else pixels >= 128
+        if not used.any():
+            raise InputError("the mask hides everything: white is what is used, black is hidden")
+        return cls((used.shape[0], used.shape[1]), zlib.compress(np.packbits(used).tobytes(), 6))
+
+    @property
+    def digest(self) -> str:
+        """Sixteen hexadecimal digits that no other mask has."""
+        content = f"{self.shape[0]}x{self.shape[1]}".encode() + zlib.decompress(self.packed)
+        return hashlib.sha256(content).hexdigest()[:16]
+
+    @property
+    def use(self) -> NDArray[np.bool_]:
+        """The pixels (H, W), read-only."""
+        return _unpacked(self)
+
+    def fitted(self, shape: tuple[int, int]) -> NDArray[np.bool_]:
+        """Return the pixels for panoramas of a shape; what is hidden in part is hidden.
+
+        Raises
+        ------
+        InputError
+            If the shapes are not proportional.
+        """
+        return _fitted(self, (int(shape[0]), int(shape[1])))
+
+
+@lru_cache(maxsize=4)
+def _unpacked(mask: Mask) -> NDArray[np.bool_]:
+    height, width = mask.shape
+    bits = np.frombuffer(zlib.decompress(mask.packed), np.uint8)
+    use = np.unpackbits(bits, count=height * width).reshape(mask.shape).view(np.bool_)
+    use.flags.writeable = False
+    return use
+
+
+@lru_cache(maxsize=4)
+def _fitted(mask: Mask, shape: tuple[int, int]) -> NDArray[np.bool_]:
+    if mask.shape == shape:
+        return mask.use
+    height, width = shape
+    if abs(mask.shape[1] * height / (mask.shape[0] * width) - 1) > _SAME_SHAPE:
+        raise InputError(
+            f"a mask of {mask.shape[1]} x {mask.shape[0]} pixels is not proportional to a panorama"
+            f" of {width} x {height}: it must have that size, or be reduced or enlarged evenly"
+        )
+    # Sums over the mask's pixels that each panorama pixel touches.
+    total = np.zeros((mask.shape[0] + 1, mask.shape[1] + 1), np.int64)
+    np.cumsum(np.cumsum(~mask.use, axis=0), axis=1, out=total[1:, 1:])
+    (top, bottom), (left, right) = (
+        _touched(n, m) for n, m in zip(shape, mask.shape, strict=True)
+    )
+    hidden = total[bottom][:, right] - total[top][:, right]
+    hidden -= total[bottom][:, left] - total[top][:, left]
+    use = hidden == 0
+    use.flags.writeable = False
+    return use
+
+
+def _touched(count: int, of: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """First and last (exclusive) of ``of`` pixels that each of ``count`` pixels touches."""
+    edges = np.arange(count + 1, dtype=np.int64) * of
+    first, last = edges[:-1] // count, -(-edges[1:] // count)
+    if count >= of:  # enlarged: the one that holds the pixel's centre
+        first = (2 * edges[:-1] + of) // (2 * count)
+        last = first + 1
+    return first, last
+
+
+def plan_masked(
+    grid: BevGrid, view: PanoramaView, pose: Pose, antialias: bool, compat: bool, mask: Mask
+) -> tuple[Lookup, int]:
+    """Lookup, and the columns to add, as `plan_shifted`, but what the mask hides is HIDDEN.
+
+    Raises
+    ------
+    InputError
+        If the mask does not fit the view.
+    """
+    kept = _recent if grid.size <= 1024 else _last
+    return kept(grid, view, pose, antialias, compat, mask)
+
+
+def _plan_masked(
+    grid: BevGrid, view: PanoramaView, pose: Pose, antialias: bool, compat: bool, mask: Mask
+) -> tuple[Lookup, int]:
+    from bevgen.projection.cpu import sample_from_host
+
+    hides = ~mask.fitted((view.height, view.width))
+    lookup, shift = plan_shifted(grid, view, pose, antialias, compat)
+    ink = np.empty((1, grid.size**2, 1), np.float32)
+    panorama = hides.astype(np.float32)[None, :, :, None]
+    sample_from_host(panorama, [(lookup, shift)], view.wraps, ink)
+    hidden = ink.ravel() > 0
+    kept = ~hidden[lookup.averaged]
+    counts = np.diff(lookup.first)
+    of_kept = np.repeat(kept, counts)
+    first = np.concatenate([[0], np.cumsum(counts[kept])]).astype(np.int32)
+    return (
+        Lookup(
+            lookup.columns,
+            np.where(hidden, np.int32(HIDDEN), lookup.rows),
+            lookup.averaged[kept],
+            first,
+            lookup.sample_columns[of_kept],
+            lookup.sample_rows[of_kept],
+            lookup.valid & ~hidden.reshape(lookup.valid.shape),
+        ),
+        shift,
+    )
+
+
+# As with lookups without a mask; but here every heading is one of its own.
+_recent, _last = lru_cache(maxsize=8)(_plan_masked), lru_cache(maxsize=1)(_plan_masked)
