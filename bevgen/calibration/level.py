@@ -16,7 +16,7 @@ from bevgen.geometry import PanoramaView
 
 Floats = NDArray[np.float64]
 
-WIDTH = 1024  # columns of a whole circle that are looked at
+WIDTH = 2048  # columns of a whole circle that are looked at
 LARGEST = 15.0  # degrees of tilt that are looked for
 SURE = 1.0  # degrees of standard deviation up to which a result is reported
 _ELEVATIONS = (-12.0, 65.0)  # degrees: below are lines on the ground, above pixels say little
