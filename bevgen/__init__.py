@@ -18,8 +18,9 @@ from bevgen.tables import Pair, PoseRow, read_pairs, read_poses, write_pairs, wr
 
 if TYPE_CHECKING:
     from bevgen.calibration import Calibration, calibrate, find_heading, find_pairs, load_view
-    from bevgen.conversion.products import BevSettings, ImageSettings
-    from bevgen.conversion.run import Report, convert
+    from bevgen.conversion.report import Report
+    from bevgen.conversion.run import convert
+    from bevgen.conversion.settings import BevSettings, ImageSettings
     from bevgen.shards import ShardSet, merge, verify
 
 __all__ = [
@@ -64,8 +65,9 @@ _LATER = {
         "find_pairs",
         "load_view",
     ),
-    "bevgen.conversion.run": ("Report", "convert"),
-    "bevgen.conversion.products": ("BevSettings", "ImageSettings"),
+    "bevgen.conversion.report": ("Report",),
+    "bevgen.conversion.run": ("convert",),
+    "bevgen.conversion.settings": ("BevSettings", "ImageSettings"),
     "bevgen.shards": ("ShardSet", "merge", "verify"),
 }
 

@@ -6,16 +6,34 @@ direction of the camera's front) are drawn into both pictures, so that one sees 
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
+from bevgen.conversion.products import Bev, Picture, PreparedBev
+from bevgen.conversion.settings import BevSettings
+from bevgen.drawing import (
+    FAINT,
+    INK,
+    PAPER,
+    RULE,
+    WHITE,
+    draw_north_arrow,
+    draw_scale_bar,
+    fitted,
+    font,
+    round_length,
+    write_on_picture,
+)
+from bevgen.errors import InputError
 from bevgen.geometry import BevGrid, PanoramaView, Pose
+from bevgen.images.decoding import read_image
+from bevgen.images.metadata import POSES_FILE, PanoramaInfo, info_from_name, info_from_row
+from bevgen.tables import read_poses
 
 Box = tuple[int, int, int, int]
 Points = NDArray[np.float64]
@@ -28,9 +46,8 @@ PANORAMA_BOX: Box = (32, 104, 1056, 616)
 BEV_BOX: Box = (1084, 104, 1880, 900)
 MASK_BOX: Box = (32, 692, 240, 900)
 
-_PAPER, _INK, _FAINT, _RULE = (255, 255, 255), (28, 32, 38), (118, 124, 132), (208, 212, 216)
 _SHOWN, _NOT_SHOWN = (226, 232, 236), (44, 48, 56)
-_WHITE, _NEAR, _FAR, _EDGE = (255, 255, 255), (255, 196, 46), (72, 208, 255), (255, 112, 180)
+_NEAR, _FAR, _EDGE = (255, 196, 46), (72, 208, 255), (255, 112, 180)
 _SMOOTH = 3  # lines are drawn this much larger, then shrunk
 
 
@@ -48,6 +65,115 @@ class _Line(NamedTuple):
     name: str
     points: Points
     colour: Colour
+
+
+# --- one panorama, as `bevgen convert` makes it ---
+
+
+def own_info(path: Path, poses: Path) -> PanoramaInfo:
+    """Return what poses.csv says of a panorama, whichever folder its paths begin in.
+
+    Raises
+    ------
+    InputError
+        If the table cannot be used, or says nothing of the panorama.
+    """
+    parts = path.absolute().parts
+    rows = read_poses(poses)
+    for start in range(len(parts)):  # the longest end of the path
+        if (row := rows.get("/".join(parts[start:]))) is not None:
+            return info_from_row(row)
+    raise InputError(
+        f"{poses} has no row whose file is {path.name}, or an end of {path.absolute()}"
+    )
+
+
+def preview(
+    path: Path, settings: BevSettings, own: PanoramaInfo, origins: Mapping[str, str]
+) -> tuple[Image.Image, list[Caption]]:
+    """Decode and project a panorama as `bevgen convert` does, and draw the sheet.
+
+    Parameters
+    ----------
+    path
+        The panorama.
+    settings
+        Of the bird's-eye view.
+    own
+        What poses.csv says of the panorama.
+    origins
+        Where each of the settings is from, as of `BevSettings.origins`.
+
+    Returns
+    -------
+    sheet : PIL.Image.Image
+    captions : list of Caption
+
+    Raises
+    ------
+    PanoramaError
+        If the file cannot be used; the message is the reason without its name.
+    """
+    image, file = read_image(path)
+    info = file.fallback(info_from_name(path.name))
+    prepared = Bev(settings).prepare((image.shape[0], image.shape[1]), own, info)
+    picture = prepared.make(image)
+    captions = _captions(prepared, origins)
+    sheet = draw_preview(
+        image,
+        picture.image,
+        _mask(picture),
+        view=prepared.view,
+        pose=prepared.pose,
+        grid=settings.grid,
+        title=path.name,
+        captions=captions,
+    )
+    return sheet, captions
+
+
+def _mask(picture: Picture) -> NDArray[np.bool_]:
+    if picture.valid is not None:
+        return picture.valid
+    return np.ones(picture.image.shape[:2], np.bool_)
+
+
+def _captions(prepared: PreparedBev, origins: Mapping[str, str]) -> list[Caption]:
+    """Name each value and its origin: files come last, so settings take precedence over them."""
+    view, pose, info = prepared.view, prepared.pose, prepared.info
+    settings = prepared.product.settings
+
+    def caption(name: str, field: str, value: str) -> Caption:
+        said = info.origins.get(field, "default")
+        if said != POSES_FILE and not said.startswith("compat"):
+            said = origins.get(field, "default" if said == "option" else said)
+        return Caption(name, value, said)
+
+    top, bottom = view.vertical_fov
+    left, right = view.horizontal_fov
+    captions = [
+        caption("camera height", "height", f"{pose.height:g} m"),
+        caption("heading", "heading", f"{pose.heading:.4g}°"),
+        caption("pitch", "pitch", f"{pose.pitch:.4g}°"),
+        caption("roll", "roll", f"{pose.roll:.4g}°"),
+        caption("vertical field", "vertical_fov", f"{top:.4g}° to {bottom:.4g}°"),
+        caption("size", "size", f"{settings.size} x {settings.size} pixels"),
+        caption("resolution", "resolution", f"{settings.resolution:g} m a pixel"),
+    ]
+    if not view.wraps:
+        field = caption("horizontal field", "horizontal_fov", f"{left:.4g}° to {right:.4g}°")
+        captions.insert(5, field)
+    if settings.compat is not None:
+        captions.append(caption("sampling", "compat", f"as {settings.compat}"))
+    elif not settings.antialias:
+        captions.append(caption("sampling", "antialias", "points"))
+    if info.latitude is not None:
+        position = f"{info.latitude:.6f}, {info.longitude:.6f}"
+        captions.append(caption("position", "latitude", position))
+    return captions
+
+
+# --- the sheet ---
 
 
 def draw_preview(
@@ -84,7 +210,7 @@ def draw_preview(
         RGB of `SHEET` pixels. On the BEV lies a white bar of ``round_length(grid.extent / 5)``
         metres, true to scale.
     """
-    sheet = Image.new("RGB", SHEET, _PAPER)
+    sheet = Image.new("RGB", SHEET, PAPER)
     lines = _ground_lines(pose, grid)
     _draw_panorama(sheet, panorama, view, pose, lines)
     _draw_bev(sheet, bev, grid, lines)
@@ -94,17 +220,6 @@ def draw_preview(
     _write_legend(sheet, lines)
     _write_captions(sheet, captions)
     return sheet
-
-
-def round_length(metres: float) -> float:
-    """Return the largest of 1, 2 and 5 times a power of ten that is not above ``metres``."""
-    power = math.floor(math.log10(metres))
-    return max(
-        length
-        for k in (power, power + 1)
-        for factor in (1, 2, 5)
-        if (length := float(f"{factor}e{k}")) <= metres * (1 + 1e-12)
-    )
 
 
 def frame_points(directions: Points, pose: Pose) -> Points:
@@ -141,7 +256,7 @@ def _ground_lines(pose: Pose, grid: BevGrid) -> list[_Line]:
     sides = [(side, one), (one, -side), (-side, -one), (-one, side)]
     edge = np.concatenate([np.stack(xy, axis=1) for xy in sides]) * grid.extent / 2
     flat = [
-        ("horizon, and front of the camera", ahead, _WHITE),
+        ("horizon, and front of the camera", ahead, WHITE),
         (f"{near:g} m", near * circle, _NEAR),
         (f"{2 * near:g} m", 2 * near * circle, _FAR),
         ("edge of the bird's-eye view", edge, _EDGE),
@@ -176,15 +291,15 @@ def _draw_panorama(
     frame = Image.new("RGB", (width, height), _NOT_SHOWN)
     frame.paste(Image.fromarray(panorama).resize(shown, Image.Resampling.LANCZOS), (x, y))
     horizon = np.column_stack([_compass(np.linspace(0, 360, 1441)), np.zeros(1441)])
-    curves = [(frame_points(horizon, pose), _WHITE)]
+    curves = [(frame_points(horizon, pose), WHITE)]
     curves += [(frame_points(line.points, pose), line.colour) for line in lines]
     _draw_curves(frame, curves)
     draw = ImageDraw.Draw(frame)
     marks = np.column_stack([_compass(np.array([0.0, 90.0, 180.0, 270.0])), np.zeros(4)])
     for letter, (column, row) in zip("NESW", frame_points(marks, pose), strict=True):
         column = min(max(column, 16), width - 16)  # at the seam, keep the letter whole
-        draw.line([(column, row - 9), (column, row + 9)], _WHITE, 3)
-        _write_on_picture(draw, (column, row - 14), letter, 34, "ms")
+        draw.line([(column, row - 9), (column, row + 9)], WHITE, 3)
+        write_on_picture(draw, (column, row - 14), letter, 34, "ms")
     sheet.paste(frame, PANORAMA_BOX[:2])
 
 
@@ -197,17 +312,8 @@ def _draw_bev(
     scale = np.array([width, -height]) / grid.extent
     centre = np.array([width, height]) / 2
     _draw_curves(picture, [(line.points[:, :2] * scale + centre, line.colour) for line in lines])
-    draw = ImageDraw.Draw(picture)
-    length = round_length(grid.extent / 5)
-    bar = round(length * width / grid.extent)
-    x, y = 30, height - 40
-    draw.rectangle((x - 3, y - 3, x + bar + 2, y + 12), (0, 0, 0))
-    draw.rectangle((x, y, x + bar - 1, y + 9), _WHITE)
-    _write_on_picture(draw, (x + bar / 2, y - 12), f"{length:g} m", 38, "ms")
-    x, y = width - 52, 66
-    arrow = [(x, y - 40), (x + 22, y + 26), (x, y + 11), (x - 22, y + 26)]
-    draw.polygon(arrow, _WHITE, (0, 0, 0), 3)
-    _write_on_picture(draw, (x, y + 36), "N", 38, "ma")
+    draw_scale_bar(picture, grid.extent)
+    draw_north_arrow(picture)
     sheet.paste(picture, BEV_BOX[:2])
 
 
@@ -238,17 +344,17 @@ def _write_headlines(
 ) -> None:
     draw = ImageDraw.Draw(sheet)
     left = PANORAMA_BOX[0]
-    draw.text((left, 44), _fitted(title, 34, 1400), _INK, _font(34), "lm", stroke_width=0.5)
+    draw.text((left, 44), fitted(title, 34, 1400), INK, font(34), "lm", stroke_width=0.5)
     parts = [
         (PANORAMA_BOX, "Panorama", f"{view.width} x {view.height} pixels, on the whole sphere"),
         (BEV_BOX, "Bird's-eye view", f"{grid.extent:.4g} x {grid.extent:.4g} m, north up"),
         (MASK_BOX, "Mask", f"{100 * valid.mean():.4g} % seen"),
     ]
-    draw.line([(left, 68), (BEV_BOX[2], 68)], _RULE, 1)
+    draw.line([(left, 68), (BEV_BOX[2], 68)], RULE, 1)
     for (x, y, _, _), name, value in parts:
-        draw.text((x, y - 10), name, _INK, _font(23), "ls", stroke_width=0.4)
-        after = x + _font(23).getlength(name) + 14
-        draw.text((after, y - 10), value, _FAINT, _font(20), "ls")
+        draw.text((x, y - 10), name, INK, font(23), "ls", stroke_width=0.4)
+        after = x + font(23).getlength(name) + 14
+        draw.text((after, y - 10), value, FAINT, font(20), "ls")
 
 
 def _write_legend(sheet: Image.Image, lines: Sequence[_Line]) -> None:
@@ -256,9 +362,9 @@ def _write_legend(sheet: Image.Image, lines: Sequence[_Line]) -> None:
     draw = ImageDraw.Draw(sheet)
     x, y = PANORAMA_BOX[0], PANORAMA_BOX[3] + 22
     for line in lines:
-        draw.rectangle((x, y - 3, x + 27, y + 3), line.colour, _FAINT)
-        draw.text((x + 36, y), line.name, _FAINT, _font(20), "lm")
-        x += 36 + _font(20).getlength(line.name) + 30
+        draw.rectangle((x, y - 3, x + 27, y + 3), line.colour, FAINT)
+        draw.text((x + 36, y), line.name, FAINT, font(20), "lm")
+        x += 36 + font(20).getlength(line.name) + 30
 
 
 def _write_captions(sheet: Image.Image, captions: Sequence[Caption]) -> None:
@@ -267,34 +373,9 @@ def _write_captions(sheet: Image.Image, captions: Sequence[Caption]) -> None:
     left, top = MASK_BOX[2] + 40, MASK_BOX[1] + 6
     for k, caption in enumerate(captions):
         y = top + 24 * k
-        draw.text((left, y), caption.name, _FAINT, _font(20), "lm")
-        draw.text((left + 190, y), _fitted(caption.value, 20, 310), _INK, _font(20), "lm")
-        draw.text((left + 520, y), _fitted(caption.origin, 20, 250), _FAINT, _font(20), "lm")
-
-
-def _write_on_picture(
-    draw: ImageDraw.ImageDraw, at: tuple[float, float], text: str, height: int, anchor: str
-) -> None:
-    draw.text(at, text, _WHITE, _font(height), anchor, stroke_width=2, stroke_fill=(0, 0, 0))
-
-
-def _fitted(text: str, height: int, width: int) -> str:
-    """Text that the font has, shortened in the middle to so many pixels."""
-    text = "".join(c if (c.isascii() and c.isprintable()) or c == "°" else "?" for c in text)
-    font, keep = _font(height), len(text)
-    short = text
-    while font.getlength(short) > width:
-        keep -= 1
-        short = f"{text[: keep // 2]}...{text[len(text) - keep // 2 :]}"
-    return short
-
-
-@lru_cache
-def _font(height: int) -> ImageFont.FreeTypeFont:
-    """Font that comes with Pillow."""
-    font = ImageFont.load_default(height)
-    assert isinstance(font, ImageFont.FreeTypeFont)  # always so where a size is given
-    return font
+        draw.text((left, y), caption.name, FAINT, font(20), "lm")
+        draw.text((left + 190, y), fitted(caption.value, 20, 310), INK, font(20), "lm")
+        draw.text((left + 520, y), fitted(caption.origin, 20, 250), FAINT, font(20), "lm")
 
 
 def _size(box: Box) -> tuple[int, int]:

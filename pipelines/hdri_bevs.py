@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 import bevgen
 from bevgen.errors import BevgenError
-from bevgen.images.panorama import read_image
+from bevgen.images.decoding import read_image
 
 # File, camera heights across (nobody knows the heights in metres), and what there is to see.
 PICTURES = (

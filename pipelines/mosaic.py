@@ -19,7 +19,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 import bevgen
 from bevgen.errors import BevgenError, InputError, PanoramaError
-from bevgen.images.panorama import find_images, panorama_view, read_image
+from bevgen.images.decoding import read_image
+from bevgen.images.finding import find_images
+from bevgen.images.view import panorama_view
 from pipelines.registration import Array, LevelViews, correlations, register
 
 VIEW_RESOLUTION = 0.025  # camera heights per pixel of the views that are registered

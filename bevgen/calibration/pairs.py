@@ -13,8 +13,10 @@ from PIL import Image
 from bevgen.calibration.rings import AZIMUTHS, View
 from bevgen.errors import InputError, PanoramaError
 from bevgen.geometry import FULL_CIRCLE, Pose
+from bevgen.images.decoding import open_image, read_image
+from bevgen.images.finding import default_id, find_images
 from bevgen.images.metadata import PanoramaInfo, info_from_name, info_from_row
-from bevgen.images.panorama import default_id, find_images, open_image, panorama_view, read_image
+from bevgen.images.view import panorama_view
 from bevgen.tables import read_pairs, read_poses
 
 _ROWS = 1024  # more rows of a panorama than this tell nothing more

@@ -4,25 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from bevgen.calibration.estimation import Calibration
 from bevgen.calibration.rings import View
+from bevgen.drawing import FAINT, INK, PAPER, RULE, font, printable
 from bevgen.geometry import BevGrid
 from bevgen.project import project_view
 
 SHEET = (1600, 1130)
-PLOTS = 3  # one above the other: height, heading, horizon
 PLOT = (40, 130, 560, 250)  # left, upper, width and height of the first
 PICTURE = 300  # pixels of each side
 REACH = 6.0  # camera heights from the centre of a picture to its edge
 CHECK = 50  # pixels of a square of the chequered picture
 
-_PAPER, _INK, _FAINT, _RULE = (255, 255, 255), (28, 32, 38), (118, 124, 132), (208, 212, 216)
 _LINE, _MARK = (20, 96, 168), (214, 70, 40)
 
 
@@ -126,7 +124,7 @@ def draw_calibration(
     title, subtitle
         What was found, and how sure it is.
     plots
-        Up to `PLOTS`.
+        Up to three.
     examples
         Up to three.
 
@@ -135,16 +133,16 @@ def draw_calibration(
     PIL.Image.Image
         RGB of `SHEET` pixels.
     """
-    sheet = Image.new("RGB", SHEET, _PAPER)
+    sheet = Image.new("RGB", SHEET, PAPER)
     draw = ImageDraw.Draw(sheet)
-    draw.text((40, 42), title, _INK, _font(32), "lm", stroke_width=0.5)
-    draw.text((40, 80), subtitle, _FAINT, _font(21), "lm")
+    draw.text((40, 42), title, INK, font(32), "lm", stroke_width=0.5)
+    draw.text((40, 80), subtitle, FAINT, font(21), "lm")
     left, upper, width, height = PLOT
     for k, plot in enumerate(plots):
         _draw_plot(draw, plot, (left, upper + k * (height + 80), width, height))
     for column, name in enumerate(("tile", "bird's-eye view", "both, in squares")):
         x = 660 + column * (PICTURE + 10)
-        draw.text((x, 118), name, _FAINT, _font(20), "ls")
+        draw.text((x, 118), name, FAINT, font(20), "ls")
     for row, example in enumerate(examples):
         y = 130 + row * (PICTURE + 34)
         line = np.arange(PICTURE) // CHECK
@@ -153,14 +151,14 @@ def draw_calibration(
         for column, picture in enumerate((example.tile, example.bev, both)):
             sheet.paste(Image.fromarray(picture), (660 + column * (PICTURE + 10), y))
         text = f"{example.name[:48]}   {example.note}"
-        draw.text((660, y + PICTURE + 16), _printable(text), _FAINT, _font(18), "lm")
+        draw.text((660, y + PICTURE + 16), printable(text), FAINT, font(18), "lm")
     return sheet
 
 
 def _draw_plot(draw: ImageDraw.ImageDraw, plot: Plot, box: tuple[int, int, int, int]) -> None:
     left, upper, width, height = box
-    draw.text((left, upper - 12), plot.title, _INK, _font(21), "ls")
-    draw.text((left + width, upper - 12), "grey: wrong pairs at best", _FAINT, _font(15), "rs")
+    draw.text((left, upper - 12), plot.title, INK, font(21), "ls")
+    draw.text((left + width, upper - 12), "grey: wrong pairs at best", FAINT, font(15), "rs")
     scale = np.log if plot.log else np.asarray
     low, high = float(scale(plot.x[0])), float(scale(plot.x[-1]))
     bottom, top = min(float(plot.y.min()), 0.0), max(float(plot.y.max()), plot.chance) * 1.05
@@ -171,22 +169,11 @@ def _draw_plot(draw: ImageDraw.ImageDraw, plot: Plot, box: tuple[int, int, int, 
     def down(y: float) -> float:
         return upper + height - (y - bottom) / (top - bottom) * height
 
-    draw.rectangle((left, upper, left + width, upper + height), outline=_RULE)
-    draw.line([(left, down(plot.chance)), (left + width, down(plot.chance))], _RULE, 2)
+    draw.rectangle((left, upper, left + width, upper + height), outline=RULE)
+    draw.line([(left, down(plot.chance)), (left + width, down(plot.chance))], RULE, 2)
     draw.line([(across(plot.best), upper), (across(plot.best), upper + height)], _MARK, 2)
     points = [(across(x), down(y)) for x, y in zip(plot.x.tolist(), plot.y.tolist(), strict=True)]
     draw.line(points, _LINE, 3, joint="curve")
     for x in (plot.x[0], plot.x[-1]):
         anchor = "la" if x == plot.x[0] else "ra"
-        draw.text((across(float(x)), upper + height + 6), f"{x:.3g}", _FAINT, _font(16), anchor)
-
-
-def _printable(text: str) -> str:
-    return "".join(c if c.isascii() and c.isprintable() else "?" for c in text)
-
-
-@lru_cache
-def _font(height: int) -> ImageFont.FreeTypeFont:
-    font = ImageFont.load_default(height)
-    assert isinstance(font, ImageFont.FreeTypeFont)  # always so where a size is given
-    return font
+        draw.text((across(float(x)), upper + height + 6), f"{x:.3g}", FAINT, font(16), anchor)

@@ -163,7 +163,7 @@ def _example(
     found: Calibration, one: Loaded, own: ImageHeading | None, agreement: float
 ) -> Example:
     from bevgen.calibration.sheet import Example, lay_over
-    from bevgen.images.panorama import read_image
+    from bevgen.images.decoding import read_image
 
     if own is not None:
         heading, note = own.heading, f"heading {own.heading:.1f}, confidence {own.confidence:.2f}"

@@ -45,7 +45,7 @@ def command(
 ) -> int:
     """Turn a folder of panoramas into bird's-eye views."""
     from bevgen.cli.running import run_command
-    from bevgen.conversion.products import BevSettings
+    from bevgen.conversion.settings import BevSettings
 
     def settings() -> BevSettings:
         return BevSettings.from_preset(

@@ -58,6 +58,6 @@ def command(
 ) -> int:
     """Store satellite, map, panorama or drone images as shards of one size."""
     from bevgen.cli.running import run_command
-    from bevgen.conversion.products import ImageSettings
+    from bevgen.conversion.settings import ImageSettings
 
     return run_command(root, out, lambda: ImageSettings(kind, *size, turn_to_north), **run)

@@ -19,13 +19,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from bevgen.cli import EXIT_FAILED, EXIT_FAILURES, EXIT_INTERRUPTED
 from bevgen.cli.progress import ProgressLines
+from bevgen.conversion.job import Decoder, check_device
 from bevgen.conversion.plan import Plan, plan_run
-from bevgen.conversion.products import BevSettings, Settings
-from bevgen.conversion.run import Decoder, Report, Watcher, check_device, convert
+from bevgen.conversion.report import Report, Watcher
+from bevgen.conversion.run import convert
 from bevgen.conversion.schedule import worker_count
+from bevgen.conversion.settings import BevSettings, Settings
 from bevgen.project import Device
-
-INPUTS = ("list_file", "poses", "shard_size", "extend", "overwrite", "retry_failed")
 
 
 def run_command(

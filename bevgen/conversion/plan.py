@@ -15,10 +15,11 @@ from itertools import count
 from pathlib import Path
 
 from bevgen.conversion.existing import Existing, read_content, read_existing, shard_number
-from bevgen.conversion.products import Settings, differing_fields
+from bevgen.conversion.products import check_angles
+from bevgen.conversion.settings import Settings, differing_fields
 from bevgen.errors import InputError, RefusedError, ShardError
+from bevgen.images.finding import default_id, find_images
 from bevgen.images.metadata import PanoramaInfo, info_from_row
-from bevgen.images.panorama import default_id, find_images
 from bevgen.shards import PLAN_FILE, ShardHeader, check_place, shard_folder
 from bevgen.tables import read_poses
 
@@ -217,7 +218,7 @@ def list_items(
                 " give them ids in a poses file (columns file, id), or leave one out with --list"
             )
         info = info_from_row(row)
-        settings.check(info)
+        check_angles(settings, info)
         yield Item(source, name, _fingerprint(source, size, name, info), info)
 
 

@@ -1,1 +1,1 @@
-"""From a file to pixels: finding, decoding, metadata."""
+"""From a file to pixels: finding, decoding, colour, metadata, and the part of the sphere shown."""

@@ -1,7 +1,7 @@
-"""What a panorama's file, its name and poses.csv say about its pose and position.
+"""What a panorama's file, its name and poses.csv say about its pose and position, and who says it.
 
-Several sources may speak of one panorama. The first that says something wins, field by field
-(`PanoramaInfo.fallback`):
+Several sources may speak of one panorama. The first that says something takes precedence, field by
+field (`PanoramaInfo.fallback`), and each value keeps the name of its source:
 
     poses.csv > options > preset > GPano XMP > EXIF > file name
 
@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from pathlib import PurePosixPath
 from typing import Any
@@ -26,7 +27,7 @@ from bevgen.tables import PoseRow
 
 @dataclass(frozen=True, slots=True)
 class PanoramaInfo:
-    """What one source says about a panorama; None where it says nothing.
+    """What is known of a panorama, and from where; None where nobody says anything.
 
     Parameters
     ----------
@@ -45,6 +46,9 @@ class PanoramaInfo:
         ISO 8601 as far as known: ``'2022-08'``, ``'2021-07-29T11:16:44'``.
     vertical_fov, horizontal_fov
         Degrees as in `bevgen.geometry.PanoramaView`. Only GPano says them.
+    origins
+        The pose source of each value that is not None: one of the constants of this module, or
+        ``option`` or ``preset NAME``. Two that say the same are equal whoever says it.
     """
 
     heading: float | None = None
@@ -56,23 +60,35 @@ class PanoramaInfo:
     date: str | None = None
     vertical_fov: tuple[float, float] | None = None
     horizontal_fov: tuple[float, float] | None = None
+    origins: Mapping[str, str] = field(default_factory=dict, compare=False)
+
+    @classmethod
+    def said_by(cls, origin: str, **values: Any) -> PanoramaInfo:
+        """Return what one source says; a value of None is not said."""
+        said = {name: value for name, value in values.items() if value is not None}
+        return cls(**said, origins=dict.fromkeys(said, origin))
 
     def fallback(self, other: PanoramaInfo) -> PanoramaInfo:
         """Return what this source says, its gaps filled from another one of lower rank."""
-        values = (
-            getattr(other, name) if (said := getattr(self, name)) is None else said
-            for name in self.__slots__
-        )
-        return PanoramaInfo(*values)
+        values = {
+            name: getattr(other, name) if (said := getattr(self, name)) is None else said
+            for name in FIELDS
+        }
+        added = {n: o for n, o in other.origins.items() if getattr(self, n) is None}
+        return PanoramaInfo(**values, origins={**self.origins, **added})
+
+
+POSES_FILE, GPANO, EXIF, FILE_NAME = "poses file", "GPano", "EXIF", "file name"
+FIELDS = tuple(f.name for f in fields(PanoramaInfo) if f.name != "origins")
+NOTHING = PanoramaInfo()
 
 
 def info_from_row(row: PoseRow | None) -> PanoramaInfo:
     """Return what a row of poses.csv says; nothing where there is no row."""
     if row is None:
-        return PanoramaInfo()
-    return PanoramaInfo(
-        row.heading, row.pitch, row.roll, row.height, row.latitude, row.longitude, row.date
-    )
+        return NOTHING
+    said = {name: getattr(row, name) for name in FIELDS if hasattr(row, name)}
+    return PanoramaInfo.said_by(POSES_FILE, **said)
 
 
 def _finite(value: Any) -> float | None:
@@ -127,13 +143,17 @@ def info_from_name(source: str) -> PanoramaInfo:
     name = PurePosixPath(source).name
     if match := _CVGLOBAL.fullmatch(name):
         latitude, longitude = _position(float(match[1]), float(match[2]))
-        return PanoramaInfo(
-            heading=float(match[4]) % 360, latitude=latitude, longitude=longitude, date=match[3]
+        return PanoramaInfo.said_by(
+            FILE_NAME,
+            heading=float(match[4]) % 360,
+            latitude=latitude,
+            longitude=longitude,
+            date=match[3],
         )
     if match := _VIGOR.fullmatch(name):
         latitude, longitude = _position(float(match[1]), float(match[2]))
-        return PanoramaInfo(latitude=latitude, longitude=longitude)
-    return PanoramaInfo()
+        return PanoramaInfo.said_by(FILE_NAME, latitude=latitude, longitude=longitude)
+    return NOTHING
 
 
 # --- GPano (Photo Sphere XMP) ---
@@ -194,7 +214,8 @@ def info_from_gpano(xmp: bytes, shape: tuple[int, int]) -> PanoramaInfo:
     pitch = _finite(said.get(b"PosePitchDegrees"))
     roll = _finite(said.get(b"PoseRollDegrees"))
     vertical_fov, horizontal_fov = _gpano_crop(said, shape)
-    return PanoramaInfo(
+    return PanoramaInfo.said_by(
+        GPANO,
         heading=heading % 360 if heading and abs(heading) <= 360 else None,
         pitch=pitch if pitch is not None and abs(pitch) <= 90 else None,
         roll=roll if roll is not None and abs(roll) <= 180 else None,
@@ -275,7 +296,8 @@ def info_from_exif(exif: Image.Exif) -> PanoramaInfo:
         _gps_angle(gps, ExifTags.GPS.GPSLongitude, ExifTags.GPS.GPSLongitudeRef, "EW"),
     )
     heading = _finite(gps.get(ExifTags.GPS.GPSImgDirection))
-    return PanoramaInfo(
+    return PanoramaInfo.said_by(
+        EXIF,
         heading=heading % 360 if heading is not None and 0 <= heading <= 360 else None,
         latitude=latitude,
         longitude=longitude,

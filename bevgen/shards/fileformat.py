@@ -8,6 +8,7 @@ datasets, so that any HDF5 tool can show them.
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -212,6 +213,30 @@ def check_place(out: Path) -> None:
         raise InputError(f"{out}: the output's name must end in .h5, such as {out}.h5")
     if not out.absolute().parent.is_dir():
         raise RefusedError(f"the folder of {out} does not exist: create it first")
+
+
+def check_disk(out: Path, needed: int, freed: int = 0) -> None:
+    """Refuse to begin a file that its disk has no room for.
+
+    Parameters
+    ----------
+    out
+        The file.
+    needed
+        Its bytes.
+    freed
+        Bytes that will be freed before it is written.
+
+    Raises
+    ------
+    RefusedError
+    """
+    free = shutil.disk_usage(out.absolute().parent).free + freed
+    if needed > free:
+        raise RefusedError(
+            f"{out} needs {needed / 1e9:.3g} GB and the disk has {free / 1e9:.3g} GB free: free"
+            " some, name an output on another disk, or make images of a smaller --size"
+        )
 
 
 def beside(path: Path, suffix: str) -> Path:

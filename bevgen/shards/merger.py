@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from bevgen.shards.fileformat import (
     ShardSummary,
     Tables,
     beside,
+    check_disk,
     check_place,
     crc32,
     shard_folder,
@@ -88,7 +88,7 @@ def merge(
         if summary.files:
             _merge_into(part, path, out, on_progress)
         else:
-            _check_disk(out, path.stat().st_size)
+            check_disk(out, path.stat().st_size)
             part.write_bytes(b"")
             copy_bytes(path, 0, part, 0, path.stat().st_size)
             if on_progress:
@@ -121,15 +121,6 @@ def _is_index(out: Path) -> bool:
         return False
 
 
-def _check_disk(out: Path, needed: int) -> None:
-    free = shutil.disk_usage(out.absolute().parent).free
-    if needed > free:
-        raise RefusedError(
-            f"{out} needs {needed / 1e9:.3g} GB and the disk has {free / 1e9:.3g} GB free: free"
-            " some, or name a file on another disk"
-        )
-
-
 def _merge_into(
     part: Path, path: Path, out: Path, on_progress: Callable[[int, int], None] | None
 ) -> None:
@@ -144,7 +135,7 @@ def _merge_into(
     header = ShardHeader(summary.kind, summary.image_shape, summary.settings, summary.plan)
     masks = summary.rows if any(layout.valid is not None for layout in layouts) else 0
     images = sum(layout.rows * layout.image_bytes for layout in layouts)
-    _check_disk(out, images + masks * header.mask_bytes + 512 * summary.rows)
+    check_disk(out, images + masks * header.mask_bytes + 512 * summary.rows)
     for layout in layouts:
         _check_masks(layout)
     offset = allocate(part, summary.rows, summary.image_shape)

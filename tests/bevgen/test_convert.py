@@ -21,8 +21,9 @@ from PIL import Image
 
 import bevgen as api
 from bevgen import BevSettings, ImageSettings, ShardSet, convert, verify
+from bevgen.conversion.job import ShardJob, Work
 from bevgen.conversion.plan import Plan, plan_run
-from bevgen.conversion.run import ShardJob, Watcher
+from bevgen.conversion.report import Watcher
 from tests.helpers.image_files import encoded, exif, gpano
 from tests.helpers.runs import (
     COMMAND,
@@ -505,9 +506,8 @@ def test_two_workers_on_one_shard_do_not_spoil_it(images: Path, out: Path) -> No
     """A cluster gives a worker up that it does not hear of, and another one begins anew."""
     plan = plan_run(images, out, ImageSettings("map", 8, 8))
     (shard,) = plan.todo
-    job = ShardJob(
-        images, out, shard.items or (), plan.settings, plan.header(shard), piece=8, contested=True
-    )
+    work = Work(images, plan.settings, piece=8, contested=True)
+    job = ShardJob(work, out, shard.items or (), plan.header(shard))
     first, *others = job.pieces()
     given_up = job.begin()
     filled = [job.fill(given_up, first)]

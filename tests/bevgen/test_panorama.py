@@ -18,13 +18,10 @@ from PIL import Image, ImageCms
 
 from bevgen.errors import InputError, PanoramaError
 from bevgen.geometry import PanoramaView
-from bevgen.images.panorama import (
-    PanoramaInfo,
-    default_id,
-    find_images,
-    panorama_view,
-    read_image,
-)
+from bevgen.images.decoding import read_image
+from bevgen.images.finding import default_id, find_images
+from bevgen.images.metadata import PanoramaInfo
+from bevgen.images.view import panorama_view
 from tests.helpers.image_files import (
     HEIGHT,
     WIDTH,

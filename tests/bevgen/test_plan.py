@@ -15,7 +15,7 @@ import pytest
 
 from bevgen import ShardSet, convert, verify
 from bevgen.conversion.plan import Plan, plan_run
-from bevgen.conversion.products import BevSettings, ImageSettings
+from bevgen.conversion.settings import BevSettings, ImageSettings
 from bevgen.errors import InputError, RefusedError, ShardError
 from tests.helpers.runs import assert_same_output, panoramas, tree
 

@@ -12,6 +12,7 @@ import pytest
 from PIL import ExifTags, Image
 
 from bevgen.cli import main
+from bevgen.drawing import round_length
 from bevgen.geometry import BevGrid, PanoramaView, Pose
 from bevgen.preview import (
     BEV_BOX,
@@ -21,7 +22,6 @@ from bevgen.preview import (
     Caption,
     draw_preview,
     frame_points,
-    round_length,
 )
 from bevgen.project import project_view
 from tests.helpers.ground_truth import Shot

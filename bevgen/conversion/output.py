@@ -1,0 +1,103 @@
+"""An output on the disk: one run at a time, what is left of others, and errors in writing."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import glob
+import logging
+import os
+import re
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from bevgen.errors import BevgenError, RefusedError
+from bevgen.shards import PARTS, PLAN_FILE, shard_folder
+
+log = logging.getLogger(__name__)
+
+
+def leftovers(out: Path) -> list[Path]:
+    """Files that a killed run left unfinished."""
+    found = [*out.parent.glob(f"{glob.escape(out.name)}.*"), *shard_folder(out).glob("*.part*")]
+    return [path for path in found if path.name.endswith(PARTS)]
+
+
+def remove_output(out: Path) -> None:
+    """Remove an output with its folder of shards, and nothing that is not bevgen's."""
+    out.unlink(missing_ok=True)
+    folder = shard_folder(out)
+    if folder.is_dir():
+        for pattern in ("[0-9][0-9][0-9][0-9][0-9]*.h5*", f"{PLAN_FILE}*"):
+            for path in folder.glob(pattern):
+                path.unlink()
+        if not any(folder.iterdir()):
+            folder.rmdir()
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Say what an error in writing means for the run: a BevgenError instead."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        number = _error_number(error)
+        if number is None and isinstance(error, RuntimeError):
+            raise
+        why = str(error) if number is None else os.strerror(number)
+        if number in (errno.ENOSPC, errno.EDQUOT):
+            why = "the disk is full"
+        raise BevgenError(
+            f"{path} could not be written: {why}. Finished shards are kept: mend the cause and run"
+            " the same command again"
+        ) from error
+
+
+def _error_number(error: BaseException | None) -> int | None:
+    """Return the system's number of an error, which HDF5 has in its text, or in an earlier one."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno is not None:
+            return error.errno
+        if found := re.search(r"errno = (\d+)", str(error)):
+            return int(found[1])
+        error = error.__context__
+    return None
+
+
+@contextmanager
+def only_run(out: Path) -> Iterator[None]:
+    """Hold a lock on the output; the system releases it even if this process is killed.
+
+    Raises
+    ------
+    RefusedError
+        If another run holds it, or nothing can be written there.
+    """
+    path = out.with_name(out.name + ".lock")
+    try:
+        file = path.open("a+b", buffering=0)
+    except OSError as error:
+        raise RefusedError(f"nothing can be written beside {out}: {error.strerror}") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not (path.exists() and os.path.samestat(path.stat(), os.fstat(file.fileno()))):
+                raise BlockingIOError  # its owner has just ended and removed it
+        except BlockingIOError:
+            file.seek(0)
+            owner = file.read().decode("utf-8", "replace").strip()
+            raise RefusedError(
+                f"another run is writing {out} ({owner or 'just started'}):"
+                " wait for it, or name another output"
+            ) from None
+        except OSError as error:
+            log.warning("%s: this file system has no locks (%s): start one run only", out, error)
+        try:
+            with suppress(OSError):  # a full disk: the lock holds without its owner's name
+                file.truncate(0)
+                file.write(f"process {os.getpid()} on {socket.gethostname()}".encode())
+            yield
+        finally:
+            path.unlink(missing_ok=True)

@@ -1,0 +1,104 @@
+"""What is told of a run: its progress while it goes (`Watcher`), and afterwards what it did."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bevgen.conversion.plan import Plan
+from bevgen.shards import Failure
+
+STAGES = ("decode", "project", "write")
+EXAMPLES = 3
+
+
+class Watcher:
+    """Hears how a run goes, and does nothing. Several threads may call it."""
+
+    def planned(self, plan: Plan) -> None:
+        """Hear of the plan, before anything is written."""
+
+    def advanced(self, done: int, failed: int) -> None:
+        """Hear how many more images are stored, and how many more skipped."""
+
+
+@dataclass(slots=True)
+class Report:
+    """What a run did.
+
+    Attributes
+    ----------
+    out
+        The output.
+    rows, failures
+        Images stored and skipped by this run.
+    unknown_headings
+        Images stored by this run as if they looked north, because nobody says where they look.
+    all_rows, all_failures
+        Images stored and skipped in the output, those of earlier runs included.
+    shards
+        Shards made by this run.
+    seconds
+        From plan to index.
+    stage_seconds
+        Time spent on each of `STAGES`, summed over workers.
+    reasons
+        Why images were skipped: how often, and a few examples.
+    """
+
+    out: Path
+    rows: int = 0
+    failures: int = 0
+    unknown_headings: int = 0
+    all_rows: int = 0
+    all_failures: int = 0
+    shards: int = 0
+    seconds: float = 0.0
+    stage_seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
+    reasons: dict[str, tuple[int, list[str]]] = field(default_factory=dict)
+
+    @property
+    def images(self) -> int:
+        """Images that this run worked on."""
+        return self.rows + self.failures
+
+    def add(self, shard: ShardReport) -> None:
+        """Count one more shard."""
+        self.rows += shard.rows
+        self.failures += len(shard.failures)
+        self.unknown_headings += shard.unknown_headings
+        self.shards += 1
+        for stage, seconds in shard.stage_seconds.items():
+            self.stage_seconds[stage] += seconds
+        for failure in shard.failures:
+            count, examples = self.reasons.get(failure.reason, (0, []))
+            self.reasons[failure.reason] = (count + 1, [*examples, failure.source][:EXAMPLES])
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the report as JSON values."""
+        return {
+            "out": str(self.out),
+            "rows": self.rows,
+            "failures": self.failures,
+            "unknown_headings": self.unknown_headings,
+            "all_rows": self.all_rows,
+            "all_failures": self.all_failures,
+            "shards": self.shards,
+            "seconds": round(self.seconds, 3),
+            "stage_seconds": {key: round(value, 3) for key, value in self.stage_seconds.items()},
+            "reasons": [
+                {"reason": reason, "count": count, "examples": examples}
+                for reason, (count, examples) in self.reasons.items()
+            ],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class ShardReport:
+    """What became of one shard."""
+
+    rows: int
+    failures: tuple[Failure, ...]
+    unknown_headings: int
+    stage_seconds: dict[str, float]
