@@ -133,7 +133,7 @@ def edge_circles(grey: Floats, view: PanoramaView) -> tuple[Floats, Floats, Floa
 def _chains(
     edge: NDArray[np.bool_], bright: NDArray[np.bool_]
 ) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]:
-    """Link edge pixels of one sign from row to row: rows, columns and chains, of at most _LONGEST."""
+    """Link edge pixels of one sign from row to row, up to _LONGEST: rows, columns and chains."""
     height, width = edge.shape
     labels = np.full((height, width), -1)
     age, count = np.zeros(int(edge.sum()) + 1, np.intp), 0
@@ -161,11 +161,7 @@ def _circles(
     """Fit a great circle to the points of each chain that is long and straight."""
     _, labels, counts = np.unique(labels, return_inverse=True, return_counts=True)
     sums = np.stack(
-        [
-            np.bincount(labels, points[:, i] * points[:, j])
-            for i in range(3)
-            for j in range(3)
-        ],
+        [np.bincount(labels, points[:, i] * points[:, j]) for i in range(3) for j in range(3)],
         axis=1,
     ).reshape(-1, 3, 3)
     long = counts >= _SHORTEST
@@ -192,9 +188,7 @@ def _gradient(grey: Floats) -> tuple[Floats, Floats]:
         pad[axis] = (4, 4)
         padded = np.pad(values, pad, "wrap" if axis else "edge")
         count = values.shape[axis]
-        parts = (
-            kernel[8 - k] * np.take(padded, range(k, k + count), axis=axis) for k in range(9)
-        )
+        parts = (kernel[8 - k] * np.take(padded, range(k, k + count), axis=axis) for k in range(9))
         return sum(parts)  # pyright: ignore[reportReturnType]
 
     across = filtered(filtered(grey, smooth, 0), slope, 1)
@@ -244,7 +238,7 @@ def _refine(zenith: Floats, normals: Floats, weights: Floats, width: float) -> F
 def _deviation(
     zenith: Floats, normals: Floats, weights: Floats, azimuths: Floats, width: float
 ) -> float:
-    """Standard deviation in degrees: edges of one sector are taken to err together."""
+    """Return the standard deviation in degrees; edges of one sector are taken to err together."""
     off = normals @ zenith
     counts = weights * np.exp(-0.5 * (off / width) ** 2)
     design = normals @ np.stack(_tangents(zenith), axis=1)
@@ -280,3 +274,46 @@ def _shrunk(image: NDArray[np.uint8], view: PanoramaView) -> tuple[Floats, Panor
     grey = Image.fromarray(image).convert("L").resize((width, height), Image.Resampling.BOX)
     pixels = np.asarray(grey, np.float64)
     return pixels, PanoramaView(height, width, view.vertical_fov, view.horizontal_fov)
+
+
+# --- what metadata mean by a roll ---
+
+
+@dataclass(frozen=True, slots=True)
+class RollSign:
+    """How the rolls of metadata fit the pictures, as they are and turned.
+
+    Attributes
+    ----------
+    count
+        Panoramas that say a roll of more than LEAST_ROLL degrees, and whose pictures are sure.
+    right_down, left_down
+        Median error in degrees, if a positive roll means the right or the left side down.
+    """
+
+    count: int
+    right_down: float
+    left_down: float
+
+    @property
+    def is_turned(self) -> bool:
+        """Whether the pictures say clearly that a positive roll has the left side down."""
+        return self.count > 0 and self.left_down + 1.0 < self.right_down
+
+
+LEAST_ROLL = 1.0
+
+
+def compare_rolls(said: list[float], tilts: list[Tilt]) -> RollSign:
+    """Compare rolls that metadata say, positive with the right side down, with pictures."""
+    rolls = np.array(
+        [
+            (roll, tilt.roll)
+            for roll, tilt in zip(said, tilts, strict=True)
+            if tilt.sure and abs(roll) > LEAST_ROLL
+        ]
+    ).reshape(-1, 2)
+    if not len(rolls):
+        return RollSign(0, math.nan, math.nan)
+    right, left = (float(np.median(np.abs(sign * rolls[:, 0] - rolls[:, 1]))) for sign in (1, -1))
+    return RollSign(len(rolls), right, left)

@@ -1,7 +1,7 @@
 """What of a panorama is not the street: the car, rider or pole below a camera, and nadir caps.
 
-Both lie around the nadir and stand still in the camera's frame. Everything here looks for a rim: for
-each column a row, below which all is hidden. Frames are compared at WIDTH columns.
+Both lie around the nadir and stand still in the camera's frame. Everything here looks for a rim:
+for each column a row, below which all is hidden. Frames are compared at WIDTH columns.
 """
 
 from __future__ import annotations

@@ -20,6 +20,8 @@ COMMANDS = {
     "convert": "Turn a folder of panoramas into bird's-eye views.",
     "pack": "Store satellite, map, panorama or drone images as shards of one size.",
     "preview": "Draw one panorama, its bird's-eye view and mask, to check the settings.",
+    "mask": "Find the camera's car and caps over the nadir, which hide the street.",
+    "level": "Find pitch and roll of panoramas from what stands upright in them.",
     "calibrate": "Find camera height, heading and horizon from satellite tiles.",
     "info": "Show what a shard file holds.",
     "verify": "Check every image, checksum and table of a shard file.",

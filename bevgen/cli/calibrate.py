@@ -90,6 +90,7 @@ EPILOG = "Exit code 1 if nothing was found; the picture is drawn all the same."
     metavar="CSV",
     help="Write the headings of all pairs, not only of the sample, for bevgen convert --poses.",
 )
+@options.mask
 @options.overwrite
 @options.as_json
 def command(
@@ -104,6 +105,7 @@ def command(
     vertical_fov: tuple[float, float] | None,
     horizon: bool,
     poses_out: Path | None,
+    mask: Any,
     overwrite: bool,
     as_json: bool,
 ) -> int:
@@ -115,7 +117,7 @@ def command(
     _check(out, poses_out, overwrite, mode, resolution)
     _check_kept((poses, pairs_file), poses_out)
     pairs = find_pairs(root, reference, pairs_file=pairs_file, poses=poses)
-    lens: dict[str, Any] = {"vertical_fov": vertical_fov, "centred": horizon}
+    lens: dict[str, Any] = {"vertical_fov": vertical_fov, "centred": horizon, "mask": mask}
     with progress_bar("reading") as on_progress:
         loaded, skipped = _load(choose(pairs, sample), mode, lens, on_progress)
     _check_sizes(loaded, horizon)

@@ -41,6 +41,8 @@ def command(
     vertical_fov: tuple[float, float] | None,
     antialias: bool | None,
     compat: str | None,
+    mask: Any,
+    roll_sign: str | None,
     **run: Any,
 ) -> int:
     """Turn a folder of panoramas into bird's-eye views."""
@@ -59,6 +61,8 @@ def command(
             vertical_fov=vertical_fov,
             antialias=antialias,
             compat=compat,
+            mask=mask,
+            roll_sign=roll_sign,
         )
 
     with _without_scipy_linalg():

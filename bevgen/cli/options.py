@@ -33,6 +33,15 @@ def input_folder(what: str) -> Callable[[F], F]:
     )  # fmt: skip
 
 
+def _read_mask(context: click.Context, option: click.Parameter, path: Path | None) -> Any:
+    """Read the mask that an option names."""
+    if path is None or context.resilient_parsing:
+        return None
+    from bevgen.images.mask import read_mask
+
+    return read_mask(path)
+
+
 def shard_file(function: F) -> F:
     """Take the file that a command reads."""
     return click.argument("path", metavar="FILE", type=FILE)(function)
@@ -47,6 +56,17 @@ def output(what: str, metavar: str = "FILE") -> Callable[[F], F]:
 
 overwrite = click.option("--overwrite", is_flag=True, help="Replace what the output holds.")
 as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+
+mask = click.option(
+    "--mask", type=FILE, metavar="IMAGE", callback=_read_mask,
+    help="White where panoramas are used, black where they show a car or a cap, which is then not"
+    " seen; of their size, or proportional to it. bevgen mask makes one.",
+)  # fmt: skip
+
+roll_sign = click.option(
+    "--roll-sign", type=click.Choice(["right-down", "left-down"]),
+    help="What a positive roll in GPano metadata means.  [default: right-down]",
+)  # fmt: skip
 
 geometry = all_of(
     click.option(
@@ -79,6 +99,8 @@ geometry = all_of(
     click.option(
         "--compat", type=click.Choice(["ep-bev"]), help="Reproduce the published script's pixels."
     ),
+    mask,
+    roll_sign,
 )  # fmt: skip
 
 poses = click.option(

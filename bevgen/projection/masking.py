@@ -76,15 +76,32 @@ class Mask:
         """The pixels (H, W), read-only."""
         return _unpacked(self)
 
-    def fitted(self, shape: tuple[int, int]) -> NDArray[np.bool_]:
+    def fitted(
+        self, shape: tuple[int, int], resized: tuple[int, int] | None = None
+    ) -> NDArray[np.bool_]:
         """Return the pixels for panoramas of a shape; what is hidden in part is hidden.
+
+        Parameters
+        ----------
+        shape
+            Rows and columns of the panorama.
+        resized
+            Those that it was resized to, if it was.
 
         Raises
         ------
         InputError
             If the shapes are not proportional.
         """
-        return _fitted(self, (int(shape[0]), int(shape[1])))
+        height, width = shape
+        if abs(self.shape[1] * height / (self.shape[0] * width) - 1) > _SAME_SHAPE:
+            raise InputError(
+                f"a mask of {self.shape[1]} x {self.shape[0]} pixels is not proportional to a"
+                f" panorama of {width} x {height}: it must have that size, or be reduced or"
+                " enlarged evenly"
+            )
+        height, width = resized or shape
+        return _fitted(self, (int(height), int(width)))
 
 
 @lru_cache(maxsize=4)
@@ -100,18 +117,10 @@ def _unpacked(mask: Mask) -> NDArray[np.bool_]:
 def _fitted(mask: Mask, shape: tuple[int, int]) -> NDArray[np.bool_]:
     if mask.shape == shape:
         return mask.use
-    height, width = shape
-    if abs(mask.shape[1] * height / (mask.shape[0] * width) - 1) > _SAME_SHAPE:
-        raise InputError(
-            f"a mask of {mask.shape[1]} x {mask.shape[0]} pixels is not proportional to a panorama"
-            f" of {width} x {height}: it must have that size, or be reduced or enlarged evenly"
-        )
     # Sums over the mask's pixels that each panorama pixel touches.
     total = np.zeros((mask.shape[0] + 1, mask.shape[1] + 1), np.int64)
     np.cumsum(np.cumsum(~mask.use, axis=0), axis=1, out=total[1:, 1:])
-    (top, bottom), (left, right) = (
-        _touched(n, m) for n, m in zip(shape, mask.shape, strict=True)
-    )
+    (top, bottom), (left, right) = (_touched(n, m) for n, m in zip(shape, mask.shape, strict=True))
     hidden = total[bottom][:, right] - total[top][:, right]
     hidden -= total[bottom][:, left] - total[top][:, left]
     use = hidden == 0
