@@ -21,6 +21,14 @@ if TYPE_CHECKING:
     from bevgen.conversion.report import Report
     from bevgen.conversion.run import convert
     from bevgen.conversion.settings import BevSettings, ImageSettings
+    from bevgen.ground import (
+        GroundPoints,
+        LocalPlane,
+        Uncertainty,
+        ground_from_angles,
+        ground_position,
+        panorama_position,
+    )
     from bevgen.shards import ShardSet, merge, verify
 
 __all__ = [
@@ -29,8 +37,10 @@ __all__ = [
     "BevSettings",
     "BevgenError",
     "Calibration",
+    "GroundPoints",
     "ImageSettings",
     "InputError",
+    "LocalPlane",
     "Pair",
     "PanoramaError",
     "PanoramaView",
@@ -42,12 +52,16 @@ __all__ = [
     "Report",
     "ShardError",
     "ShardSet",
+    "Uncertainty",
     "calibrate",
     "convert",
     "find_heading",
     "find_pairs",
+    "ground_from_angles",
+    "ground_position",
     "load_view",
     "merge",
+    "panorama_position",
     "project",
     "read_pairs",
     "read_poses",
@@ -68,6 +82,14 @@ _LATER = {
     "bevgen.conversion.report": ("Report",),
     "bevgen.conversion.run": ("convert",),
     "bevgen.conversion.settings": ("BevSettings", "ImageSettings"),
+    "bevgen.ground": (
+        "GroundPoints",
+        "LocalPlane",
+        "Uncertainty",
+        "ground_from_angles",
+        "ground_position",
+        "panorama_position",
+    ),
     "bevgen.shards": ("ShardSet", "merge", "verify"),
 }
 

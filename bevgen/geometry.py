@@ -14,9 +14,11 @@ from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from bevgen.errors import InputError
+
+Floats = NDArray[np.float64]
 
 MAX_SIZE = 8192
 MAX_RESOLUTION = 1000.0
@@ -61,11 +63,27 @@ class BevGrid:
         """Metres from edge to edge."""
         return self.size * self.resolution
 
-    def ground(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def ground(self) -> tuple[Floats, Floats]:
         """Where each pixel looks: x (east) per column and y (north) per row, in metres."""
-        pixels = np.arange(self.size, dtype=np.float64)
-        offset = (pixels + 0.5 - self.size / 2) * self.resolution
-        return offset, -offset
+        centres = np.arange(self.size, dtype=np.float64) + 0.5
+        return self.to_ground(centres, centres)
+
+    def to_ground(self, column: ArrayLike, row: ArrayLike) -> tuple[Floats, Floats]:
+        """Metres east and north of the camera of points in the BEV.
+
+        Parameters
+        ----------
+        column, row : array_like
+            Pixels right of its left edge and below its upper edge: the centre of the first pixel
+            is 0.5, 0.5.
+        """
+        x = (np.asarray(column, np.float64) - self.size / 2) * self.resolution
+        return x, (self.size / 2 - np.asarray(row, np.float64)) * self.resolution
+
+    def to_pixels(self, x: ArrayLike, y: ArrayLike) -> tuple[Floats, Floats]:
+        """Column and row, as in `to_ground`, of points at metres east and north of the camera."""
+        column = np.asarray(x, np.float64) / self.resolution + self.size / 2
+        return column, self.size / 2 - np.asarray(y, np.float64) / self.resolution
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +137,32 @@ class PanoramaView:
         """Whether the right edge continues at the left one."""
         return self.horizontal_fov == FULL_CIRCLE
 
+    def to_angles(self, column: ArrayLike, row: ArrayLike) -> tuple[Floats, Floats]:
+        """Azimuth and elevation in degrees, in the camera's axes, of points in the panorama.
+
+        Parameters
+        ----------
+        column, row : array_like
+            Pixels right of its left edge and below its upper edge: the centre of the first pixel
+            is 0.5, 0.5.
+        """
+        (top, bottom), (left, right) = self.vertical_fov, self.horizontal_fov
+        azimuth = left + np.asarray(column, np.float64) / self.width * (right - left)
+        return azimuth, top - np.asarray(row, np.float64) / self.height * (top - bottom)
+
+    def to_pixels(self, azimuth: ArrayLike, elevation: ArrayLike) -> tuple[Floats, Floats]:
+        """Column and row, as in `to_angles`, of directions: azimuths of -180 to 180 degrees."""
+        (top, bottom), (left, right) = self.vertical_fov, self.horizontal_fov
+        column = (_half_open(azimuth) - left) / (right - left) * self.width
+        return column, (top - np.asarray(elevation, np.float64)) / (top - bottom) * self.height
+
+    def shows(self, azimuth: ArrayLike, elevation: ArrayLike) -> NDArray[np.bool_]:
+        """Whether the panorama shows directions: azimuths of -180 to 180 degrees."""
+        azimuth, elevation = _half_open(azimuth), np.asarray(elevation)
+        (top, bottom), (left, right) = self.vertical_fov, self.horizontal_fov
+        shown = (elevation <= top) & (elevation >= bottom)
+        return shown if self.wraps else shown & (azimuth >= left) & (azimuth <= right)
+
 
 @dataclass(frozen=True, slots=True)
 class Pose:
@@ -167,6 +211,12 @@ class Pose:
         return rz @ rx @ ry
 
 
+def _half_open(azimuth: ArrayLike) -> Floats:
+    """Degrees of -180 to 180, those straight behind as -180."""
+    azimuth = np.asarray(azimuth, np.float64)
+    return np.where(azimuth >= 180, azimuth - 360, azimuth)
+
+
 def _is_finite(value: Any) -> bool:
     return isinstance(value, Real) and math.isfinite(value)
 
@@ -202,14 +252,8 @@ def panorama_pixels(
     )
     azimuth = np.rad2deg(np.arctan2(right_of, forward_of))
     elevation = np.rad2deg(np.arctan2(up_of, np.hypot(right_of, forward_of)))
-    (top, bottom), (left, right) = view.vertical_fov, view.horizontal_fov
-    azimuth = np.where(azimuth >= 180, azimuth - 360, azimuth)
-    column = (azimuth - left) / (right - left) * view.width - 0.5
-    row = (top - elevation) / (top - bottom) * view.height - 0.5
-    valid = (elevation <= top) & (elevation >= bottom)
-    if not view.wraps:
-        valid &= (azimuth >= left) & (azimuth <= right)
-    return column, row, valid
+    column, row = view.to_pixels(azimuth, elevation)
+    return column - 0.5, row - 0.5, view.shows(azimuth, elevation)
 
 
 def ep_bev_pixels(

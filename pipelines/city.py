@@ -74,6 +74,15 @@ def names(context: click.Context, parameter: click.Parameter, value: str) -> tup
 @click.option("--tile-metres", default=70.0, show_default=True, help="Metres across a tile.")
 @click.option("--validation", default=0.1, show_default=True, help="Part of the places.")
 @click.option("--test", default=0.25, show_default=True, help="Part of the places.")
+@click.option("--drive", default=0, show_default=True, help="Sequences of frames along streets.")
+@click.option("--drive-frames", default=40, show_default=True, help="Frames of a sequence.")
+@click.option("--drive-step", default=4.0, show_default=True, help="Metres between frames.")
+@click.option(
+    "--gps-noise", default=0.0, show_default=True, help="METRES by which poses of drives are off."
+)
+@click.option(
+    "--heading-noise", default=0.0, show_default=True, help="DEGREES; truth.csv has the truth."
+)
 @click.option("--car", is_flag=True, help="Panoramas show the car that carries the camera.")
 @click.option(
     "--cap",

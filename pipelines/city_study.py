@@ -11,6 +11,7 @@ study can be interrupted, and extended by more seeds. Writes ``study.md`` and ``
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 
@@ -19,10 +20,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from georetrieval.retrieval.evaluation import Evaluation
-from pipelines.commands import run
+from georetrieval.run import Run
+from pipelines import commands
+from pipelines.commands import Bev, Images
 
-METRES = 50
-RECIPE = Path(__file__).resolve().parent.parent / "georetrieval" / "recipes" / "city.toml"
+METRES = 50  # across a tile and across a bird's-eye view: one scale for both
+TILE = 256  # pixels
+BEV = Bev(size=TILE, resolution=round(METRES / TILE, 5))
+DATES = ("2023-06-04", "2024-01-20")
 PROTOCOLS = {
     "same region": ("satellite", "test"),
     "cross-region": ("satellite", "cross"),
@@ -37,36 +42,27 @@ RESAMPLES = 4000
 
 def prepare(city: Path, places: int) -> None:
     """Draw the city at two dates, and store its views as shards."""
-    run(
-        f"python -m pipelines.city --out {city} --places {places} --seed 1"
-        f" --date 2023-06-04 --date 2024-01-20 --tile-metres {METRES} --tile-size 256"
-    )
-    bev = f"--size 256 --resolution {METRES / 256:.5f}"
-    panorama = f"--in {city}/panorama --poses {city}/poses.csv -q"
-    run(f"bevgen convert {panorama} --out {city}/bev.h5 {bev}")
-    run(f"bevgen pack {panorama} --out {city}/panorama.h5 --kind panorama --size 128x256")
+    panoramas = Images(city / "panorama", poses=city / "poses.csv")
+    commands.draw_city(city, places=places, seed=1, dates=DATES, tile_metres=METRES, tile_size=TILE)
+    commands.convert(panoramas, city / "bev.h5", BEV, quiet=True)
+    commands.pack(panoramas, city / "panorama.h5", kind="panorama", size=(128, 256), quiet=True)
     for kind in ("satellite", "map"):
-        run(
-            f"bevgen pack --in {city}/{kind} --out {city}/{kind}.h5 --kind {kind} --size 256"
-            f" --poses {city}/{kind}.csv -q"
-        )
+        tiles = Images(city / kind, poses=city / f"{kind}.csv")
+        commands.pack(tiles, city / f"{kind}.h5", kind=kind, size=TILE, quiet=True)
 
 
-def train_and_evaluate(city: Path, out: Path, kind: str, seed: int, settings: str) -> None:
+def train_and_evaluate(
+    city: Path, out: Path, kind: str, seed: int, settings: Sequence[str]
+) -> None:
     """Train on satellite or map tiles with one seed, and search all splits of that kind."""
     folder = out / f"{kind}-{seed}"
     splits = [split for view, split in PROTOCOLS.values() if view == kind]
-    if all((folder / f"evaluation-{split}.json").exists() for split in splits):
+    if set(splits) <= set(Run(folder).evaluations()):
         return
-    if not (folder / "trained").exists():
-        resume = " --resume" if list(folder.glob("*.state")) else ""
-        run(
-            f"georetrieval train --data {city} --recipe {RECIPE} --run {folder}"
-            f" --set seed={seed} --set data.reference={kind}.h5{settings}{resume}"
-        )
-        (folder / "trained").touch()
+    own = [f"seed={seed}", f"data.reference={kind}.h5", *settings]
+    commands.train(city, folder, recipe="city", settings=own)
     for split in splits:
-        run(f"georetrieval evaluate --run {folder} --split {split}")
+        commands.evaluate(folder, split)
 
 
 def hits(
@@ -76,7 +72,7 @@ def hits(
     found: dict[str, list[NDArray[np.float64]]] = {method: [] for method in METHODS}
     gallery = 0
     for seed in range(seeds):
-        evaluation = Evaluation.load(out / f"{kind}-{seed}" / f"evaluation-{split}.json")
+        evaluation = Evaluation.load(Run(out / f"{kind}-{seed}").evaluation(split))
         gallery = evaluation.gallery
         for method in evaluation.methods:
             if method.name in found:
@@ -96,7 +92,7 @@ def interval(values: NDArray[np.float64]) -> tuple[float, float, float]:
     return float(values.mean()), float(low), float(high)
 
 
-def write_results(out: Path, seeds: int, places: int, settings: str) -> None:
+def write_results(out: Path, seeds: int, places: int, settings: Sequence[str]) -> None:
     """Write the table: R@1 of each method, and what both gain over the panorama alone."""
     rows, values = [], {}
     for name, (kind, split) in PROTOCOLS.items():
@@ -110,11 +106,11 @@ def write_results(out: Path, seeds: int, places: int, settings: str) -> None:
         )
         queries = values[name]["queries"]
         rows.append(f"| {name} | {queries} / {gallery} | {' | '.join(cells)} |")
+    changed = " with " + ", ".join(settings) if settings else " as it is"
     header = "| protocol | queries / gallery | panorama | BEV | both | both - panorama |"
     text = "\n".join(
         [
-            f"{places} places, {seeds} seeds, recipe city{settings or ' as it is'};"
-            f" {date.today().isoformat()}.",
+            f"{places} places, {seeds} seeds, recipe city{changed}; {date.today().isoformat()}.",
             "R@1 in per cent with 95 % intervals over seeds and queries.",
             "",
             header,
@@ -137,12 +133,11 @@ def main(out: Path, places: int, seeds: int, overrides: tuple[str, ...]) -> None
     """Measure what the BEV branch adds, on the synthetic city."""
     out.mkdir(parents=True, exist_ok=True)
     city = out / "city"
-    settings = "".join(f" --set {override}" for override in overrides)
     prepare(city, places)
     for seed in range(seeds):
         for kind in ("satellite", "map"):
-            train_and_evaluate(city, out, kind, seed, settings)
-    write_results(out, seeds, places, settings)
+            train_and_evaluate(city, out, kind, seed, overrides)
+    write_results(out, seeds, places, overrides)
 
 
 if __name__ == "__main__":

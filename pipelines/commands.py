@@ -1,30 +1,230 @@
-"""Run command lines as a user would type them, and show them."""
+"""The commands as typed calls: each prints the line that does the same, and runs it.
+
+A line runs in a process of its own, as if it were typed. One that fails ends the program with its
+exit code; what was done is kept, and the same program goes on from there.
+"""
 
 from __future__ import annotations
 
 import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
+Size = int | tuple[int, int]
+"""Of images, in pixels: a square's side, or height and width."""
 
-def run(line: str, *, why: str = "") -> None:
-    """Print a line and run it; the first that fails ends the program with its exit code.
+Value = str | float | Path | bool | Sequence[str] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Images:
+    """A folder of images.
+
+    Attributes
+    ----------
+    folder
+        Where they lie.
+    poses
+        A table of their poses and ids.
+    list
+        A file that names those to take; None takes all.
+    """
+
+    folder: Path
+    poses: Path | None = None
+    list: Path | None = None
+
+    @property
+    def words(self) -> Sequence[str]:
+        """The options that name them."""
+        return options({"in": self.folder, "list": self.list, "poses": self.poses})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bev:
+    """What bird's-eye views show; None where the preset or the command decides."""
+
+    preset: str | None = None
+    height: float | None = None
+    size: int | None = None
+    resolution: float | None = None
+
+
+def options(values: dict[str, Value]) -> list[str]:
+    """Spell options: True is a flag, a sequence repeats the option, None and False leave it out."""
+    words: list[str] = []
+    for name, value in values.items():
+        flag = f"--{name.replace('_', '-')}"
+        if value is True:
+            words.append(flag)
+        elif isinstance(value, Sequence) and not isinstance(value, str):
+            words += [word for each in value for word in (flag, each)]
+        elif value is not None and value is not False:
+            words += [flag, str(value)]
+    return words
+
+
+def run(words: Sequence[str], *, why: str = "") -> None:
+    """Print a line and run it.
 
     Parameters
     ----------
-    line
-        Begins with ``bevgen``, ``georetrieval`` or ``python``, all of this Python's environment.
+    words
+        Begin with ``bevgen``, ``georetrieval`` or ``python``, all of this Python's environment.
     why
-        Printed above it.
+        Printed above the line.
     """
-    print(f"\n{why}\n$ {line}" if why else f"\n$ {line}", flush=True)
-    name, *words = shlex.split(line)
+    print(f"\n{why}\n$ {shlex.join(words)}" if why else f"\n$ {shlex.join(words)}", flush=True)
+    name, *rest = words
     program = Path(sys.executable) if name == "python" else Path(sys.executable).with_name(name)
     try:
-        code = subprocess.run([program, *words], check=False).returncode
+        code = subprocess.run([program, *rest], check=False).returncode
     except KeyboardInterrupt:
         code = 130
     if code:
         print(f"the command above ended with exit code {code}", file=sys.stderr)
         sys.exit(code)
+
+
+# --- bevgen ---
+
+
+def preview(panorama: Path, out: Path, bev: Bev, *, why: str = "") -> None:
+    """Draw a panorama, its bird's-eye view and the mask on one sheet."""
+    values: dict[str, Value] = {"in": panorama, "out": out, **asdict(bev), "overwrite": True}
+    run(["bevgen", "preview", *options(values)], why=why)
+
+
+def convert(
+    images: Images,
+    out: Path,
+    bev: Bev,
+    *,
+    more: Sequence[str] = (),
+    quiet: bool = False,
+    why: str = "",
+) -> None:
+    """Turn panoramas into bird's-eye views; ``more`` are words of the command that override."""
+    values: dict[str, Value] = {"out": out, **asdict(bev), "quiet": quiet}
+    run(["bevgen", "convert", *images.words, *options(values), *more], why=why)
+
+
+def pack(
+    images: Images,
+    out: Path,
+    *,
+    kind: str,
+    size: Size,
+    turn_to_north: bool = False,
+    quiet: bool = False,
+    why: str = "",
+) -> None:
+    """Store images as they are, at one size."""
+    values: dict[str, Value] = {
+        "out": out,
+        "kind": kind,
+        "size": str(size) if isinstance(size, int) else "x".join(map(str, size)),
+        "turn_to_north": turn_to_north,
+        "quiet": quiet,
+    }
+    run(["bevgen", "pack", *images.words, *options(values)], why=why)
+
+
+def verify(shards: Path, *, why: str = "") -> None:
+    """Check every stored byte."""
+    run(["bevgen", "verify", str(shards)], why=why)
+
+
+def info(shards: Path, *, rows: bool = False, why: str = "") -> None:
+    """Show what shards hold."""
+    run(["bevgen", "info", str(shards), *options({"rows": rows})], why=why)
+
+
+# --- georetrieval ---
+
+
+def neighbours(
+    data: Path, *, recipe: str, settings: Sequence[str] = (), positions: Path | None = None
+) -> None:
+    """Store which training places are near each other."""
+    values: dict[str, Value] = {
+        "data": data,
+        "recipe": recipe,
+        "set": settings,
+        "positions": positions,
+    }
+    run(["georetrieval", "neighbours", *options(values)])
+
+
+def train(
+    data: Path,
+    folder: Path,
+    *,
+    recipe: str | Path | None = None,
+    settings: Sequence[str] = (),
+    why: str = "",
+) -> None:
+    """Train all branches of a recipe, or go on with what an earlier call began."""
+    from georetrieval.run import Run  # imports pydantic: late, for bevgen alone
+
+    values: dict[str, Value] = {
+        "data": data,
+        "run": folder,
+        "recipe": recipe,
+        "set": settings,
+        "resume": bool(Run(folder).states()),
+    }
+    run(["georetrieval", "train", *options(values)], why=why)
+
+
+def evaluate(
+    folder: Path,
+    split: str,
+    *,
+    data: Path | None = None,
+    gallery: str | None = None,
+    name: str | None = None,
+    why: str = "",
+) -> None:
+    """Search a split with each branch and with both."""
+    values: dict[str, Value] = {
+        "run": folder,
+        "split": split,
+        "data": data,
+        "gallery": gallery,
+        "name": name,
+    }
+    run(["georetrieval", "evaluate", *options(values)], why=why)
+
+
+def report(folder: Path, *, why: str = "") -> None:
+    """Put a run on one page."""
+    run(["georetrieval", "report", *options({"run": folder})], why=why)
+
+
+# --- the synthetic city ---
+
+
+def draw_city(
+    out: Path,
+    *,
+    places: int,
+    tile_metres: float,
+    tile_size: int,
+    seed: int | None = None,
+    dates: Sequence[str] = (),
+    why: str = "",
+) -> None:
+    """Draw a city: a panorama, a satellite tile and a map tile of each place."""
+    values: dict[str, Value] = {
+        "out": out,
+        "places": places,
+        "seed": seed,
+        "date": dates,
+        "tile_metres": tile_metres,
+        "tile_size": tile_size,
+    }
+    run(["python", "-m", "pipelines.city", *options(values)], why=why)

@@ -22,15 +22,16 @@ from numpy.typing import NDArray
 
 from bevgen.errors import InputError
 from bevgen.tables import Pair, write_csv
-from pipelines import datasets, steps
+from pipelines import commands, datasets, steps
+from pipelines.commands import Bev, Size
 from pipelines.datasets import Dataset, Image
 
 UTM = "utm.csv"  # neighbours are found on the plane, as published
 ZONE = 55  # of UTM, south: Canberra
 # As published: 512 pixels of 0.06 m seen from 1.5 m are 20.48 camera heights across; here from
 # the preset's 2.5 m, and stored at the network's size.
-BEV = "--preset cvact --size 384 --resolution 0.13333"
-SIZES = {"panorama": "140x768", "satellite": "384"}
+BEV = Bev(preset="cvact", size=384, resolution=0.13333)
+SIZES: dict[str, Size] = {"panorama": (140, 768), "satellite": 384}
 STEPS = ("check", "poses", "convert", "pack", "neighbours", "train", "evaluate")
 SMALL, TEST = "ANU_data_small", "ANU_data_test"
 VAL = "cvact-val"  # the published one
@@ -182,7 +183,7 @@ def evaluate(out: Path) -> None:
     """Search cvact-val and, where its images are there, test."""
     for split in (VAL, "test"):
         if split in steps.splits_of(out / datasets.PAIRS):
-            steps.evaluate(out / "run", split)
+            commands.evaluate(out / "run", split)
 
 
 @click.command()
@@ -196,14 +197,17 @@ def main(
     limit: int | None,
     settings: Sequence[str],
     share: float,
-    convert_options: str,
+    convert_options: Sequence[str],
 ) -> None:
     """CVACT, from the downloaded folder to the tables of recall on CVACT_val and CVACT_test."""
+    panoramas = steps.images(root, out, "panorama")
     steps.carry_out(
         {
             "check": lambda: datasets.check(read(root, share)),
             "poses": lambda: write_tables(root, out, share, limit),
-            "convert": lambda: steps.convert(root, out, BEV, convert_options),
+            "convert": lambda: commands.convert(
+                panoramas, out / "bev.h5", BEV, more=convert_options
+            ),
             "pack": lambda: steps.pack(root, out, SIZES),
             "neighbours": lambda: steps.neighbours(out, "cvact", settings, positions=out / UTM),
             "train": lambda: steps.train(out, "cvact", out / "run", settings, published=VAL),

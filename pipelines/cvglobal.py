@@ -23,14 +23,15 @@ import click
 from bevgen.errors import InputError
 from bevgen.images.metadata import info_from_name
 from bevgen.tables import Pair
-from pipelines import datasets, steps
+from pipelines import commands, datasets, steps
+from pipelines.commands import Bev, Size
 from pipelines.datasets import Dataset, Folders, Image
 
 LISTS = {"train": "train.csv", "test": "val.csv"}
 FOLDERS = ("splits_csv", "splits")
 # As published for CVACT: 20.48 camera heights across, stored at the network's size.
-BEV = "--preset cvglobal --size 384 --resolution 0.13333"
-SIZES = {"panorama": "384x768", "satellite": "384", "map": "384"}
+BEV = Bev(preset="cvglobal", size=384, resolution=0.13333)
+SIZES: dict[str, Size] = {"panorama": (384, 768), "satellite": 384, "map": 384}
 STEPS = ("check", "poses", "convert", "pack", "neighbours", "train", "evaluate")
 MAP = "map"  # folder of a city beside those of its panoramas and satellite tiles
 ENDINGS = (".jpg", ".png", ".jpeg")
@@ -196,7 +197,7 @@ def _add_tile(data: Dataset, paths: Paths, tile: str, reference: str) -> None:
         data.views["map"].append(Image(drawn, reference, info.latitude, info.longitude))
 
 
-def views_of(out: Path) -> dict[str, str]:
+def views_of(out: Path) -> dict[str, Size]:
     """Return the views that the tables hold, with their sizes."""
     views = {view: size for view, size in SIZES.items() if (out / f"{view}.csv").exists()}
     if not views:
@@ -235,7 +236,7 @@ def main(
     reference: str,
     heading: str,
     share: float,
-    convert_options: str,
+    convert_options: Sequence[str],
 ) -> None:
     """CVGlobal, from the downloaded folder to the tables of recall."""
     if cities and since:
@@ -249,18 +250,21 @@ def main(
     if reference == "map":
         settings = ["data.reference=map.h5", *settings]
     if heading == "unknown":
-        convert_options = f"--heading 0 {convert_options}".strip()
+        convert_options = ["--heading", "0", *convert_options]
         settings = ["data.heading=unknown", *settings]
 
+    panoramas = steps.images(root, out, "panorama")
     steps.carry_out(
         {
             "check": lambda: datasets.check(read(root, share, protocol)),
             "poses": lambda: datasets.write_tables(read(root, share, protocol), out, limit=limit),
-            "convert": lambda: steps.convert(root, out, BEV, convert_options),
+            "convert": lambda: commands.convert(
+                panoramas, out / "bev.h5", BEV, more=convert_options
+            ),
             "pack": lambda: steps.pack(root, out, views_of(out), to_north=heading == "name"),
             "neighbours": lambda: steps.neighbours(out, "cvglobal", settings, protocol.pairs),
             "train": lambda: steps.train(out, "cvglobal", run, settings, protocol.pairs),
-            "evaluate": lambda: steps.evaluate(run, "test"),
+            "evaluate": lambda: commands.evaluate(run, "test"),
         },
         chosen,
     )

@@ -16,15 +16,16 @@ import click
 
 from bevgen.errors import InputError
 from bevgen.tables import Pair
-from pipelines import datasets, steps
+from pipelines import commands, datasets, steps
+from pipelines.commands import Bev, Size
 from pipelines.datasets import Dataset, Folders, Image
 
 TRAIN, TEST = "splits/train-19zl.csv", "splits/val-19zl.csv"
 POSITIONS = ("split_locations/all.csv", "CVPR_subset/all.csv", "all.csv")
 # As published: 512 pixels of 0.06 m seen from 1.5 m are 20.48 camera heights across; here from
 # the preset's 2.5 m, and stored at the network's size.
-BEV = "--preset cvusa --size 384 --resolution 0.13333"
-SIZES = {"panorama": "140x768", "satellite": "384"}
+BEV = Bev(preset="cvusa", size=384, resolution=0.13333)
+SIZES: dict[str, Size] = {"panorama": (140, 768), "satellite": 384}
 STEPS = ("check", "poses", "convert", "pack", "neighbours", "train", "evaluate")
 
 Positions = list[tuple[float, float]]
@@ -124,19 +125,22 @@ def main(
     limit: int | None,
     settings: Sequence[str],
     share: float,
-    convert_options: str,
+    convert_options: Sequence[str],
 ) -> None:
     """CVUSA, from the downloaded folder to the table of recall."""
+    panoramas = steps.images(root, out, "panorama")
     steps.carry_out(
         {
             "check": lambda: datasets.check(read(root, share)),
             "poses": lambda: datasets.write_tables(read(root, share), out, limit=limit),
             # The preset knows that the horizon is at row 132 of 224.
-            "convert": lambda: steps.convert(root, out, BEV, convert_options),
+            "convert": lambda: commands.convert(
+                panoramas, out / "bev.h5", BEV, more=convert_options
+            ),
             "pack": lambda: steps.pack(root, out, SIZES),
             "neighbours": lambda: steps.neighbours(out, "cvusa", settings),
             "train": lambda: steps.train(out, "cvusa", out / "run", settings),
-            "evaluate": lambda: steps.evaluate(out / "run", "test"),
+            "evaluate": lambda: commands.evaluate(out / "run", "test"),
         },
         chosen,
     )

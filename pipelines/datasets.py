@@ -278,9 +278,6 @@ def from_utm(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Turn UTM coordinates into latitude and longitude.
 
-    Krüger's series to the fourth order in the third flattening: below a micrometre within the
-    zone (Karney, Transverse Mercator with an accuracy of a few nanometers, 2011, eq. 35 and 36).
-
     Parameters
     ----------
     easting, northing : float64
@@ -293,34 +290,19 @@ def from_utm(
     Returns
     -------
     latitude, longitude : float64
-        Degrees on the ellipsoid of WGS84 (GRS80, which MGA uses, differs by 0.1 mm).
+        Degrees of WGS84.
+
+    Raises
+    ------
+    InputError
+        If pyproj is not installed.
     """
-    flattening, radius = 1 / 298.257223563, 6378137.0
-    n = flattening / (2 - flattening)
-    rectifying = radius / (1 + n) * (1 + n**2 / 4 + n**4 / 64)
-    xi = (northing - (1e7 if south else 0.0)) / (0.9996 * rectifying)
-    eta = (easting - 5e5) / (0.9996 * rectifying)
-    series = (
-        n / 2 - 2 * n**2 / 3 + 37 * n**3 / 96 - n**4 / 360,
-        n**2 / 48 + n**3 / 15 - 437 * n**4 / 1440,
-        17 * n**3 / 480 - 37 * n**4 / 840,
-        4397 * n**4 / 161280,
+    try:
+        from pyproj import Transformer
+    except ImportError:
+        raise InputError("positions in UTM need pyproj: pip install 'bevgen[geo]'") from None
+    code = (32700 if south else 32600) + zone  # of EPSG
+    longitude, latitude = Transformer.from_crs(code, 4326, always_xy=True).transform(
+        easting, northing
     )
-    xi_prime = xi - sum(
-        b * np.sin(2 * j * xi) * np.cosh(2 * j * eta) for j, b in enumerate(series, 1)
-    )
-    eta_prime = eta - sum(
-        b * np.cos(2 * j * xi) * np.sinh(2 * j * eta) for j, b in enumerate(series, 1)
-    )
-    longitude = np.degrees(np.arctan2(np.sinh(eta_prime), np.cos(xi_prime))) + 6 * zone - 183
-    # The tangent of the conformal latitude, and from it the geographic one's by Newton's method.
-    conformal = np.sin(xi_prime) / np.hypot(np.sinh(eta_prime), np.cos(xi_prime))
-    e = np.sqrt(flattening * (2 - flattening))
-    tangent = conformal
-    for _ in range(5):
-        root = np.hypot(1, tangent)
-        sigma = np.sinh(e * np.arctanh(e * tangent / root))
-        off = tangent * np.hypot(1, sigma) - sigma * root
-        slope = (1 - e**2) * np.hypot(1, off) * root / (1 + (1 - e**2) * tangent**2)
-        tangent = tangent + (conformal - off) / slope
-    return np.degrees(np.arctan(tangent)), longitude
+    return latitude, longitude

@@ -8,84 +8,81 @@ as it is printed. Steps that are done are not done again.
 from __future__ import annotations
 
 import os
-import shutil
 from pathlib import Path
 
-from pipelines.commands import run
+from pipelines import commands
+from pipelines.commands import Bev, Images
 
 ROOT = Path(__file__).resolve().parent.parent
-STREET = "tests/data/street"
-OUT = "demo-out"
-CITY = f"{OUT}/city"
+STREET = Path("tests/data/street")
+OUT = Path("demo-out")
+CITY = OUT / "city"
+RUN = OUT / "run"
+HELMET = Bev(height=1.9)  # metres: a cyclist's camera
 PLACES = 420
 METRES = 50  # across a tile and across a bird's-eye view: one scale for both
+TILE = 256  # pixels
+BEV = Bev(size=TILE, resolution=round(METRES / TILE, 5))
 
 
 def real_panoramas() -> None:
     """Turn the four real panoramas into bird's-eye views."""
-    height = "--height 1.9"  # metres: the camera sits on a cyclist's helmet
-    run(
-        f"bevgen preview --in {STREET}/2.jpg --out {OUT}/preview.png {height} --overwrite",
+    commands.preview(
+        STREET / "2.jpg",
+        OUT / "preview.png",
+        HELMET,
         why="Look at one panorama first: are height, heading and scale right?",
     )
-    run(
-        f"bevgen convert --in {STREET} --out {OUT}/bev.h5 {height}",
+    commands.convert(
+        Images(STREET),
+        OUT / "bev.h5",
+        HELMET,
         why="Turn the folder into bird's-eye views: 512 x 512 pixels, 6 cm each, north up.",
     )
-    run(f"bevgen verify {OUT}/bev.h5", why="Check every stored byte against its checksum.")
-    run(f"bevgen info {OUT}/bev.h5 --rows", why="Where was each taken, in which direction?")
+    commands.verify(OUT / "bev.h5", why="Check every stored byte against its checksum.")
+    commands.info(OUT / "bev.h5", rows=True, why="Where was each taken, in which direction?")
 
 
 def city() -> None:
     """Draw a city, and store its three views as shards."""
-    run(
-        f"python -m pipelines.city --out {CITY} --places {PLACES} --tile-metres {METRES}"
-        " --tile-size 256",
+    panoramas = Images(CITY / "panorama", poses=CITY / "poses.csv")
+    tiles = Images(CITY / "satellite", poses=CITY / "satellite.csv")
+    commands.draw_city(
+        CITY,
+        places=PLACES,
+        tile_metres=METRES,
+        tile_size=TILE,
         why="Draw a small city: a panorama, a satellite tile and a map tile of each place.",
     )
-    resolution = METRES / 256
-    run(
-        f"bevgen convert --in {CITY}/panorama --out {CITY}/bev.h5 --poses {CITY}/poses.csv"
-        f" --size 256 --resolution {resolution:.5f}",
+    commands.convert(
+        panoramas,
+        CITY / "bev.h5",
+        BEV,
         why="Turn its panoramas into bird's-eye views, and store the other views beside them.",
     )
-    run(
-        f"bevgen pack --in {CITY}/panorama --out {CITY}/panorama.h5 --kind panorama"
-        f" --size 128x256 --poses {CITY}/poses.csv"
-    )
-    run(
-        f"bevgen pack --in {CITY}/satellite --out {CITY}/satellite.h5 --kind satellite"
-        f" --size 256 --poses {CITY}/satellite.csv"
-    )
+    commands.pack(panoramas, CITY / "panorama.h5", kind="panorama", size=(128, 256))
+    commands.pack(tiles, CITY / "satellite.h5", kind="satellite", size=TILE)
 
 
 def retrieval() -> None:
     """Train both branches, look for the places of the test, and write the report."""
-    recipe = Path(CITY, "georetrieval.toml")
-    if not recipe.exists():
-        shutil.copy(ROOT / "georetrieval" / "recipes" / "city.toml", recipe)
-    run_folder = f"{OUT}/run"
-    if not Path(run_folder, "evaluation-test.json").exists():
-        resume = " --resume" if list(Path(run_folder).glob("*.state")) else ""
-        run(
-            f"georetrieval train --data {CITY} --run {run_folder}{resume}",
-            why="Train the panorama branch and the BEV branch on the places of the train split.",
-        )
-    run(
-        f"georetrieval evaluate --run {run_folder} --split test",
-        why="Look for places that were never seen, among the tiles of their split.",
+    commands.train(
+        CITY,
+        RUN,
+        recipe="city",
+        why="Train the panorama branch and the BEV branch on the places of the train split.",
     )
-    run(
-        f"georetrieval evaluate --run {run_folder} --split cross",
-        why="The same in a district of another style.",
+    commands.evaluate(
+        RUN, "test", why="Look for places that were never seen, among the tiles of their split."
     )
-    run(f"georetrieval report --run {run_folder}", why="Put it all on one page.")
+    commands.evaluate(RUN, "cross", why="The same in a district of another style.")
+    commands.report(RUN, why="Put it all on one page.")
 
 
 def main() -> None:
     """Run all parts in the repository's root."""
     os.chdir(ROOT)
-    Path(OUT).mkdir(exist_ok=True)
+    OUT.mkdir(exist_ok=True)
     real_panoramas()
     city()
     retrieval()
@@ -93,7 +90,7 @@ def main() -> None:
         f"""
 Done. Now look at
 
-  {OUT}/run/report.html   curves, recall, matches right and wrong, a plan of the city
+  {RUN}/report.html   curves, recall, matches right and wrong, a plan of the city
   {OUT}/preview.png       a real panorama, its bird's-eye view, and where its settings came from
 
 and read the bird's-eye views from Python:

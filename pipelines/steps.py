@@ -1,6 +1,6 @@
-"""The steps of the public datasets' pipelines that are commands, and the options of all.
+"""What the steps of the public datasets' pipelines have in common, and the options of all.
 
-Each step prints the command that it runs, and goes on where an earlier call of it stopped.
+Each step prints the commands that it runs, and goes on where an earlier call of it stopped.
 """
 
 from __future__ import annotations
@@ -15,36 +15,24 @@ import click
 
 from bevgen.errors import BevgenError, InputError
 from bevgen.tables import Pair, read_pairs, read_poses
-from pipelines.commands import run
+from pipelines import commands
+from pipelines.commands import Images, Size
 from pipelines.datasets import PAIRS
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def quoted(path: Path) -> str:
-    """Return a path as it is typed in a command."""
-    return shlex.quote(str(path))
+def images(root: Path, out: Path, view: str) -> Images:
+    """Return a view's images, as the step poses has listed them."""
+    return Images(root, poses=out / f"{view}.csv", list=out / f"{view}.txt")
 
 
-def inputs(root: Path, out: Path, view: str) -> str:
-    """Return the options that name a view's images."""
-    listed, poses = quoted(out / f"{view}.txt"), quoted(out / f"{view}.csv")
-    return f"--in {quoted(root)} --list {listed} --poses {poses}"
-
-
-def convert(root: Path, out: Path, settings: str, more: str) -> None:
-    """Turn the panoramas into bird's-eye views; of an option given twice the later one counts."""
-    images = inputs(root, out, "panorama")
-    run(f"bevgen convert {images} --out {quoted(out / 'bev.h5')} {settings} {more}".strip())
-
-
-def pack(root: Path, out: Path, sizes: Mapping[str, str], *, to_north: bool = False) -> None:
-    """Store each view's images at the network's size, height x width; panoramas turned or not."""
+def pack(root: Path, out: Path, sizes: Mapping[str, Size], *, to_north: bool = False) -> None:
+    """Store each view's images at the network's size; panoramas turned to the north or not."""
     for view, size in sizes.items():
-        stored = quoted(out / f"{view}.h5")
-        turned = " --turn-to-north" if to_north and view == "panorama" else ""
-        images = inputs(root, out, view)
-        run(f"bevgen pack {images} --out {stored} --kind {view} --size {size}{turned}")
+        turned = to_north and view == "panorama"
+        shards = out / f"{view}.h5"
+        commands.pack(images(root, out, view), shards, kind=view, size=size, turn_to_north=turned)
 
 
 def neighbours(
@@ -65,11 +53,7 @@ def neighbours(
             return
     elif not positions.exists():
         raise InputError(f"{positions} does not exist: run the step poses first")
-    words = [f"--set {shlex.quote(setting)}" for setting in settings]
-    if positions is not None:
-        words.append(f"--positions {quoted(positions)}")
-    where = f"--data {quoted(data)} --recipe {recipe}"
-    run(" ".join(["georetrieval neighbours", where, *words]))
+    commands.neighbours(data, recipe=recipe, settings=settings, positions=positions)
 
 
 def _located(table: Path) -> set[str]:
@@ -92,16 +76,7 @@ def train(
     """
     if "val" not in splits_of(data / pairs):
         settings = [f"data.validation_split={published}", *settings]
-    words = [f"--set {shlex.quote(setting)}" for setting in settings]
-    if list(folder.glob("*.state")):
-        words.append("--resume")
-    where = f"--data {quoted(data)} --run {quoted(folder)}"
-    run(" ".join(["georetrieval train", where, f"--recipe {recipe}", *words]))
-
-
-def evaluate(folder: Path, split: str) -> None:
-    """Search a split with each branch and with both."""
-    run(f"georetrieval evaluate --run {quoted(folder)} --split {split}")
+    commands.train(data, folder, recipe=recipe, settings=settings)
 
 
 def splits_of(path: Path) -> set[str]:
@@ -165,12 +140,20 @@ def take_hold_out(default: float) -> Callable[[F], F]:
     )
 
 
+def _split(context: click.Context, parameter: click.Parameter, value: str) -> list[str]:
+    try:
+        return shlex.split(value)
+    except ValueError as error:
+        raise click.BadParameter(f"{error}: {value}") from None
+
+
 take_convert = click.option(
     "--convert",
     "convert_options",
     default="",
+    callback=_split,
     metavar="OPTIONS",
-    help='More options of bevgen convert, such as "--height 2.3"; they go before ours.',
+    help='More options of bevgen convert, such as "--height 2.3"; they override ours.',
 )
 
 

@@ -17,8 +17,7 @@ from pathlib import Path, PurePosixPath
 import click
 
 from bevgen.tables import Pair
-from pipelines import datasets, steps
-from pipelines.commands import run
+from pipelines import commands, datasets, steps
 from pipelines.datasets import Dataset, Image
 
 DRONE, SATELLITE = "drone-to-satellite", "satellite-to-drone"
@@ -136,19 +135,16 @@ def pack(root: Path, out: Path) -> None:
         for view in ("query", "reference"):
             folder = out / direction
             kind = "satellite" if (direction == DRONE) == (view == "reference") else "drone"
-            images, stored = steps.inputs(root, folder, view), steps.quoted(folder / view)
-            run(f"bevgen pack {images} --out {stored}.h5 --kind {kind} --size {SIZE}")
+            images = steps.images(root, folder, view)
+            commands.pack(images, folder / f"{view}.h5", kind=kind, size=SIZE)
 
 
 def evaluate(out: Path) -> None:
     """Search both ways, with distractors and, as Sample4Geo does, without."""
     for direction in (DRONE, SATELLITE):
         for gallery in ("all", "matched"):
-            run(
-                f"georetrieval evaluate --run {steps.quoted(out / 'run')} --split test"
-                f" --data {steps.quoted(out / direction)} --gallery {gallery}"
-                f" --name {direction}-{gallery}"
-            )
+            name = f"{direction}-{gallery}"
+            commands.evaluate(out / "run", "test", data=out / direction, gallery=gallery, name=name)
 
 
 @click.command()

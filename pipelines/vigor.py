@@ -20,7 +20,8 @@ import click
 from bevgen.errors import InputError
 from bevgen.presets import PRESETS
 from bevgen.tables import Pair
-from pipelines import datasets, steps
+from pipelines import commands, datasets, steps
+from pipelines.commands import Bev, Size
 from pipelines.datasets import Dataset, Folders, Image
 
 CITIES = ("Chicago", "NewYork", "SanFrancisco", "Seattle")
@@ -42,8 +43,8 @@ BASE = PRESETS["vigor-chicago"]
 # A BEV is as wide as its tile, at the same scale for the network. One output has one resolution,
 # Chicago's; as on flat ground only height over resolution counts, each other city gets the height
 # that comes to its own resolution.
-BEV = f"--preset vigor-chicago --size {SIZE} --resolution {BASE.resolution * TILE / SIZE:.6f}"
-SIZES = {"panorama": "384x768", "satellite": "384"}
+BEV = Bev(preset="vigor-chicago", size=SIZE, resolution=round(BASE.resolution * TILE / SIZE, 6))
+SIZES: dict[str, Size] = {"panorama": (384, 768), "satellite": 384}
 STEPS = ("check", "poses", "convert", "pack", "neighbours", "train", "evaluate")
 
 
@@ -290,7 +291,7 @@ def main(
     labels: str,
     height: float,
     share: float,
-    convert_options: str,
+    convert_options: Sequence[str],
 ) -> None:
     """VIGOR, from the downloaded folder to the tables of recall: same-area and cross-area."""
 
@@ -312,15 +313,18 @@ def main(
     def evaluate() -> None:
         for name in protocols:
             if (out / f"run-{name}").exists():
-                steps.evaluate(out / f"run-{name}", "test")
+                commands.evaluate(out / f"run-{name}", "test")
 
+    panoramas = steps.images(root, out, "panorama")
     steps.carry_out(
         {
             "check": lambda: datasets.check(read(root, share, labels, height)),
             "poses": lambda: datasets.write_tables(
                 read(root, share, labels, height), out, limit=limit
             ),
-            "convert": lambda: steps.convert(root, out, BEV, convert_options),
+            "convert": lambda: commands.convert(
+                panoramas, out / "bev.h5", BEV, more=convert_options
+            ),
             "pack": lambda: steps.pack(root, out, SIZES),
             "neighbours": neighbours,
             "train": train,

@@ -9,7 +9,7 @@ import torch
 from georetrieval.config import BranchName, BranchSettings, Settings, Size
 from georetrieval.errors import SettingsError
 from georetrieval.models.branch import Encoder
-from georetrieval.transforms.augment import visible_columns
+from georetrieval.transforms.orientation import visible_columns
 
 VIEWS = ("query", "reference")
 

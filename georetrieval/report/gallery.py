@@ -1,4 +1,4 @@
-"""Queries of the report as pictures: what was seen, what it was matched to, what was right.
+"""Queries of the report as cards: what was seen, what it was matched to, what was right.
 
 Thumbnails are JPEG data URIs, so that the page needs no other file.
 """
@@ -8,13 +8,13 @@ from __future__ import annotations
 import base64
 import io
 import logging
-from collections.abc import Sequence
-from html import escape
+from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
 
 from bevgen import ShardError, ShardSet
+from georetrieval.config import BranchName
 from georetrieval.data.dataset import Dataset, ShardKey
 from georetrieval.retrieval.evaluation import Evaluation, Method
 
@@ -22,7 +22,18 @@ log = logging.getLogger(__name__)
 
 PANORAMA, BEV, TILE = 480, 200, 136  # pixels across
 QUALITY = 74
-VIEWS: tuple[ShardKey, ...] = ("panorama", "bev", "reference")
+SHOWN: tuple[ShardKey, ...] = ("panorama", "bev", "reference")
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A thumbnail as a data URI; without ``source`` a box with the id stands in its place."""
+
+    id: str
+    alt: str
+    source: str = ""
+    width: int = 0
+    height: int = 0
 
 
 class Pictures:
@@ -35,33 +46,30 @@ class Pictures:
     """
 
     def __init__(self, dataset: Dataset) -> None:
-        self._shards: dict[str, ShardSet | None] = {}
-        for view in VIEWS:
-            path = dataset.path(view)
+        self._shards: dict[ShardKey, ShardSet | None] = {}
+        for key in SHOWN:
+            path = dataset.path(key)
             try:
-                self._shards[view] = dataset.shards(view) if path.exists() else None
+                self._shards[key] = dataset.shards(key) if path.exists() else None
             except ShardError as error:
                 log.warning("the report goes without pictures of %s: %s", path, error)
-                self._shards[view] = None
+                self._shards[key] = None
 
-    def has(self, view: str) -> bool:
+    def has(self, key: ShardKey) -> bool:
         """Return whether there are any pictures of ``panorama``, ``bev`` or ``reference``."""
-        return self._shards[view] is not None
+        return self._shards[key] is not None
 
-    def tag(self, view: str, name: str, width: int, alt: str) -> str:
-        """Return an ``<img>`` of at most a width in pixels; without a picture a box with the id."""
-        shards = self._shards[view]
+    def find(self, key: ShardKey, name: str, width: int, alt: str) -> Picture:
+        """Return the thumbnail of an id, at most a width in pixels across."""
+        shards = self._shards[key]
         try:
             pixels = shards[shards.row(name)] if shards is not None else None
         except (KeyError, ShardError):
             pixels = None
         if pixels is None:
-            return f'<span class="nothing" title="no picture">{escape(name)}</span>'
+            return Picture(name, alt)
         source, size = data_uri(pixels, width)
-        return (
-            f'<img src="{source}" width="{size[0]}" height="{size[1]}" alt="{escape(alt)}"'
-            ' decoding="async">'
-        )
+        return Picture(name, alt, source, *size)
 
 
 def data_uri(pixels: np.ndarray, width: int) -> tuple[str, tuple[int, int]]:
@@ -96,62 +104,99 @@ def worst_failures(method: Method, count: int) -> list[int]:
     return sorted(missed, key=lambda i: (-method.ranks[i], -(method.metres[i] or 0.0), i))[:count]
 
 
-def gallery(
-    evaluation: Evaluation, method: Method, chosen: Sequence[int], pictures: Pictures
-) -> str:
-    """Draw some queries, each with its views, its best matches and the right one.
+@dataclass(frozen=True, slots=True)
+class QueryImage:
+    """One of a query's images, with its caption."""
+
+    branch: str
+    title: str
+    picture: Picture
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """A reference on a card: ``kind`` holds its CSS classes."""
+
+    reference: str
+    note: str
+    score: str
+    right: bool
+    kind: str
+    picture: Picture
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """A query with its images, its best matches and the right one.
+
+    Attributes
+    ----------
+    query
+        Its id.
+    grade
+        CSS class: found first, among those shown, or not.
+    verdict
+        The rank of the right one, in words.
+    away
+        How far the best match lies off, empty where unknown.
+    other_ranks
+        By the other methods, in words.
+    images, tiles
+        What is shown.
+    """
+
+    query: str
+    grade: str
+    verdict: str
+    away: str
+    other_ranks: list[str]
+    images: list[QueryImage]
+    tiles: list[Tile]
+
+
+def make_card(evaluation: Evaluation, method: Method, index: int, pictures: Pictures) -> Card:
+    """Gather what is shown of a query.
 
     Parameters
     ----------
     evaluation, method
         Whose matches are shown; the ranks by the other methods are told.
-    chosen
-        Indices of queries.
+    index
+        Of the query.
     pictures
         Of the evaluation's data.
 
     Returns
     -------
-    str
-        HTML.
+    Card
     """
-    cards = (_card(evaluation, method, index, pictures) for index in chosen)
-    return f'<div class="cards">{"".join(cards)}</div>'
-
-
-def _card(evaluation: Evaluation, method: Method, index: int, pictures: Pictures) -> str:
     name = evaluation.queries[index]
     rank = method.ranks[index] + 1
     metres = method.metres[index]
-    verdict = "found first" if rank == 1 else f"right one ranked {rank:,} of {evaluation.gallery:,}"
-    grade = "good" if rank == 1 else "near" if rank <= len(method.top[index]) else "bad"
-    off = f"<span>best match {distance(metres)} away</span>" if metres is not None else ""
-    views = "".join(
-        f'<figure class="{view}">{pictures.tag(view, name, width, f"{title} of {name}")}'
-        f"<figcaption>{title}</figcaption></figure>"
-        for view, title, width in (
-            ("panorama", "panorama", PANORAMA),
-            ("bev", "its BEV, north up", BEV),
-        )
-        if pictures.has(view)
-    )
-    return (
-        f'<article class="card {grade}"><header><code>{escape(name)}</code>'
-        f'<span class="verdict">{verdict}</span>{off}{_other_ranks(evaluation, method, index)}'
-        f'</header><div class="views">{views}</div>'
-        f'<ol class="tiles">{_tiles(evaluation, method, index, pictures)}</ol></article>'
-    )
-
-
-def _other_ranks(evaluation: Evaluation, method: Method, index: int) -> str:
     others = [m for m in evaluation.methods if m.name != method.name]
-    if not others:
-        return ""
-    texts = (f"<span>{method_title(m)} {m.ranks[index] + 1:,}</span>" for m in others)
-    return f'<span class="others">rank by {" · ".join(texts)}</span>'
+    shown: list[tuple[BranchName, str, int]] = [
+        ("panorama", "panorama", PANORAMA),
+        ("bev", "its BEV, north up", BEV),
+    ]
+    return Card(
+        query=name,
+        grade="good" if rank == 1 else "near" if rank <= len(method.top[index]) else "bad",
+        verdict="found first"
+        if rank == 1
+        else f"right one ranked {rank:,} of {evaluation.gallery:,}",
+        away=distance(metres) if metres is not None else "",
+        other_ranks=[f"{method_title(m)} {m.ranks[index] + 1:,}" for m in others],
+        images=[
+            QueryImage(branch, title, pictures.find(branch, name, width, f"{title} of {name}"))
+            for branch, title, width in shown
+            if pictures.has(branch)
+        ],
+        tiles=_tiles(evaluation, method, index, pictures),
+    )
 
 
-def _tiles(evaluation: Evaluation, method: Method, index: int, pictures: Pictures) -> str:
+def _tiles(evaluation: Evaluation, method: Method, index: int, pictures: Pictures) -> list[Tile]:
+    """Return the best matches, and the right one apart where it is not among them."""
     first, right = evaluation.references[index], evaluation.right(index)
     rank = method.ranks[index] + 1
     best = method.top[index]
@@ -165,26 +210,21 @@ def _tiles(evaluation: Evaluation, method: Method, index: int, pictures: Picture
         # Of several right ones it is not known here which ranks best.
         note = f"rank {rank:,}" if len(right) == 1 else f"one of {len(right)}"
         tiles.append(_tile(first, note, "", True, pictures, apart=True))
-    return "".join(tiles)
+    return tiles
 
 
 def _tile(
     name: str, note: str, score: str, right: bool, pictures: Pictures, *, apart: bool = False
-) -> str:
-    kind = " ".join(w for w, on in (("right", right), ("apart", apart)) if on)
+) -> Tile:
+    kind = " ".join(word for word, on in (("right", right), ("apart", apart)) if on)
     alt = f"reference {name}" + (", the right one" if right else "")
-    mark = '<b class="mark">✓</b>' if right else ""
-    return (
-        f'<li class="{kind}" data-reference="{escape(name)}" title="{escape(name)}">'
-        f"{pictures.tag('reference', name, TILE, alt)}{mark}"
-        f'<span class="note"><b>{note}</b> {score}</span></li>'
-    )
+    return Tile(name, note, score, right, kind, pictures.find("reference", name, TILE, alt))
 
 
 def method_title(method: Method) -> str:
-    """Return what a method is called on the page, as HTML."""
+    """Return what a method is called on the page."""
     titles = {"panorama": "panorama", "bev": "BEV", "both": "both, equal weight"}
-    return titles.get(method.name, escape(method.name))
+    return titles.get(method.name, method.name)
 
 
 def distance(metres: float) -> str:

@@ -1,26 +1,30 @@
-"""How often the right place is found: figures, comparison, matches, failures and the plan."""
+"""How often the right place is found: figures, comparison, matches, failures and the plan.
+
+What is computed here ``templates/results.html`` and ``templates/evaluation.html`` write down.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from html import escape
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from georetrieval.config import BranchName
 from georetrieval.data.dataset import Dataset
-from georetrieval.report.charts import Axis, Found, Series, line_chart, plan, share_within
+from georetrieval.report.charts import Axis, LineChart, Series, line_chart, share_within
 from georetrieval.report.gallery import (
+    Card,
     Pictures,
     distance,
-    gallery,
+    make_card,
     method_title,
     random_sample,
     worst_failures,
 )
+from georetrieval.report.plan import Found, Plan, plan
 from georetrieval.retrieval.evaluation import Evaluation, Method
 from georetrieval.retrieval.metrics import Estimate
 
@@ -46,53 +50,185 @@ class Titled:
         return self.evaluation.methods[-1]
 
 
-def results(titled: Sequence[Titled]) -> str:
-    """Compare all methods on all evaluations by R@1, at one glance."""
-    if not titled:
-        body = '<p class="nothing">No evaluation yet: run <code>georetrieval evaluate</code>.</p>'
-        return f'<section id="results"><h2>Results</h2>{body}</section>'
-    groups = "".join(_glance(one) for one in titled)
-    return (
-        '<section id="results"><h2>Results</h2><p class="how"><b>R@1</b>: the share of queries for'
-        " which the right tile comes first in the whole gallery. A dot is the figure, its bar the"
-        " 95&nbsp;% interval: methods whose bars overlap widely may well be equally good. The"
-        f' dashed line is chance.</p><div class="glance">{groups}</div></section>'
+@dataclass(frozen=True, slots=True)
+class Label:
+    """What a method is called, with the weight if one was chosen, and its colour's CSS class."""
+
+    title: str
+    weight: str
+    tone: str
+
+    @classmethod
+    def of(cls, method: Method) -> Label:
+        """Label a method."""
+        chosen = method.name == "both, weight chosen"
+        weight = f"panorama {method.weight:.2f}" if chosen else ""
+        return cls(method_title(method), weight, _tone(method))
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """A method's R@1 beside what chance gives, in per cent."""
+
+    label: Label
+    recall: Estimate
+    chance: float
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A figure with its interval, as written; ``best`` of all methods."""
+
+    value: str
+    low: str
+    high: str
+    best: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A method's figures, None where it has none."""
+
+    label: Label
+    cells: list[Cell | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """All figures of all methods, and what chance gives, empty where it depends on the places."""
+
+    columns: list[str]
+    rows: list[Row]
+    chance: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class CityPlan:
+    """A plan, and how many queries it could show and does."""
+
+    drawing: Plan
+    unlocated: int
+    located: int
+    drawn: int
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """All that the page says of one evaluation.
+
+    Attributes
+    ----------
+    name, anchor
+        What it is called, and what links go by.
+    data, split, protocol, heading_unknown, fov
+        See `Evaluation`.
+    folder
+        Name of the folder that pictures are from.
+    pictures_from
+        The whole path, if that is not the folder that was searched, which is gone.
+    other_weights
+        Whether the run holds other weights now.
+    seen_in_training
+        Whether the model was trained or chosen on a split of this name.
+    queries, gallery, hundredth, misses
+        How many; ``misses`` of the shown method.
+    bars, comparison, table, by_rank, by_metres
+        Figures.
+    shown_method
+        Whose matches ``sample`` and ``failures`` show.
+    plan
+        None where no position is known.
+    """
+
+    name: str
+    anchor: str
+    data: str
+    split: str
+    protocol: str
+    heading_unknown: bool
+    fov: float
+    folder: str
+    pictures_from: str
+    other_weights: bool
+    seen_in_training: bool
+    queries: int
+    gallery: int
+    hundredth: int
+    misses: int
+    bars: list[Bar]
+    comparison: str
+    table: Table
+    by_rank: LineChart = field(repr=False)
+    by_metres: LineChart | None = field(repr=False)
+    shown_method: str
+    sample: list[Card] = field(repr=False)
+    failures: list[Card] = field(repr=False)
+    plan: CityPlan | None = field(repr=False)
+
+
+def describe(one: Titled, dataset: Dataset, hashes: dict[BranchName, str], *, count: int) -> Part:
+    """Gather all that the page says of one evaluation.
+
+    Parameters
+    ----------
+    one
+        The evaluation.
+    dataset
+        Of the training.
+    hashes
+        Of the run's weights as they are now.
+    count
+        Evaluations on the page, which share the room for pictures.
+
+    Returns
+    -------
+    Part
+    """
+    evaluation, method = one.evaluation, one.method
+    searched = Path(evaluation.data)
+    folder = searched if searched.is_dir() else dataset.root
+    data = dataset.settings
+    # An evaluation may have searched other references than the training's, such as map tiles.
+    reference = data.model_copy(update={"reference": Path(evaluation.reference)})
+    pictures = Pictures(Dataset(reference, folder))
+    rows = max(1, min(12, GALLERY_ROWS // count))
+    size = evaluation.gallery
+    return Part(
+        name=one.name,
+        anchor=one.anchor,
+        data=evaluation.data,
+        split=evaluation.split,
+        protocol=evaluation.protocol,
+        heading_unknown=evaluation.heading == "unknown",
+        fov=evaluation.fov,
+        folder=folder.absolute().name,
+        pictures_from="" if folder == searched else str(folder),
+        other_weights=any(
+            hashes.get(name, value) != value for name, value in evaluation.checkpoints.items()
+        ),
+        seen_in_training=evaluation.split in (data.train_split, data.validation_split),
+        queries=len(evaluation.queries),
+        gallery=size,
+        hundredth=max(size // 100, 1),
+        misses=sum(rank > 0 for rank in method.ranks),
+        bars=[Bar(Label.of(m), m.figures["R@1"], 100 / size) for m in evaluation.methods],
+        comparison=compare(evaluation),
+        table=tabulate(evaluation),
+        by_rank=_by_rank(evaluation),
+        by_metres=_by_metres(evaluation),
+        shown_method=method_title(method),
+        sample=[
+            make_card(evaluation, method, index, pictures)
+            for index in random_sample(evaluation, rows)
+        ],
+        failures=[
+            make_card(evaluation, method, index, pictures) for index in worst_failures(method, rows)
+        ],
+        plan=city_plan(evaluation, PLAN_QUERIES // count),
     )
 
 
-def _glance(one: Titled) -> str:
-    evaluation = one.evaluation
-    rows = "".join(
-        f'<div class="row {TONES.get(m.name, "both")}"><span>{_method_name(m)}</span>'
-        f"{_track(m.figures['R@1'], 100 / evaluation.gallery)}"
-        f"<b>{m.figures['R@1'].value:.1f} %</b></div>"
-        for m in evaluation.methods
-    )
-    return (
-        f'<div class="group"><h3><a href="#{one.anchor}">{escape(one.name)}</a><small>'
-        f"{len(evaluation.queries):,} queries, {evaluation.gallery:,} tiles</small></h3>{rows}"
-        f'<p class="verdict-line">{comparison(evaluation)}</p></div>'
-    )
-
-
-def _track(figure: Estimate, chance: float) -> str:
-    """Draw a figure in per cent with its interval on a line from 0 to 100."""
-    return (
-        f'<span class="track" title="95&nbsp;% interval {figure.low:.1f} to {figure.high:.1f}">'
-        f'<i class="chance" style="left:{chance:.2f}%"></i>'
-        f'<i class="bar" style="left:{figure.low:.2f}%;width:{figure.high - figure.low:.2f}%"></i>'
-        f'<i class="point" style="left:{figure.value:.2f}%"></i></span>'
-    )
-
-
-def _method_name(method: Method) -> str:
-    chosen = method.name == "both, weight chosen"
-    return method_title(method) + (
-        f" <small>panorama {method.weight:.2f}</small>" if chosen else ""
-    )
-
-
-def comparison(evaluation: Evaluation) -> str:
+def compare(evaluation: Evaluation) -> str:
     """Say in a sentence what co-retrieval gains over the better branch, query by query."""
     methods = {method.name: method for method in evaluation.methods}
     both = evaluation.methods[-1]
@@ -109,9 +245,9 @@ def comparison(evaluation: Evaluation) -> str:
         meaning = "the interval holds zero, so these queries do not tell them apart"
     return (
         f"Both branches against the better one alone ({name}): {gained:,} queries won,"
-        f" {lost:,} lost, R@1 {change:+.1f} points (95&nbsp;% interval {low:+.1f} to {high:+.1f}):"
-        f" {meaning}."
-    ).replace("-", "&minus;")
+        f" {lost:,} lost, R@1 {change:+.1f} points (95\N{NO-BREAK SPACE}% interval {low:+.1f} to"
+        f" {high:+.1f}): {meaning}."
+    ).replace("-", "\N{MINUS SIGN}")
 
 
 def paired_difference(gained: int, lost: int, total: int) -> tuple[float, float, float]:
@@ -135,114 +271,30 @@ def paired_difference(gained: int, lost: int, total: int) -> tuple[float, float,
     return 100.0 * (gained - lost) / total, float(low), float(high)
 
 
-def details(one: Titled, dataset: Dataset, hashes: dict[BranchName, str], *, count: int) -> str:
-    """Write all parts of one evaluation.
-
-    Parameters
-    ----------
-    one
-        The evaluation.
-    dataset
-        Of the training.
-    hashes
-        Of the run's weights as they are now.
-    count
-        Evaluations on the page, which share the room for pictures.
-
-    Returns
-    -------
-    str
-        An HTML section.
-    """
-    evaluation, data = one.evaluation, dataset.settings
-    folder, warnings = Path(evaluation.data), []
-    if not folder.is_dir():
-        folder = dataset.root
-        warnings.append(
-            f"The data folder <code>{escape(evaluation.data)}</code> is gone: pictures are those of"
-            f" the same ids in <code>{escape(str(folder))}</code>."
-        )
-    if any(hashes.get(name, value) != value for name, value in evaluation.checkpoints.items()):
-        warnings.append(
-            "These figures were made with other weights than the run holds now: evaluate again."
-        )
-    if evaluation.split in (data.train_split, data.validation_split):
-        warnings.append(
-            "The model was trained or chosen on a split of this name: expect less of other places."
-        )
-    alerts = "".join(f'<p class="alert">{text}</p>' for text in warnings)
-    rows = max(1, min(12, GALLERY_ROWS // count))
-    # An evaluation may have searched other references than the training's, such as map tiles.
-    searched = data.model_copy(update={"reference": Path(evaluation.reference)})
-    pictures = Pictures(Dataset(searched, folder))
-    return (
-        f'<section id="{one.anchor}" class="evaluation"><p class="kind">Evaluation</p>'
-        f"<h2>{escape(one.name)}</h2>{alerts}{_explanation(evaluation, folder)}"
-        f"{table(evaluation)}{depth(evaluation)}{matches(one, pictures, rows)}"
-        f"{city_plan(evaluation, one.anchor, PLAN_QUERIES // count)}</section>"
-    )
-
-
-def _explanation(evaluation: Evaluation, folder: Path) -> str:
-    size = evaluation.gallery
-    posed = f" Protocol: {escape(evaluation.protocol)}."
-    if evaluation.heading == "unknown":
-        posed += " Each query was turned by a random angle before the search"
-        posed += "; pictures show it unturned."
-    if evaluation.fov < 360:
-        posed += f" Queries showed {evaluation.fov:g} degrees; pictures show them whole."
-    return (
-        f'<p class="how">{len(evaluation.queries):,} queries of split'
-        f" <code>{escape(evaluation.split)}</code> in <code>{escape(folder.absolute().name)}</code>"
-        f", each searched among {size:,} tiles. <b>R@k</b> is the share, in per cent, of queries"
-        " whose right tile is among the first <i>k</i>; for <b>R@1%</b> that is the first"
-        f" hundredth of the gallery, here {max(size // 100, 1):,}. <b>AP</b> is the mean"
-        " average precision. The <b>hit rate</b> is R@1 that"
-        " forgives tiles which show the place off their centre. The <b>median rank</b> is 1 at"
-        " best; the <b>median metres</b> lie between a query and its best match. In small type:"
-        f" 95&nbsp;% intervals.{posed}</p>"
-    )
-
-
-def table(evaluation: Evaluation) -> str:
+def tabulate(evaluation: Evaluation) -> Table:
     """Tabulate all figures of all methods, and what chance would give."""
-    columns = [
-        name
-        for name in (*SHARES, *MEDIANS)
-        if any(name in method.figures for method in evaluation.methods)
-    ]
+    methods = evaluation.methods
+    columns = [n for n in (*SHARES, *MEDIANS) if any(n in m.figures for m in methods)]
     best = {
-        name: max(m.figures[name].value for m in evaluation.methods if name in m.figures)
+        name: max(m.figures[name].value for m in methods if name in m.figures)
         for name in SHARES
         if name in columns
     }
-    head = "".join(f'<th scope="col">{name}</th>' for name in columns)
-    rows = ""
-    for method in evaluation.methods:
-        cells = ""
-        for name in columns:
-            figure = method.figures.get(name)
-            if figure is None:
-                cells += f'<td data-name="{name}">&ndash;</td>'
-                continue
-            top = ' class="best"' if best.get(name) == figure.value else ""
-            low, value, high = (_number(name, v) for v in (figure.low, figure.value, figure.high))
-            cells += (
-                f'<td data-name="{name}"{top}><b>{value}</b><small>{low} to {high}</small></td>'
-            )
-        tone = TONES.get(method.name, "both")
-        rows += (
-            f'<tr><th scope="row"><span class="key {tone}"></span>{_method_name(method)}</th>'
-            f"{cells}</tr>"
-        )
-    cells = "".join(
-        f'<td data-name="{name}">{_number(name, value) if value is not None else "&ndash;"}</td>'
-        for name, value in ((name, chance(name, evaluation.gallery)) for name in columns)
-    )
-    rows += f'<tr class="by-chance"><th scope="row">chance</th>{cells}</tr>'
-    return (
-        f'<table><thead><tr><th scope="col">method</th>{head}</tr></thead>'
-        f"<tbody>{rows}</tbody></table>"
+
+    def cell(name: str, figure: Estimate | None) -> Cell | None:
+        if figure is None:
+            return None
+        low, value, high = (_number(name, v) for v in (figure.low, figure.value, figure.high))
+        return Cell(value, low, high, best.get(name) == figure.value)
+
+    rows = [
+        Row(Label.of(m), [cell(name, m.figures.get(name)) for name in columns]) for m in methods
+    ]
+    by_chance = [chance(name, evaluation.gallery) for name in columns]
+    return Table(
+        columns,
+        rows,
+        [_number(n, v) if v is not None else "" for n, v in zip(columns, by_chance, strict=True)],
     )
 
 
@@ -262,82 +314,46 @@ def _number(name: str, value: float) -> str:
     return f"{value:.1f}" if value >= 0.1 or value == 0 else f"{value:.2g}"
 
 
-def depth(evaluation: Evaluation) -> str:
-    """Draw how many queries are found within a rank, and within a distance."""
+PERCENT = Axis("per cent of queries", 0.0, 100.0)
+
+
+def _by_rank(evaluation: Evaluation) -> LineChart:
+    """Chart how many queries are found within a rank."""
     size = evaluation.gallery
     limits = np.unique(np.geomspace(1, size, 60).round()).tolist()
-    by_rank = [
+    series = [
         Series(m.name, f"{_tone(m)} line", share_within((r + 1.0 for r in m.ranks), limits))
         for m in evaluation.methods
     ]
-    by_rank.append(Series("chance", "level", [(k, 100 * k / size) for k in limits]))
-    percent = Axis("per cent of queries", 0.0, 100.0)
-    charts = _chart_panel(
-        "How far down the list?",
-        "the right tile is among the first so many of the list; dashed by chance",
-        line_chart("Recall by rank", Axis("tiles looked at", 1.0, size, True), percent, by_rank),
-    )
+    series.append(Series("chance", "level", [(k, 100 * k / size) for k in limits]))
+    return line_chart("Recall by rank", Axis("tiles looked at", 1.0, size, True), PERCENT, series)
+
+
+def _by_metres(evaluation: Evaluation) -> LineChart | None:
+    """Chart how many queries are found within a distance; None where it is unknown."""
     known = {m.name: [d for d in m.metres if d is not None] for m in evaluation.methods}
-    if all(known.values()):
-        farthest = max(10.0, *(max(values) for values in known.values()))
-        limits = np.geomspace(1.0, farthest, 80).tolist()
-        by_metres = [
-            Series(m.name, f"{_tone(m)} line", share_within(known[m.name], limits))
-            for m in evaluation.methods
-        ]
-        x = Axis("metres from the query to its best match", 1.0, farthest, True)
-        charts += _chart_panel(
-            "How far off on the map?",
-            "the best match lies within so many metres of the query",
-            line_chart("Queries by distance of their best match", x, percent, by_metres),
-        )
-    keys = "".join(
-        f'<span><i class="key {_tone(m)}"></i>{_method_name(m)}</span>' for m in evaluation.methods
-    )
-    return f'<p class="legend">{keys}</p><div class="pair">{charts}</div>'
+    if not all(known.values()):
+        return None
+    farthest = max(10.0, *(max(values) for values in known.values()))
+    limits = np.geomspace(1.0, farthest, 80).tolist()
+    series = [
+        Series(m.name, f"{_tone(m)} line", share_within(known[m.name], limits))
+        for m in evaluation.methods
+    ]
+    x = Axis("metres from the query to its best match", 1.0, farthest, True)
+    return line_chart("Queries by distance of their best match", x, PERCENT, series)
 
 
 def _tone(method: Method) -> str:
     return TONES.get(method.name, "both")
 
 
-def _chart_panel(title: str, said: str, chart: str) -> str:
-    return (
-        f'<figure class="panel"><figcaption><b>{title}</b><small>{said}</small></figcaption>'
-        f"{chart}</figure>"
-    )
-
-
-def matches(one: Titled, pictures: Pictures, rows: int) -> str:
-    """Show a random sample of queries, and the worst failures."""
-    evaluation, method = one.evaluation, one.method
-    sample = random_sample(evaluation, rows)
-    failed = worst_failures(method, rows)
-    misses = sum(rank > 0 for rank in method.ranks)
-    worst = (
-        f'<p class="how">{misses:,} of {len(method.ranks):,} queries were not found first. Here are'
-        " those whose right tile ranks last. Ask of each: could you have told?</p>"
-        f"{gallery(evaluation, method, failed, pictures)}"
-        if failed
-        else '<p class="how">None: every query found its tile first.</p>'
-    )
-    return (
-        f'<h3>Matches</h3><p class="how">{len(sample):,} queries drawn at random, not picked, and'
-        f" searched by <b>{method_title(method)}</b>: the five best tiles, best first, with their"
-        ' similarity (1 is identical). The right one has a <span class="ok">green frame ✓</span>;'
-        " if it is not among the five it stands apart, with its rank.</p>"
-        f"{gallery(evaluation, method, sample, pictures)}"
-        f'<h3 class="worst">Worst failures</h3>{worst}'
-    )
-
-
-def city_plan(evaluation: Evaluation, anchor: str, room: int) -> str:
-    """Draw where the queries are and where each method thought they were."""
+def city_plan(evaluation: Evaluation, room: int) -> CityPlan | None:
+    """Place the queries, at most ``room`` of them, and where each method thought they were."""
     count = len(evaluation.queries)
     located = [i for i in range(count) if evaluation.positions[i] is not None]
-    title = '<h3>Plan</h3><p class="how">'
     if not located:
-        return f"{title}Positions are not known, so there is no plan.</p>"
+        return None
     chosen = located
     if len(located) > room:
         picks = np.random.default_rng(count).permutation(len(located))[:room]
@@ -346,24 +362,7 @@ def city_plan(evaluation: Evaluation, anchor: str, room: int) -> str:
     tiles = list(evaluation.reference_positions.values())
     step = math.ceil(len(tiles) / PLAN_TILES) or 1
     drawing = plan(f"Plan of {count:,} queries and their errors", tiles[::step], layers)
-    buttons = "".join(
-        f'<button type="button" data-layer="{number}" aria-pressed="'
-        f'{"true" if number == len(layers) - 1 else "false"}">{method_title(method)}'
-        f"<small>{sum(not f.hit for f in layers[number]):,} missed</small></button>"
-        for number, method in enumerate(evaluation.methods)
-    )
-    left = count - len(located)
-    said = f" {left:,} queries without a position are left out." if left else ""
-    if len(chosen) < len(located):
-        said += f" {len(chosen):,} queries drawn at random, of {len(located):,}."
-    return (
-        f"{title}Seen from above, north up. Squares are tiles (those that were right or among the"
-        ' best five), <span class="ok">dots queries found first</span>,'
-        ' <span class="no">rings queries missed</span>, each with a line to where the model'
-        f" thought it was. Point at one for its name.{said}</p>"
-        f'<figure class="panel city"><div class="switch" id="{anchor}-plan">{buttons}</div>'
-        f"{drawing}</figure>"
-    )
+    return CityPlan(drawing, count - len(located), len(located), len(chosen))
 
 
 def _layer(evaluation: Evaluation, method: Method, chosen: Sequence[int]) -> list[Found]:

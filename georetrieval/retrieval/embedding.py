@@ -17,7 +17,8 @@ from georetrieval.data.loading import read_chunks
 from georetrieval.errors import DataError
 from georetrieval.models.branch import Encoder
 from georetrieval.models.checks import check_size
-from georetrieval.transforms.augment import limit_view, to_network, turn, visible_columns
+from georetrieval.transforms.network_input import to_network
+from georetrieval.transforms.orientation import limit_fov, rotate, visible_columns
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -112,9 +113,9 @@ def embed_rows(
     kind
         Of queries; None for references, which are embedded whole.
     degrees : (n,) float64, optional
-        Turns each query first, for evaluation with unknown heading.
+        Rotates each query first, for evaluation with unknown heading.
     fov
-        What is left of each query; see `limit_view`.
+        What is left of each query; see `limit_fov`.
     on_progress
         Hears how many images are done.
 
@@ -140,8 +141,8 @@ def embed_rows(
             if kind is not None:
                 if degrees is not None:
                     angles = torch.from_numpy(degrees[done : done + len(batch)]).float()
-                    batch = turn(batch, angles, kind)
-                batch = limit_view(batch, fov, kind)
+                    batch = rotate(batch, angles, kind)
+                batch = limit_fov(batch, fov, kind)
             with torch.autocast(device.type, precision, enabled=mixed):
                 parts.append(encoder(batch))
             done += len(batch)

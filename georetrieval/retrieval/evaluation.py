@@ -29,7 +29,7 @@ from georetrieval.models.checkpoints import checkpoint_hash, digest, load_branch
 from georetrieval.retrieval.embedding import Embeddings, embed_rows
 from georetrieval.retrieval.metrics import Estimate, Ranking, distances, rank_references, summarize
 from georetrieval.run import Run
-from georetrieval.transforms.augment import unknown_headings
+from georetrieval.transforms.orientation import unknown_headings
 
 log = logging.getLogger(__name__)
 

@@ -37,12 +37,9 @@ from georetrieval.training.optim import learning_rate, make_optimizer
 from georetrieval.training.processes import Processes, StopRequest
 from georetrieval.training.sampling import plan_batches, similarity_neighbours
 from georetrieval.training.tracking import Tracker
-from georetrieval.transforms.augment import (
-    augment_pairs,
-    to_network,
-    turn,
-    unknown_headings,
-)
+from georetrieval.transforms.augment import augment_pairs
+from georetrieval.transforms.network_input import to_network
+from georetrieval.transforms.orientation import rotate, unknown_headings
 
 log = logging.getLogger(__name__)
 
@@ -317,7 +314,7 @@ class BranchTraining:
         query = to_network(batch.query, encoder.query_size, device)
         reference = to_network(batch.reference, encoder.reference_size, device)
         if self.settings.data.heading == "unknown":
-            query = turn(query, torch.rand(len(query), generator=generator) * 360, self.name)
+            query = rotate(query, torch.rand(len(query), generator=generator) * 360, self.name)
         query, reference = augment_pairs(
             query,
             reference,

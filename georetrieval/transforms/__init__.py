@@ -1,1 +1,1 @@
-"""What training does to images, on whole batches."""
+"""From stored pixels to network input, and the random changes of training."""

@@ -3,6 +3,9 @@
 Baseline JPEG as OpenCV and Pillow write it unless told otherwise: YCbCr, chroma at half the
 resolution, the standard's example tables scaled by libjpeg's rule, and read with libjpeg's smooth
 chroma. The entropy coding loses nothing and is left out. (ITU-T T.81, and T.871 for the colours.)
+
+Written here since torchvision compresses on the CPU, one quality for all, and Kornia rounds
+smoothly to have gradients: here each image has its own quality, and every device gives the same.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A city on disk: what it shall hold, its tables, and its pictures by all cores."""
+"""A city on disk: its plan, its tables, and its pictures by all cores."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from bevgen.errors import InputError, RefusedError
 from bevgen.geometry import BevGrid
 from bevgen.tables import PoseRow
 from pipelines.citymaker.compiling import SOURCES
+from pipelines.citymaker.drives import Drive, choose_drives, shares
 from pipelines.citymaker.places import (
     Pair,
     Place,
@@ -33,131 +34,25 @@ from pipelines.citymaker.places import (
     zones_of,
 )
 from pipelines.citymaker.render import map_tile, panorama, satellite
-from pipelines.citymaker.rig import CAPS, build_car, hidden, put_cap
+from pipelines.citymaker.rig import build_car, hidden, put_cap
 from pipelines.citymaker.scene import Scene
-from pipelines.citymaker.styles import DISTRICTS, light_of, parse_date, satellite_light
+from pipelines.citymaker.settings import VIEWS, Settings
+from pipelines.citymaker.styles import DISTRICTS, light_of, satellite_light
 from pipelines.citymaker.styles import District as Style
 from pipelines.citymaker.world import World, build, scene_on, streets_of
 
 log = logging.getLogger(__name__)
 
-VIEWS = ("panorama", "satellite", "map")
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """Everything that decides the pixels and the tables of a city.
-
-    Parameters
-    ----------
-    places
-        How many, over all districts.
-    seed
-        Decides everything that is not said here.
-    districts
-        With places for training, validation and test.
-    cross
-        Districts of which all places are for the cross-region test.
-    heading
-        ``north``, or ``random``: where the centre column looks.
-    tilt
-        Standard deviation of pitch and roll in degrees.
-    dates
-        YYYY-MM-DD. On the first all panoramas are taken; on each further one those of the test
-        places once more.
-    satellite_date
-        YYYY-MM-DD of the satellite's pictures: other cars, other light.
-    tiles
-        ``centred``: a tile per place. ``grid``: tiles that overlap by half, as in VIGOR.
-    offset
-        Metres, with ``centred``: how far a place may be from its tile's centre, each way.
-    panorama_width, tile_size, tile_metres
-        Pixels, pixels, and metres across.
-    validation, test
-        Parts of the places in ``districts``.
-    views
-        Which of panorama, satellite and map to draw.
-    car
-        The panoramas show the car that carries the camera.
-    cap
-        What covers the nadir of the panoramas: one of `pipelines.citymaker.rig.CAPS`, or nothing.
-
-    Raises
-    ------
-    InputError
-        If a value makes no sense.
-    """
-
-    places: int = 400
-    seed: int = 0
-    districts: tuple[str, ...] = ("oldtown", "downtown", "suburb", "industrial", "park")
-    cross: tuple[str, ...] = ("harbour",)
-    heading: str = "north"
-    tilt: float = 0.0
-    dates: tuple[str, ...] = ("2023-06-04",)
-    satellite_date: str = "2022-07-12"
-    tiles: str = "centred"
-    offset: float = 0.0
-    panorama_width: int = 1024
-    tile_size: int = 384
-    tile_metres: float = 70.0
-    validation: float = 0.1
-    test: float = 0.25
-    views: tuple[str, ...] = VIEWS
-    car: bool = False
-    cap: str = ""
-
-    def __post_init__(self) -> None:
-        for name in (*self.districts, *self.cross):
-            if name not in DISTRICTS:
-                raise InputError(f"no district {name!r}; there are {', '.join(DISTRICTS)}")
-        names = [*self.districts, *self.cross]
-        if len(set(names)) < len(names) or not names:
-            raise InputError("name each district once, for training or for the cross-region test")
-        if self.places < len(names):
-            raise InputError(f"{self.places} places are too few for {len(names)} districts")
-        if not (self.validation >= 0 and self.test >= 0 and self.validation + self.test < 1):
-            raise InputError(
-                "the parts for validation and test must be 0 or more, together below 1"
-            )
-        if self.panorama_width < 16 or self.panorama_width % 2 or self.tile_size < 16:
-            raise InputError("panoramas need an even width of 16 pixels or more, tiles 16 or more")
-        if not 10 <= self.tile_metres <= 400:
-            raise InputError(f"tiles are 10 to 400 metres wide, not {self.tile_metres:g}")
-        if not 0 <= self.offset <= self.tile_metres / 2:
-            raise InputError("a place lies in its tile: offset 0 to half the tile's metres")
-        if not 0 <= self.tilt <= 10:
-            raise InputError(f"tilt is 0 to 10 degrees, not {self.tilt:g}")
-        if self.offset and self.tiles == "grid":
-            raise InputError("on a grid the places are where they are: leave out the offset")
-        if self.cap and self.cap not in CAPS:
-            raise InputError(f"no cap {self.cap!r}; there are {', '.join(CAPS)}")
-        if self.seed < 0:
-            raise InputError(f"seed must be 0 or more, not {self.seed}")
-        if not self.dates or len(set(self.dates)) < len(self.dates):
-            raise InputError("name one date or more, each once")
-        for text in (*self.dates, self.satellite_date):
-            parse_date(text)
-
-    @property
-    def resolution(self) -> float:
-        """Metres per pixel of tiles."""
-        return self.tile_metres / self.tile_size
-
-    @property
-    def reach(self) -> float:
-        """Metres from a place, east or north, to the farthest edge of a tile that is its own."""
-        return self.tile_metres if self.tiles == "grid" else self.tile_metres / 2 + self.offset
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class District:
-    """The plan of one district: half its size in metres, places, and pairs with tiles."""
+    """The plan of one district: half its size in metres, places, pairs with tiles, drives."""
 
     name: str
     half: tuple[float, float]
     places: list[Place]
     pairs: list[Pair]
+    drives: list[Drive]
 
     @property
     def tiles(self) -> list[Tile]:
@@ -175,8 +70,9 @@ def plan(settings: Settings) -> list[District]:
     """
     names = [*settings.districts, *settings.cross]
     share, rest = divmod(settings.places, len(names))
+    drives = shares(settings.districts, settings.cross, settings.drive)
     planned = []
-    for number, name in enumerate(names):
+    for number, (name, driven) in enumerate(zip(names, drives, strict=True)):
         style, count = DISTRICTS[name], share + (number < rest)
         if name in settings.cross:
             counts = {"cross": count}
@@ -188,7 +84,9 @@ def plan(settings: Settings) -> list[District]:
             pairs = grid_pairs(places, settings.tile_metres, settings.resolution)
         else:
             pairs = centred_pairs(places, settings.seed, settings.offset, settings.resolution)
-        planned.append(District(name, half, places, pairs))
+        streets = streets_of(style, half, settings.seed) if driven else []
+        ways = choose_drives(name, streets, half, driven, settings.seed, settings.driving)
+        planned.append(District(name, half, places, pairs, ways))
     return planned
 
 
@@ -275,6 +173,12 @@ def write_tables(out: Path, settings: Settings, districts: list[District]) -> No
             for name, where in tiles
         )
         tables.write_poses(out / f"{view}.csv", rows, _TILE_COLUMNS)
+    for drive in (drive for district in districts for drive in district.drives):
+        folder = out / "drive" / drive.name
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, truth in (("poses", False), ("truth", True)):
+            rows = drive.table(settings.dates[0], truth=truth)
+            tables.write_poses(folder / f"{name}.csv", rows)
     write_atomically(out / "city.json", (json.dumps(about, indent=2) + "\n").encode())
 
 
@@ -377,7 +281,7 @@ def make_city(
     write_tables(out, settings, districts)
     if settings.car or settings.cap:
         write_mask(out / "mask.png", settings)
-    for view in settings.views:
+    for view in {*settings.views} - {"drive"}:
         (out / view).mkdir(exist_ok=True)
     missing = [missing_pictures(out, settings, district) for district in districts]
     total = sum(len(list(all_pictures(out, settings, d))) for d in districts)
@@ -430,6 +334,10 @@ def all_pictures(out: Path, settings: Settings, district: District) -> Iterator[
         for place, day, _ in shots(district, settings):
             name = panorama_id(place, settings, day)
             yield out / "panorama" / f"{name}.jpg", "panorama", place, day
+    for drive in district.drives if "drive" in settings.views else ():
+        for k, frame in enumerate(drive.frames):
+            path = out / "drive" / drive.name / f"{k:05d}.jpg"
+            yield path, "drive", frame, settings.dates[0]
     for tile in district.tiles:
         if "satellite" in settings.views:
             path = out / "satellite" / f"{tile.id}.jpg"
@@ -479,7 +387,8 @@ class Artist:
 def prepare(settings: Settings, district: District) -> Artist:
     """Build a district and its scene on every date that is needed."""
     world: World = build(DISTRICTS[district.name], district.half, settings.seed)
-    clear = np.array([(place.x, place.y) for place in district.places])
+    frames = [frame for drive in district.drives for frame in drive.frames]
+    clear = np.array([(place.x, place.y) for place in (*district.places, *frames)])
     on = partial(scene_on, world, clear=clear)
     days = {*settings.dates, settings.satellite_date}
     scenes = {day: on(date.fromisoformat(day)) for day in sorted(days)}

@@ -7,15 +7,10 @@ from torch import Tensor
 
 import bevgen
 from georetrieval.config import AugmentSettings
-from georetrieval.transforms.augment import (
-    _rotate,
-    augment_pairs,
-    limit_view,
-    mirror,
-    to_network,
-    turn,
-)
+from georetrieval.transforms.augment import augment_pairs
 from georetrieval.transforms.jpeg import compress
+from georetrieval.transforms.network_input import to_network
+from georetrieval.transforms.orientation import _interpolate, flip, limit_fov, rotate
 
 NOTHING = dict.fromkeys(
     ("flip", "turn", "compression", "photometric", "blur_or_sharpen", "dropout"), 0
@@ -78,29 +73,29 @@ def views() -> tuple[Tensor, Tensor]:
 def test_rolled_panorama_and_turned_squares_show_one_world(views, quarter):
     query, bev = views
     degrees = torch.tensor([90.0 * quarter])
-    rolled = turn(query, degrees, "panorama")
+    rolled = rotate(query, degrees, "panorama")
     torch.testing.assert_close(
-        seen_from_above(rolled), turn(bev, degrees, "bev"), atol=1e-4, rtol=0
+        seen_from_above(rolled), rotate(bev, degrees, "bev"), atol=1e-4, rtol=0
     )
-    assert (bev - turn(bev, degrees, "bev")).abs().mean() > 0.05  # it did turn
+    assert (bev - rotate(bev, degrees, "bev")).abs().mean() > 0.05  # it did turn
 
 
 def test_free_turns_agree_with_the_panorama_too(views):
     query, bev = views
     for columns in (10, 101, 200):
         degrees = torch.tensor([360 * columns / query.shape[3]])
-        expected = seen_from_above(turn(query, degrees, "panorama"))
-        found = turn(bev, degrees, "bev")
+        expected = seen_from_above(rotate(query, degrees, "panorama"))
+        found = rotate(bev, degrees, "bev")
         difference = (found - expected).abs()[..., ring(8, 45)]
         assert difference.mean() < 0.01
-        wrong = turn(bev, -degrees, "bev")
+        wrong = rotate(bev, -degrees, "bev")
         assert (wrong - expected).abs()[..., ring(8, 45)].mean() > 0.05
 
 
 @pytest.mark.parametrize("fov", [70, 90, 180, 300])
 def test_a_limited_panorama_shows_the_sector_that_is_left_of_the_bev(views, fov):
     query, bev = views
-    window = limit_view(query, fov, "panorama")
+    window = limit_fov(query, fov, "panorama")
     columns = window.shape[3]
     assert columns == round(256 * fov / 360)
     # Put back in its place, all else black, and projected by bevgen.
@@ -108,7 +103,7 @@ def test_a_limited_panorama_shows_the_sector_that_is_left_of_the_bev(views, fov)
     start = (256 - columns) // 2
     alone[..., start : start + columns] = window
     expected = seen_from_above(alone)
-    sector = limit_view(bev, fov, "bev")
+    sector = limit_fov(bev, fov, "bev")
     wrong = (sector - expected).abs().amax(1)[:, ring(6, 60)] > 1e-4
     # At the sector's edges the projection mixes a column of panorama with black.
     assert wrong.float().mean() < 0.04
@@ -120,7 +115,7 @@ def test_a_limited_panorama_shows_the_sector_that_is_left_of_the_bev(views, fov)
 
 def test_a_whole_view_is_left_as_it_is(views):
     for images, kind in zip(views, ("panorama", "bev"), strict=True):
-        assert limit_view(images, 360.0, kind) is images
+        assert limit_fov(images, 360.0, kind) is images
 
 
 @pytest.mark.parametrize("kind", ["panorama", "bev"])
@@ -148,11 +143,11 @@ def test_what_lies_outside_of_the_window_leaves_no_trace(kind):
 def test_east_comes_to_north_at_90_degrees():
     square = torch.zeros(1, 3, 8, 8)
     square[..., 4, 7] = 1  # east: right of the centre
-    turned = turn(square, torch.tensor([90.0]), "bev")
+    turned = rotate(square, torch.tensor([90.0]), "bev")
     assert turned[0, 0].nonzero().tolist() == [[0, 4]]
     strip = torch.zeros(1, 3, 4, 16)
     strip[..., 12] = 1  # east: a quarter right of the centre
-    assert turn(strip, torch.tensor([90.0]), "panorama")[0, 0, 0].argmax() == 8
+    assert rotate(strip, torch.tensor([90.0]), "panorama")[0, 0, 0].argmax() == 8
 
 
 def test_free_turn_goes_the_way_of_quarter_turns():
@@ -160,13 +155,13 @@ def test_free_turn_goes_the_way_of_quarter_turns():
     for degrees in (0.0, 90.0, 180.0, 270.0, 360.0):
         angles = torch.full((3,), degrees)
         torch.testing.assert_close(
-            _rotate(images, angles), turn(images, angles, "bev"), atol=1e-4, rtol=0
+            _interpolate(images, angles), rotate(images, angles, "bev"), atol=1e-4, rtol=0
         )
 
 
 def test_each_picture_is_turned_by_its_own_angle():
     images = noise(4, 3, 16, 16)
-    turned = turn(images, torch.tensor([0.0, 90.0, -90.0, 45.0]), "bev")
+    turned = rotate(images, torch.tensor([0.0, 90.0, -90.0, 45.0]), "bev")
     assert torch.equal(turned[0], images[0])
     assert torch.equal(turned[1], torch.rot90(images[1], 1, (1, 2)))
     assert torch.equal(turned[2], torch.rot90(images[2], 3, (1, 2)))
@@ -176,10 +171,10 @@ def test_each_picture_is_turned_by_its_own_angle():
 def test_mirrored_panorama_shows_the_mirrored_ground(views):
     query, bev = views
     which = torch.tensor([True])
-    found, expected = seen_from_above(mirror(query, which)), mirror(bev, which)
+    found, expected = seen_from_above(flip(query, which)), flip(bev, which)
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
     assert (bev - expected).abs().mean() > 0.05
-    assert torch.equal(mirror(query, ~which), query)
+    assert torch.equal(flip(query, ~which), query)
 
 
 @pytest.mark.parametrize("kind", ["panorama", "bev"])

@@ -21,8 +21,10 @@ from georetrieval.data.dataset import Dataset
 from georetrieval.errors import GeoretrievalError
 from georetrieval.models.checkpoints import checkpoint_hash
 from georetrieval.report import write_report
-from georetrieval.report.charts import Axis, Found, apart, plan, round_ticks, smooth, thin
+from georetrieval.report.charts import Axis, apart, round_ticks, smooth, thin
 from georetrieval.report.gallery import random_sample
+from georetrieval.report.page import environment
+from georetrieval.report.plan import Found, Plan, plan
 from georetrieval.report.results import paired_difference
 from georetrieval.report.training import curve
 from georetrieval.retrieval.evaluation import Evaluation
@@ -70,7 +72,9 @@ class Node:
 
     @property
     def text(self) -> str:
-        return "".join(c if isinstance(c, str) else c.text for c in self.children)
+        """Return what is read: a browser shows line breaks and indentation as one space."""
+        text = "".join(c if isinstance(c, str) else c.text for c in self.children)
+        return text if self.tag in ("pre", "script", "title") else re.sub("[ \n]+", " ", text)
 
 
 class Tree(HTMLParser):
@@ -351,6 +355,11 @@ def test_the_plan_counts_hits_and_misses_of_each_method(page: Node):
     assert "p6: taken for p7, 1.5 km away; the right tile ranks 21" in shown
 
 
+def drawn(city: Plan) -> Node:
+    charts = environment().from_string("{% import 'charts.html' as c %}{{ c.plan(city) }}")
+    return Tree(charts.render(city=city)).root
+
+
 def circles(drawing: Node) -> list[tuple[float, float]]:
     return [(float(c.attributes["cx"]), float(c.attributes["cy"])) for c in drawing.all("circle")]
 
@@ -366,7 +375,7 @@ def test_the_plan_is_to_scale_with_north_up(longitude: float):
         (latitude + a, (longitude + b + 180) % 360 - 180) for a, b in places
     ]  # over the date line, too
     found = [Found(place, None, True, "") for place in there]
-    drawing = Tree(plan("", there, [found])).root
+    drawing = drawn(plan("", there, [found]))
     (x0, y0), (x1, y1), (x2, y2), (x3, y3) = circles(drawing)
     side = x2 - x0
     assert side == pytest.approx(588, abs=1)  # the width between the margins
@@ -384,7 +393,7 @@ def test_a_miss_has_a_line_from_the_true_place_to_the_found_one():
         Found((48.0, 11.0), (48.01, 11.01), False, "off"),
         Found((48.01, 11.0), (48.0, 11.01), True, "on"),
     ]
-    drawing = Tree(plan("", [(48.01, 11.01)], [found])).root
+    drawing = drawn(plan("", [(48.01, 11.01)], [found]))
     line = drawing.one("g", "miss").one("path").attributes["d"]
     x, y, to_x, to_y = map(float, re.findall(r"[\d.]+", line))
     marks = dict(zip([t.text for t in drawing.all("title")], circles(drawing), strict=True))
@@ -396,7 +405,7 @@ def test_a_miss_has_a_line_from_the_true_place_to_the_found_one():
 
 @pytest.mark.parametrize("places", [[(48.0, 11.0)], [(48.0, 11.0), (48.0, 11.5)]])
 def test_a_lone_place_or_a_straight_street_makes_a_plan(places):
-    drawing = Tree(plan("", places, [[Found(p, None, True, "") for p in places]])).root
+    drawing = drawn(plan("", places, [[Found(p, None, True, "") for p in places]]))
     *_, width, height = map(float, drawing.one("svg").attributes["viewbox"].split())
     for x, y in circles(drawing):
         assert 0 < x < width
@@ -568,7 +577,7 @@ def test_the_curves_show_each_branch(page: Node):
     panels = by_id(page, "training").all("figure", "panel")
     titles = [p.one("figcaption").text for p in panels]
     assert len(panels) == 4
-    assert titles[0].startswith("panorama branch, loss120 steps")
+    assert titles[0].startswith("panorama branch, loss 120 steps")
     assert "best R@1 39.8 after epoch 4" in titles[1]
     for panel in panels[1::2]:
         assert len(panel.all("polyline")) == 3
