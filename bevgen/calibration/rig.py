@@ -23,7 +23,8 @@ Floats = NDArray[np.float32]
 
 _DARK = 8.0  # added to grey levels before their logarithm, so that noise in the dark counts little
 _STILL = 0.006  # relative change of texture below which a surface counts as the same one
-_STILL_OF_CONTRAST = 0.2  # the same, as a part of the texture's own contrast
+_STILL_OF_CONTRAST = 0.2  # the same, as a part of the texture's own contrast,
+_STILL_AT_MOST = 0.08  # which just above a rim is that between street and rig
 _DISTINCT = 2.5  # the street's brightness must change so many times more than the rig's
 _LEVELS = (0.02, 0.12)  # relative change of brightness that may part rig and street
 _LEAST = 0.002  # part of the frame below which nothing is reported
@@ -124,7 +125,7 @@ def rig_rim(frames: NDArray[np.uint8]) -> NDArray[np.float64]:
     texture = np.stack([_box(image, 1, 1) - _below(image, 12, 3) for image in logs])
     spread = np.sqrt(_box(_closest(texture).max(axis=-1)[..., None] ** 2, 1, 1)[..., 0])
     own = np.sqrt(_box(np.median(texture**2, axis=0).max(axis=-1)[..., None], 1, 1)[..., 0])
-    limit = np.maximum(_STILL, _STILL_OF_CONTRAST * own)
+    limit = np.clip(_STILL_OF_CONTRAST * own, _STILL, _STILL_AT_MOST)
     height = frames.shape[1]
     band = slice(int(0.42 * height), int(0.58 * height))
     if np.median((spread / limit)[band]) < 1:
@@ -306,7 +307,7 @@ def _texture_ends(texture: NDArray[np.float64], highest: int, height: int) -> in
     start = round(height * (1 - _BLUR_DEGREES / 180))
     if np.percentile(texture[start:], 75) > _FLAT:
         return height
-    limit = _FLAT
+    rim, limit = start, _FLAT
     for _ in range(3):  # the limit is half-way from the disc's texture to the ground's
         rim = start
         while rim > highest and texture[rim - 1] < limit:

@@ -74,6 +74,8 @@ class BevSettings:
         if self.compat is not None:
             check_compat(self.compat, PanoramaView(1, 1, self.vertical_fov or FULL_SPHERE), pose)
             object.__setattr__(self, "antialias", False)  # stored as what is done
+        if self.mask is not None:
+            object.__setattr__(self, "mask", Mask.of(self.mask))
         if self.roll_sign == RIGHT_DOWN:
             object.__setattr__(self, "roll_sign", None)
         if self.roll_sign not in (None, LEFT_DOWN):

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from bevgen.errors import InputError
 from bevgen.geometry import BevGrid, PanoramaView, Pose
 from bevgen.projection.lookup import HIDDEN, Lookup
-from bevgen.projection.planning import plan_shifted
 
 _SAME_SHAPE = 0.01  # relative difference of aspect ratios: sizes are rounded
 
@@ -156,6 +155,7 @@ def _plan_masked(
     grid: BevGrid, view: PanoramaView, pose: Pose, antialias: bool, compat: bool, mask: Mask
 ) -> tuple[Lookup, int]:
     from bevgen.projection.cpu import sample_from_host
+    from bevgen.projection.planning import plan_shifted
 
     hides = ~mask.fitted((view.height, view.width))
     lookup, shift = plan_shifted(grid, view, pose, antialias, compat)
