@@ -1,8 +1,7 @@
 """Street panoramas to bird's-eye views (BEVs): project one image, convert a folder, read shards.
 
-Imports run one way: errors, compiling <- geometry, presets, chw <- kernels, jpeg, metadata <-
-project, panorama, shards, schedule <- settings <- existing <- plan <- conversion <- preview,
-calibration <- cli. Nothing heavy is imported before it is needed.
+Imports run one way: errors <- geometry, presets, tables <- projection <- project <- images, shards
+<- conversion <- calibration, preview <- cli. Nothing heavy is imported before it is needed.
 """
 
 from importlib import import_module
@@ -18,9 +17,10 @@ from bevgen.tables import Pair, PoseRow, read_pairs, read_poses, write_pairs, wr
 
 if TYPE_CHECKING:
     from bevgen.calibration import Calibration, calibrate, find_heading, find_pairs, load_view
+    from bevgen.conversion.products import make_row
     from bevgen.conversion.report import Report
     from bevgen.conversion.run import convert
-    from bevgen.conversion.settings import BevSettings, ImageSettings
+    from bevgen.conversion.settings import BevSettings, ImageSettings, settings_from_json
     from bevgen.ground import (
         GroundPoints,
         LocalPlane,
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
         ground_position,
         panorama_position,
     )
+    from bevgen.images.decoding import read_image
+    from bevgen.images.finding import find_images
+    from bevgen.images.metadata import PanoramaInfo, info_from_name, info_from_row
     from bevgen.shards import ShardSet, merge, verify
 
 __all__ = [
@@ -43,6 +46,7 @@ __all__ = [
     "LocalPlane",
     "Pair",
     "PanoramaError",
+    "PanoramaInfo",
     "PanoramaView",
     "Pose",
     "PoseRow",
@@ -56,15 +60,21 @@ __all__ = [
     "calibrate",
     "convert",
     "find_heading",
+    "find_images",
     "find_pairs",
     "ground_from_angles",
     "ground_position",
+    "info_from_name",
+    "info_from_row",
     "load_view",
+    "make_row",
     "merge",
     "panorama_position",
     "project",
+    "read_image",
     "read_pairs",
     "read_poses",
+    "settings_from_json",
     "to_chw",
     "verify",
     "write_pairs",
@@ -79,9 +89,13 @@ _LATER = {
         "find_pairs",
         "load_view",
     ),
+    "bevgen.conversion.products": ("make_row",),
     "bevgen.conversion.report": ("Report",),
     "bevgen.conversion.run": ("convert",),
-    "bevgen.conversion.settings": ("BevSettings", "ImageSettings"),
+    "bevgen.conversion.settings": ("BevSettings", "ImageSettings", "settings_from_json"),
+    "bevgen.images.metadata": ("PanoramaInfo", "info_from_name", "info_from_row"),
+    "bevgen.images.decoding": ("read_image",),
+    "bevgen.images.finding": ("find_images",),
     "bevgen.ground": (
         "GroundPoints",
         "LocalPlane",

@@ -24,6 +24,7 @@ from pydantic import ValidationError
 
 from georetrieval.config import BRANCHES, BranchName, Settings, settings_json
 from georetrieval.errors import CheckpointError
+from georetrieval.files import written_whole
 
 EVALUATION = "evaluation-"
 
@@ -130,7 +131,8 @@ class Run:
     def write_settings(self, settings: Settings) -> None:
         """Write what the run is trained with; ``data.root`` should be absolute."""
         self.create()
-        self.settings_path.write_text(settings_json(settings), "utf-8")
+        with written_whole(self.settings_path) as part:
+            part.write_text(settings_json(settings), "utf-8")
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """Read the figures, in order of branch and epoch.

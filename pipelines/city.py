@@ -74,6 +74,21 @@ def names(context: click.Context, parameter: click.Parameter, value: str) -> tup
 @click.option("--tile-metres", default=70.0, show_default=True, help="Metres across a tile.")
 @click.option("--validation", default=0.1, show_default=True, help="Part of the places.")
 @click.option("--test", default=0.25, show_default=True, help="Part of the places.")
+@click.option(
+    "--raster",
+    "rasters",
+    default="",
+    callback=names,
+    help="Districts to draw as maps too, as the satellite sees them.",
+)
+@click.option(
+    "--raster-format",
+    "formats",
+    default="geotiff",
+    show_default=True,
+    callback=names,
+    help="Of the maps: geotiff, xyz, mbtiles.",
+)
 @click.option("--drive", default=0, show_default=True, help="Sequences of frames along streets.")
 @click.option("--drive-frames", default=40, show_default=True, help="Frames of a sequence.")
 @click.option("--drive-step", default=4.0, show_default=True, help="Metres between frames.")
@@ -91,7 +106,14 @@ def names(context: click.Context, parameter: click.Parameter, value: str) -> tup
 )
 @click.option("--workers", type=click.IntRange(1), help="Threads.  [default: all cores]")
 @click.option("--quiet", "-q", is_flag=True, help="No progress, no summary.")
-def main(out: Path, workers: int | None, quiet: bool, **options: object) -> None:
+def main(
+    out: Path,
+    rasters: tuple[str, ...],
+    formats: tuple[str, ...],
+    workers: int | None,
+    quiet: bool,
+    **options: object,
+) -> None:
     """Make a synthetic city in a folder, or what is missing of it.
 
     The same options give the same files. Stop it with Ctrl-C; the same command goes on.
@@ -116,6 +138,11 @@ def main(out: Path, workers: int | None, quiet: bool, **options: object) -> None
                 bar.update(task, completed=done, total=total, description=text)
 
             counts = make_city(out, settings, workers=workers, progress=show)
+            maps: list[Path] = []
+            if rasters:
+                from pipelines.citymaker.raster import make_rasters
+
+                maps = make_rasters(out, settings, rasters, formats, workers=workers, progress=show)
     except BevgenError as error:
         console.quiet = False
         console.print(f"error: {error}", highlight=False, soft_wrap=True, markup=False)
@@ -130,6 +157,8 @@ def main(out: Path, workers: int | None, quiet: bool, **options: object) -> None
         highlight=False,
         soft_wrap=True,
     )
+    for path in maps:
+        console.print(f"map: {path}", highlight=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

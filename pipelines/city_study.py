@@ -19,7 +19,7 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from georetrieval.retrieval.evaluation import Evaluation
+from georetrieval.retrieval.results import Evaluation
 from georetrieval.run import Run
 from pipelines import commands
 from pipelines.commands import Bev, Images

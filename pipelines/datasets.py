@@ -200,8 +200,8 @@ def check(data: Dataset) -> None:
 
 def _check_positions(images: Sequence[Image]) -> None:
     """Print how far neighbours are: wrong columns or units show here."""
-    from georetrieval.retrieval.metrics import distances  # imports torch: late, for the other steps
-    from georetrieval.training.sampling import geographic_neighbours
+    from georetrieval.data.neighbours import geographic_neighbours
+    from georetrieval.data.positions import distances  # imports torch: late, for the other steps
 
     known = [(i.latitude, i.longitude) for i in images if i.latitude is not None]
     if missing := len(images) - len(known):

@@ -2,8 +2,9 @@
 
 Around the camera both pictures are drawn over azimuth and the logarithm of distance (`rings`), and
 the directions of their edges compared at all heights and headings at once (`agreement`). What is
-best, and how sure, says `estimation`; `horizon` holds near against far ground. `pairs` finds and
-reads the images, `sheet` draws the result.
+best, and how sure, says `estimation`; `horizon` holds near against far ground. `pairs` finds the
+images, `sample` reads some of them, `doubts` and `report` decide what the result is worth, `sheet`
+draws it, and `headings` writes it for all pairs.
 """
 
 from bevgen.calibration.agreement import Heading

@@ -10,9 +10,11 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from bevgen.calibration.estimation import Calibration
+from bevgen.calibration.report import CalibrationReport, lowered
 from bevgen.calibration.rings import View
 from bevgen.drawing import FAINT, INK, PAPER, RULE, font, printable
 from bevgen.geometry import BevGrid
+from bevgen.images.decoding import read_image
 from bevgen.project import project_view
 
 SHEET = (1600, 1130)
@@ -108,10 +110,51 @@ def lay_over(
     return np.asarray(crop), bev
 
 
-def lowered(vertical_fov: tuple[float, float], degrees: float) -> tuple[float, float]:
-    """Lower a vertical field by so many degrees, within the sphere."""
-    top, bottom = vertical_fov
-    return min(90.0, top - degrees), max(-90.0, bottom - degrees)
+def draw_report(report: CalibrationReport) -> Image.Image:
+    """Draw the sheet of a calibration: values, plots, and three of the pairs laid over each other.
+
+    Returns
+    -------
+    PIL.Image.Image
+        RGB of `SHEET` pixels.
+    """
+    found = report.found
+    order = np.argsort(-found.by_pair)
+    shown = [int(order[round(part * (len(order) - 1))]) for part in (0.1, 0.5, 0.9)]
+    title = f"Calibration: {found.verdict}"
+    if found.verdict == "not found":
+        title += " (drawn at the best of what was tried)"
+    lines = [line for line in report.lines() if not line.startswith(("verdict", "but:"))]
+    subtitle = "    ".join(" ".join(line.split()) for line in lines).replace("°", " degrees")
+    return draw_calibration(title, subtitle, _plots(found), [_example(report, i) for i in shown])
+
+
+def _plots(found: Calibration) -> list[Plot]:
+    title = "Agreement over height in pixels"
+    plots = [Plot(title, found.ratios, found.by_ratio, found.ratio.value, found.chance, log=True)]
+    if found.heading is not None:
+        y, n = found.by_heading, len(found.by_heading)
+        x = np.arange(n + 1) * 360 / n - 180
+        y = np.roll(y, n // 2)
+        y, best = np.append(y, y[0]), found.heading.value
+        plots.append(Plot("over heading offset, degrees", x, y, best, found.chance))
+    if found.horizon is not None:
+        title, best = "over degrees that the field is lowered", found.horizon.value
+        plots.append(Plot(title, found.horizons, found.by_horizon, best, found.chance))
+    return plots
+
+
+def _example(report: CalibrationReport, k: int) -> Example:
+    """Lay pair number k of the sample over its tile."""
+    one = report.sample.loaded[k]
+    if report.headings:
+        own = report.headings[k]
+        heading, note = own.heading, f"heading {own.heading:.1f}, confidence {own.confidence:.2f}"
+    else:
+        heading = one.view.pose.heading + report.offset
+        note = f"agreement {report.found.by_pair[k]:.1f}"
+    panorama, tile = read_image(one.pair.panorama)[0], read_image(one.pair.tile)[0]
+    return Example(one.pair.id, *lay_over(panorama, tile, one.view, report.found, heading), note)
 
 
 def draw_calibration(

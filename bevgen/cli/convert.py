@@ -28,45 +28,12 @@ from bevgen.cli import COMMANDS, options
     help="cuda projects on a GPU; auto is the CPU.",
 )  # fmt: skip
 @options.running
-def command(
-    root: Path,
-    out: Path,
-    preset: str | None,
-    height: float | None,
-    size: int | None,
-    resolution: float | None,
-    heading: float | None,
-    pitch: float | None,
-    roll: float | None,
-    vertical_fov: tuple[float, float] | None,
-    antialias: bool | None,
-    compat: str | None,
-    mask: Any,
-    roll_sign: str | None,
-    **run: Any,
-) -> int:
+def command(root: Path, out: Path, bev: options.BevOptions, **run: Any) -> int:
     """Turn a folder of panoramas into bird's-eye views."""
     from bevgen.cli.running import run_command
-    from bevgen.conversion.settings import BevSettings
-
-    def settings() -> BevSettings:
-        return BevSettings.from_preset(
-            preset,
-            height=height,
-            size=size,
-            resolution=resolution,
-            heading=heading,
-            pitch=pitch,
-            roll=roll,
-            vertical_fov=vertical_fov,
-            antialias=antialias,
-            compat=compat,
-            mask=mask,
-            roll_sign=roll_sign,
-        )
 
     with _without_scipy_linalg():
-        return run_command(root, out, settings, **run)
+        return run_command(root, out, bev.settings, **run)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 LABELS = {
     "image_shape": "image shape",
     "shard_files": "shard files",
-    "failures": "set aside",
+    "failures": "skipped",
     "unknown_headings": "heading unknown",
 }
 # One line a row, one cell a value, whatever file names hold; terminals are sent no commands.
@@ -29,7 +29,7 @@ ESCAPES = {code: f"\\x{code:02x}" for code in (*range(32), 127)} | {
 @click.command("info", help=COMMANDS["info"])
 @options.shard_file
 @click.option("--rows", is_flag=True, help="List every row: id, source and pose, tab-separated.")
-@click.option("--failures", is_flag=True, help="List every image set aside: source and reason.")
+@click.option("--failures", is_flag=True, help="List every image skipped: source and reason.")
 @options.as_json
 def command(path: Path, rows: bool, failures: bool, as_json: bool) -> None:
     """Show what a shard file holds."""

@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from bevgen.cli import COMMANDS, EXIT_FAILED, EXIT_INTERRUPTED, options
+from bevgen.cli import COMMANDS, options
+from bevgen.commands import EXIT_FAILED, EXIT_INTERRUPTED
 
 if TYPE_CHECKING:
     from bevgen.calibration.level import Tilt
     from bevgen.tables import PoseRow
-
-COLUMNS = ("file", "id", "heading", "pitch", "roll", "height", "latitude", "longitude", "date")
 
 
 class Found(NamedTuple):

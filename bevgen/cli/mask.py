@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bevgen.cli import COMMANDS, EXIT_FAILED, options
+from bevgen.cli import COMMANDS, options
+from bevgen.commands import EXIT_FAILED
 
 if TYPE_CHECKING:
     import numpy as np

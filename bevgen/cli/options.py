@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import wraps
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import click
 
 from bevgen.presets import PRESETS
+
+if TYPE_CHECKING:
+    from bevgen.conversion.settings import BevSettings
 
 F = TypeVar("F", bound=Callable[..., Any])
 FILE = click.Path(path_type=Path)
@@ -68,10 +72,10 @@ roll_sign = click.option(
     help="What a positive roll in GPano metadata means.  [default: right-down]",
 )  # fmt: skip
 
-geometry = all_of(
+_geometry = all_of(
     click.option(
         "--preset", type=click.Choice(list(PRESETS)),
-        help="Start from what is known of a dataset; the options below go before it.",
+        help="Start from what is known of a dataset; the options below override it.",
     ),
     click.option("--height", type=float, help="Camera above the ground, metres.  [default: 2.0]"),
     click.option("--size", type=int, help="Pixels on each side of the BEV.  [default: 512]"),
@@ -102,11 +106,43 @@ geometry = all_of(
     mask,
     roll_sign,
 )  # fmt: skip
+_GEOMETRY_NAMES = [param.name for param in click.command()(_geometry(lambda: None)).params]
+
+
+class BevOptions(NamedTuple):
+    """The options of a bird's-eye view as they were typed; None where one was not."""
+
+    preset: str | None
+    given: Mapping[str, Any]
+
+    def settings(self) -> BevSettings:
+        """Return the settings: options override the preset."""
+        from bevgen.conversion.settings import BevSettings
+
+        return BevSettings.from_preset(self.preset, **self.given)
+
+    def origins(self) -> dict[str, str]:
+        """Say of each setting whether it is from an option or the preset."""
+        from bevgen.conversion.settings import BevSettings
+
+        return BevSettings.origins(self.preset, **self.given)
+
+
+def geometry(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Take the options of a bird's-eye view, and hand them over as one, ``bev``."""
+
+    @wraps(function)
+    def gathered(**values: Any) -> Any:
+        given = {name: values.pop(name) for name in _GEOMETRY_NAMES}
+        return function(bev=BevOptions(given.pop("preset"), given), **values)
+
+    return _geometry(gathered)
+
 
 poses = click.option(
     "--poses", type=FILE, metavar="CSV",
     help="Columns file and any of id, heading, pitch, roll, height, latitude, longitude, date;"
-    " goes before every other source.",
+    " takes precedence over every other source.",
 )  # fmt: skip
 
 inputs = all_of(
@@ -129,13 +165,13 @@ running = all_of(
     ),
     overwrite,
     click.option("--extend", is_flag=True, help="Add new images to an existing output."),
-    click.option("--retry-failed", is_flag=True, help="Try again images that were set aside."),
+    click.option("--retry-failed", is_flag=True, help="Try again images that were skipped."),
     click.option(
         "--max-failures", metavar="N|P%",
-        help="Exit with 3 if more images (or per cent of them) were set aside.",
+        help="Exit with 3 if more images (or per cent of them) were skipped.",
     ),
     click.option("--dry-run", is_flag=True, help="Say what would be done, and stop."),
     click.option("-q", "--quiet", is_flag=True, help="Print errors only."),
-    click.option("-v", "--verbose", is_flag=True, help="Name each image that is set aside."),
+    click.option("-v", "--verbose", is_flag=True, help="Name each image that is skipped."),
     as_json,
 )  # fmt: skip

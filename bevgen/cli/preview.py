@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -24,24 +23,22 @@ ENDINGS = (".png", ".jpg", ".jpeg")
 def command(
     path: Path,
     out: Path,
-    preset: str | None,
+    bev: options.BevOptions,
     poses: Path | None,
     overwrite: bool,
-    **given: Any,
 ) -> None:
     """Draw one panorama, its bird's-eye view and mask, to check the settings."""
     from bevgen.conversion.products import check_angles
-    from bevgen.conversion.settings import BevSettings
     from bevgen.errors import BevgenError, PanoramaError
     from bevgen.images.metadata import NOTHING
     from bevgen.preview import ROLL_SEEN, own_info, preview
 
     _check_output(path, out, overwrite)
-    settings = BevSettings.from_preset(preset, **given)
+    settings = bev.settings()
     own = own_info(path, poses) if poses is not None else NOTHING
     check_angles(settings, own)
     try:
-        sheet, captions = preview(path, settings, own, BevSettings.origins(preset, **given))
+        sheet, captions = preview(path, settings, own, bev.origins())
     except PanoramaError as error:
         raise PanoramaError(f"{path}: {error}") from error
     quality = {} if out.suffix.lower() == ".png" else {"quality": 92, "subsampling": "4:4:4"}

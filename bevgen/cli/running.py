@@ -17,8 +17,8 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from bevgen.cli import EXIT_FAILED, EXIT_FAILURES, EXIT_INTERRUPTED
 from bevgen.cli.progress import ProgressLines
+from bevgen.commands import EXIT_FAILED, EXIT_FAILURES, EXIT_INTERRUPTED
 from bevgen.conversion.job import Decoder, check_device
 from bevgen.conversion.plan import Plan, plan_run
 from bevgen.conversion.report import Report, Watcher
@@ -88,7 +88,7 @@ def run_command(
         return EXIT_FAILED
     if limit is not None and report.all_failures > limit(images):
         click.echo(
-            f"Error: {report.all_failures:,} of {images:,} images were set aside: more than"
+            f"Error: {report.all_failures:,} of {images:,} images were skipped: more than"
             f" --max-failures {max_failures}",
             err=True,
         )
@@ -180,16 +180,16 @@ class _Bar(Watcher):
 
     def _advance(self, done: int, failed: int) -> None:
         self.done, self.failed = self.done + done + failed, self.failed + failed
-        set_aside = f"{self.failed} set aside" if self.failed else ""
+        skipped = f"{self.failed} skipped" if self.failed else ""
         if self.plan is not None:
-            more = f", {set_aside}" if set_aside else ""
+            more = f", {skipped}" if skipped else ""
             self.lines.update(self.plan.out.name, self.done, self.plan.images_todo, more)
         speed = self.progress.tasks[0].speed
         self.progress.update(
             self.task,
             advance=done + failed,
             rate=f"{speed:.0f}/s" if speed else "",
-            failures=set_aside,
+            failures=skipped,
         )
 
 
@@ -233,7 +233,7 @@ def _print_report(console: Console, report: Report, kind: str) -> None:
         return
     rate = report.images / report.seconds
     console.print(
-        f"{report.out}: {report.rows:,} stored, {report.failures:,} set aside"
+        f"{report.out}: {report.rows:,} stored, {report.failures:,} skipped"
         f" in {_duration(report.seconds)} ({rate:.1f} images/s)"
     )
     means = (

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import click
 
-from bevgen.cli import COMMANDS, EXIT_FAILED, options
+from bevgen.cli import COMMANDS, options
+from bevgen.commands import EXIT_FAILED
 
 
 @click.command("verify", help=COMMANDS["verify"])

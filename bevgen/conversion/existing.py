@@ -34,7 +34,7 @@ class Existing:
     ids
         Source -> id of each row that is made.
     failed
-        Sources that are set aside.
+        Sources that are skipped.
     shards
         All shards in the order of rows, and the inputs of each; None where its file tells them.
     made

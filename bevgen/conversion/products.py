@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from bevgen.conversion.settings import LEFT_DOWN, BevSettings, ImageSettings, Settings
 from bevgen.errors import InputError, PanoramaError
 from bevgen.geometry import FULL_CIRCLE, PanoramaView, Pose, needed_rows
-from bevgen.images.metadata import PanoramaInfo, roll_turned
+from bevgen.images.metadata import NOTHING, PanoramaInfo, roll_turned
 from bevgen.images.view import panorama_view
 from bevgen.project import Device, project_view
 
@@ -79,6 +79,37 @@ class Product(Protocol):
 def product_of(settings: Settings, device: Device = "auto") -> Product:
     """Return what carries settings out; ``device`` is ``"cuda"`` for a GPU, else the CPU."""
     return Bev(settings, device) if isinstance(settings, BevSettings) else PlainImage(settings)
+
+
+def make_row(
+    settings: Settings,
+    image: NDArray[np.uint8],
+    own: PanoramaInfo = NOTHING,
+    file: PanoramaInfo = NOTHING,
+    device: Device = "auto",
+) -> Picture:
+    """Make of one image what shards of these settings hold of it.
+
+    Parameters
+    ----------
+    settings
+        `BevSettings` or `ImageSettings`.
+    image : (H, W, 3) uint8
+        sRGB.
+    own
+        What poses.csv says of it, which takes precedence over the settings.
+    file
+        What the file and its name say, over which the settings take precedence.
+    device
+        ``"cuda"`` for a GPU, else the CPU.
+
+    Raises
+    ------
+    PanoramaError
+        If the image cannot be used.
+    """
+    shape = (image.shape[0], image.shape[1])
+    return product_of(settings, device).prepare(shape, own, file).make(image)
 
 
 def check_angles(settings: Settings, own: PanoramaInfo) -> None:

@@ -202,6 +202,29 @@ IMAGE_KINDS = ("satellite", "map", "panorama", "drone")
 Settings = BevSettings | ImageSettings
 
 
+def settings_from_json(values: Mapping[str, Any]) -> Settings:
+    """Return the settings that shards were made with: what `to_json` of either kind gave.
+
+    But for a mask: another camera carries another car.
+
+    Raises
+    ------
+    InputError
+        If they are no settings of BEVs or plain images, or of a release with other pixels.
+    """
+    given = dict(values)
+    kind, rule = given.pop("kind", None), given.pop("pixel_rule", None)
+    if rule != PIXEL_RULE:
+        raise InputError(f"these are not settings that this release draws by: {dict(values)}")
+    given.pop("mask", None)  # of the camera that took those panoramas
+    if "vertical_fov" in given and given["vertical_fov"] is not None:
+        given["vertical_fov"] = tuple(given["vertical_fov"])
+    try:
+        return BevSettings(**given) if kind == "bev" else ImageSettings(kind, **given)
+    except TypeError as error:
+        raise InputError(f"these are no settings of shards: {error}") from error
+
+
 def differing_fields(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """Name each setting whose stored value is not the one asked for now."""
     return [

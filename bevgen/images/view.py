@@ -22,7 +22,7 @@ def panorama_view(
     info
         What is known of it; the crop in it counts.
     vertical_fov
-        Top and bottom in degrees from an option or a preset: wins over ``info``.
+        Top and bottom in degrees from an option or a preset: overrides ``info``.
 
     Raises
     ------

@@ -50,6 +50,8 @@ def _print_branch(one: Forecast, optim: OptimSettings) -> None:
         f"  learning rate  {sparkline(optim)}  up to {optim.learning_rate:g} until epoch"
         f" {optim.warmup_epochs:g}, then to 0 by a cosine"
     )
+    if one.obstacle:
+        click.echo(f"  weights        CANNOT BE HAD, training would stop: {one.obstacle}")
     memory = one.memory
     click.echo(
         f"  memory         {memory.total / GB:.1f} GB: weights {memory.weights / GB:.2f},"

@@ -11,7 +11,7 @@ import click
 from georetrieval.cli import COMMANDS, options
 
 if TYPE_CHECKING:
-    from georetrieval.retrieval.evaluation import Evaluation
+    from georetrieval.retrieval.results import Evaluation
 
 
 @click.command("evaluate", help=COMMANDS["evaluate"])
@@ -64,7 +64,8 @@ def command(
     from rich.progress import Progress
 
     from georetrieval.data.dataset import Dataset
-    from georetrieval.retrieval.evaluation import as_table, evaluate
+    from georetrieval.retrieval.evaluation import evaluate
+    from georetrieval.retrieval.results import as_table
     from georetrieval.run import Run
     from georetrieval.training.processes import join_processes
 

@@ -11,7 +11,7 @@ from georetrieval.cli import COMMANDS, options
 from georetrieval.errors import DataError
 
 if TYPE_CHECKING:
-    from georetrieval.retrieval.evaluation import Evaluation
+    from georetrieval.retrieval.results import Evaluation
 
 
 @click.command("report", help=COMMANDS["report"])
@@ -50,7 +50,7 @@ def command(run: Path, root: Path | None, out: Path | None) -> None:
 
 
 def _load(path: Path) -> Evaluation:
-    from georetrieval.retrieval.evaluation import Evaluation
+    from georetrieval.retrieval.results import Evaluation
 
     try:
         return Evaluation.load(path)

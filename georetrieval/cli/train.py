@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from georetrieval.cli import COMMANDS, EXIT_INTERRUPTED, options
+from bevgen.commands import EXIT_INTERRUPTED
+from georetrieval.cli import COMMANDS, options
 from georetrieval.errors import SettingsError
 
 if TYPE_CHECKING:

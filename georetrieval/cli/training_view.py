@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from georetrieval.config import BranchSettings
-from georetrieval.training.loop import Watcher
+from georetrieval.training.tracking import Watcher
 
 LINE_SECONDS = 60.0  # between lines where there is no terminal
 

@@ -7,7 +7,7 @@ from typing import Literal, Self
 
 from bevgen import ShardSet
 from georetrieval.config import BranchName, DataSettings
-from georetrieval.data.loading import Pairs, join
+from georetrieval.data.pairs import Pairs, join
 
 ShardKey = Literal["panorama", "bev", "reference"]
 """What the settings call a shard file: the queries of a branch, or the references of all."""

@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from uuid import uuid4
 
 import numpy as np
 from numpy.typing import NDArray
 
 from georetrieval.config import BranchName, Settings
 from georetrieval.data.dataset import Dataset
-from georetrieval.data.loading import Pairs
+from georetrieval.data.pairs import Pairs
+from georetrieval.data.positions import distances, read_positions
 from georetrieval.errors import DataError
-from georetrieval.models.checkpoints import publish
-from georetrieval.retrieval.metrics import distances
-from georetrieval.training.sampling import geographic_neighbours
+from georetrieval.files import written_whole
 
 log = logging.getLogger(__name__)
 
 FORMAT = "georetrieval-neighbours-1"
 SHARDS = "shards"  # where positions come from if no file gives them
-AXES = {True: ("easting", "northing"), False: ("latitude", "longitude")}
+CHUNK = 4096  # places compared at once
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,23 +73,17 @@ class Neighbours:
 
     def save(self, path: Path) -> None:
         """Write an ``.npz`` file, whole or not at all."""
-        # A name of its own: two runs on the same data may find the neighbours at the same time.
-        part = path.with_name(f"{path.name}.{uuid4().hex[:8]}.part")
-        try:
-            with part.open("wb") as file:
-                np.savez(
-                    file,
-                    format=np.array(FORMAT),
-                    ids=np.array(self.ids, dtype=np.str_),
-                    neighbours=self.rows,
-                    metres=self.metres,
-                    positions=self.positions,
-                    planar=np.array(self.planar),
-                    source=np.array(self.source),
-                )
-            publish(part, path)
-        finally:
-            part.unlink(missing_ok=True)
+        with written_whole(path) as part, part.open("wb") as file:
+            np.savez(
+                file,
+                format=np.array(FORMAT),
+                ids=np.array(self.ids, dtype=np.str_),
+                neighbours=self.rows,
+                metres=self.metres,
+                positions=self.positions,
+                planar=np.array(self.planar),
+                source=np.array(self.source),
+            )
 
     @classmethod
     def load(cls, path: Path) -> Neighbours:
@@ -290,61 +281,55 @@ def store_neighbours(
     return path, found
 
 
-def read_positions(path: Path, ids: list[str]) -> tuple[NDArray[np.float64], bool]:
-    """Read where queries are from a table.
+def geographic_neighbours(
+    positions: NDArray[np.float64], count: int, *, planar: bool = False
+) -> NDArray[np.int32]:
+    """Find the nearest places of each, the place itself left out.
 
     Parameters
     ----------
-    path
-        Columns id and either latitude and longitude in degrees, or easting and northing in metres,
-        all of one map projection; more columns and other rows do not matter.
-    ids
-        Of the queries.
+    positions : (P, 2) float64
+        Latitude and longitude in degrees, all known; if ``planar``, easting and northing in metres.
+    count
+        Neighbours wanted; at most P - 1 are returned.
+    planar
+        Measure straight on the map's plane instead of along great circles.
 
     Returns
     -------
-    positions : (P, 2) float64
-    planar
-        True for easting and northing.
+    (P, min(count, P - 1)) int32, nearest first
 
-    Raises
-    ------
-    DataError
-        If the table cannot be read, or lacks a query.
+    Notes
+    -----
+    On unit vectors the chord grows with the great circle, so a k-d tree finds them exactly. Besides
+    the result, memory holds a few thousand places' neighbours at a time.
     """
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            header = set(reader.fieldnames or [])
-            kinds = [planar for planar, axes in AXES.items() if header.issuperset(axes)]
-            if "id" not in header or len(kinds) != 1:
-                raise DataError(
-                    f"{path}: columns must be id, and latitude and longitude or easting and"
-                    f" northing, not {', '.join(reader.fieldnames or ['(none)'])}"
-                )
-            planar = kinds[0]
-            wanted, found = set(ids), dict[str, tuple[float, float]]()
-            for row in reader:
-                if row["id"] not in wanted:
-                    continue
-                place = _place(row, planar, f"{path}, line {reader.line_num}")
-                if found.setdefault(row["id"], place) != place:
-                    raise DataError(
-                        f"{path}, line {reader.line_num}: {row['id']} is elsewhere in a line above"
-                    )
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path} cannot be read: {error}") from error
-    if missing := [name for name in ids if name not in found]:
-        raise DataError(f"{path} lacks {len(missing)} of {len(ids)} queries, such as {missing[0]}")
-    return np.array([found[name] for name in ids], np.float64), planar
+    from scipy.spatial import KDTree
+
+    points = positions if planar else _on_unit_sphere(positions)
+    count = min(count, len(positions) - 1)
+    tree = KDTree(points)
+    result = np.empty((len(positions), count), np.int32)
+    for start in range(0, len(positions), CHUNK):
+        part = points[start : start + CHUNK]
+        _, found = tree.query(part, k=count + 1, workers=-1)
+        found = np.asarray(found).reshape(len(part), -1)
+        result[start : start + CHUNK] = without_self(found, start)
+    return result
 
 
-def _place(row: dict[str, str], planar: bool, where: str) -> tuple[float, float]:
-    first, second = AXES[planar]
-    try:
-        place = float(row[first]), float(row[second])
-    except (TypeError, ValueError):
-        place = np.nan, np.nan
-    if not np.isfinite(place).all() or (not planar and abs(place[0]) > 90):
-        raise DataError(f"{where}: no {first} and {second}: {row[first]!r}, {row[second]!r}")
-    return place
+def _on_unit_sphere(positions: NDArray[np.float64]) -> NDArray[np.float64]:
+    latitude, longitude = np.deg2rad(positions).T
+    east, north = np.cos(longitude), np.sin(longitude)
+    return np.stack([np.cos(latitude) * east, np.cos(latitude) * north, np.sin(latitude)], axis=1)
+
+
+def without_self(found: NDArray[np.integer], first: int) -> NDArray[np.int32]:
+    """Drop the own number of each row, or its last entry where that is missing.
+
+    ``first`` is the number of the first row.
+    """
+    rows = np.arange(first, first + len(found))[:, None]
+    own = found == rows
+    own[~own.any(axis=1), -1] = True
+    return found[~own].reshape(len(found), -1).astype(np.int32)

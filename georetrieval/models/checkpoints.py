@@ -1,29 +1,25 @@
-"""Files of weights (safetensors with their settings inside) and the state to resume from.
-
-Both are written beside their place and renamed, so that a killed run leaves a whole one.
-"""
+"""Files of a branch's weights: safetensors, with the settings to build it inside."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import Tensor
 
-from georetrieval.config import EncoderSettings
+from georetrieval.config import BRANCHES, BranchName, EncoderSettings
 from georetrieval.errors import CheckpointError
+from georetrieval.files import written_whole
 from georetrieval.models.branch import Branch
 
 FORMAT = "georetrieval-branch"
-STATE = "georetrieval-state"
 
 
-def save_branch(path: Path, branch: Branch, settings: EncoderSettings, kind: str) -> None:
+def save_branch(path: Path, branch: Branch, settings: EncoderSettings, kind: BranchName) -> None:
     """Write a branch's weights with what is needed to build it again.
 
     Parameters
@@ -31,18 +27,22 @@ def save_branch(path: Path, branch: Branch, settings: EncoderSettings, kind: str
     path
         A ``.safetensors`` file.
     kind
-        The query view: ``panorama`` or ``bev``.
+        What its queries are.
+
+    Raises
+    ------
+    WriteError
+        If it cannot be written.
     """
     tensors = {name: value.contiguous() for name, value in branch.state_dict().items()}
     # One entry: safetensors writes several in any order, and equal runs should make equal files.
     about = {"kind": kind, "encoder": settings.model_dump(mode="json")}
     metadata = {FORMAT: json.dumps(about, sort_keys=True)}
-    part = path.with_name(path.name + ".part")
-    save_file(tensors, part, metadata)
-    publish(part, path)
+    with written_whole(path) as part:
+        save_tensors(tensors, part, metadata)
 
 
-def load_branch(path: Path) -> tuple[Branch, EncoderSettings, str]:
+def load_branch(path: Path) -> tuple[Branch, EncoderSettings, BranchName]:
     """Build the branch of a file of weights.
 
     Returns
@@ -66,6 +66,8 @@ def load_branch(path: Path) -> tuple[Branch, EncoderSettings, str]:
     try:
         about = json.loads(metadata[FORMAT])
         kind, settings = about["kind"], EncoderSettings.model_validate(about["encoder"])
+        if kind not in BRANCHES:
+            raise ValueError(f"there is no branch {kind!r}")
         branch = Branch(settings, load=False)
     except (KeyError, ValueError) as error:
         raise CheckpointError(f"{path}: its model cannot be built: {error}") from error
@@ -82,37 +84,12 @@ def checkpoint_hash(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
-def save_state(path: Path, state: dict[str, Any]) -> None:
-    """Write what a run needs to continue: tensors, numbers and text only."""
-    part = path.with_name(path.name + ".part")
-    torch.save({"format": STATE, **state}, part)
-    publish(part, path)
-
-
-def load_state(path: Path) -> dict[str, Any]:
-    """Read a state; nothing in it is executed.
-
-    Raises
-    ------
-    CheckpointError
-        If it cannot be read.
-    """
+def save_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
+    """Write a safetensors file; what goes wrong is an `OSError`, as everywhere else."""
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise CheckpointError(
-            f"{path} cannot be read ({error}): delete it and train without --resume"
-        ) from error
-    if not isinstance(state, dict) or state.get("format") != STATE:
-        raise CheckpointError(f"{path} is not a state of georetrieval train")
-    return state
-
-
-def publish(part: Path, path: Path) -> None:
-    """Give a file its name once it is on the disk, so that a power cut leaves a whole one."""
-    with part.open("rb") as file:
-        os.fsync(file.fileno())
-    part.replace(path)
+        save_file(tensors, path, metadata)
+    except SafetensorError as error:
+        raise OSError(str(error)) from error
 
 
 def digest(*values: Any) -> str:

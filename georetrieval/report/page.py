@@ -17,12 +17,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 import georetrieval
 from georetrieval.config import BranchName, Settings
 from georetrieval.data.dataset import Dataset
-from georetrieval.errors import CheckpointError, GeoretrievalError
+from georetrieval.errors import CheckpointError
+from georetrieval.files import written_whole
 from georetrieval.models.checkpoints import checkpoint_hash
 from georetrieval.report.overview import make_overview
 from georetrieval.report.results import Titled, describe
 from georetrieval.report.training import training_curves
-from georetrieval.retrieval.evaluation import Evaluation
+from georetrieval.retrieval.results import Evaluation
 from georetrieval.run import Run
 
 PAPER = "https://arxiv.org/abs/2408.05475"
@@ -71,13 +72,9 @@ def write_report(
         version=georetrieval.__version__,
         today=f"{datetime.now(UTC):%Y-%m-%d}",
     )
-    part = out.with_name(out.name + ".part")
-    try:
+    with written_whole(out) as part:
         # An id may be the name of a file, and that need not be valid text.
         part.write_text(text, "utf-8", errors="replace")
-        part.replace(out)
-    except OSError as error:
-        raise GeoretrievalError(f"{out} could not be written: {error.strerror or error}") from error
 
 
 def environment() -> Environment:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bevgen.drawing import round_length
-from georetrieval.retrieval.metrics import EARTH_RADIUS
+from georetrieval.data.positions import EARTH_RADIUS
 
 WIDTH, MARGIN = 640, 26  # user units; the page scales them
 METRES_PER_DEGREE = EARTH_RADIUS * math.pi / 180

@@ -25,8 +25,8 @@ from georetrieval.report.gallery import (
     worst_failures,
 )
 from georetrieval.report.plan import Found, Plan, plan
-from georetrieval.retrieval.evaluation import Evaluation, Method
 from georetrieval.retrieval.metrics import Estimate
+from georetrieval.retrieval.results import Evaluation, Method
 
 GALLERY_ROWS = 24  # random queries, and as many failures, over all evaluations: about 4 MB
 PLAN_QUERIES = 1500  # over all evaluations

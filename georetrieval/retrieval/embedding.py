@@ -15,8 +15,8 @@ from bevgen import ShardSet
 from georetrieval.config import BranchName
 from georetrieval.data.loading import read_chunks
 from georetrieval.errors import DataError
-from georetrieval.models.branch import Encoder
-from georetrieval.models.checks import check_size
+from georetrieval.files import written_whole
+from georetrieval.models.encoder import Encoder, check_size
 from georetrieval.transforms.network_input import to_network
 from georetrieval.transforms.orientation import limit_fov, rotate, visible_columns
 
@@ -46,8 +46,7 @@ class Embeddings:
 
     def save(self, path: Path) -> None:
         """Write an ``.npz`` file, whole or not at all."""
-        part = path.with_name(path.name + ".part")
-        with part.open("wb") as file:
+        with written_whole(path) as part, part.open("wb") as file:
             np.savez(
                 file,
                 ids=np.array(self.ids, dtype=np.str_),
@@ -56,7 +55,6 @@ class Embeddings:
                 checkpoint=np.array(self.checkpoint),
                 data=np.array(self.data),
             )
-        part.replace(path)
 
     @classmethod
     def load(cls, path: Path) -> Embeddings:

@@ -20,7 +20,8 @@ from georetrieval.config import BranchName, OptimSettings, Settings, Size
 from georetrieval.data.dataset import Dataset
 from georetrieval.errors import SettingsError
 from georetrieval.models.branch import Branch
-from georetrieval.models.checks import check_batches, check_sizes, check_turns, input_sizes
+from georetrieval.models.published import obstacle
+from georetrieval.training.checks import check_batches, check_sizes, check_turns, input_sizes
 from georetrieval.training.loss import InfoNCE
 from georetrieval.training.optim import learning_rate
 from georetrieval.training.sampling import plan_batches
@@ -76,6 +77,8 @@ class Forecast:
         Learning rate at the start of each epoch, and at the end of the last.
     memory
         On one device, for a whole batch.
+    obstacle
+        Why the weights to start from cannot be had, and what to do; empty where they can.
     """
 
     branch: BranchName
@@ -88,6 +91,7 @@ class Forecast:
     steps: int | None
     rates: list[float]
     memory: Memory
+    obstacle: str
 
 
 def forecast(
@@ -159,6 +163,7 @@ def _forecast(
         steps=steps,
         rates=[learning_rate(epoch, optim) for epoch in range(optim.epochs + 1)],
         memory=estimate_memory(branch, sizes, batch, getattr(torch, optim.precision)),
+        obstacle=obstacle(encoder),
     )
 
 

@@ -1,17 +1,16 @@
 """Train a branch: read from top to bottom.
 
-An epoch: choose which pairs share a batch, then for each batch turn, change, embed, compare, step.
-Every random number follows from (seed, epoch, step), so that a run that was stopped anywhere
+An epoch: choose which pairs share a batch, then for each batch change the images, embed, compare,
+step. Every random number follows from (seed, epoch, step), so that a run that was stopped anywhere
 continues as if it had not been.
 """
 
 from __future__ import annotations
 
-import logging
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,61 +18,30 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
-from georetrieval.config import BranchName, BranchSettings, Settings
+from georetrieval.config import BranchName, OptimSettings, Settings
 from georetrieval.data.dataset import Dataset
-from georetrieval.data.loading import Batch, PairReader, Pairs
+from georetrieval.data.loading import Batch, PairReader
 from georetrieval.data.neighbours import largest_pool, near_on_map
+from georetrieval.data.pairs import Pairs
 from georetrieval.errors import CheckpointError, DataError, SettingsError
-from georetrieval.models.branch import Branch
-from georetrieval.models.checkpoints import digest, load_state, save_branch, save_state
-from georetrieval.models.checks import check_batches, check_sizes, check_turns
+from georetrieval.models.checkpoints import save_branch
 from georetrieval.retrieval.embedding import embed_rows
-from georetrieval.retrieval.metrics import rank_references
+from georetrieval.retrieval.ranking import rank_references
 from georetrieval.run import Run
 from georetrieval.training.loss import InfoNCE
-from georetrieval.training.optim import learning_rate, make_optimizer
+from georetrieval.training.optim import learning_rate
 from georetrieval.training.processes import Processes, StopRequest
 from georetrieval.training.sampling import plan_batches, similarity_neighbours
-from georetrieval.training.tracking import Tracker
+from georetrieval.training.setup import Setup
+from georetrieval.training.state import State
+from georetrieval.training.tracking import Tracker, Watcher
 from georetrieval.transforms.augment import augment_pairs
 from georetrieval.transforms.network_input import to_network
 from georetrieval.transforms.orientation import rotate, unknown_headings
 
-log = logging.getLogger(__name__)
-
 SAVE_SECONDS = 600.0  # what a crash within a long epoch costs at most
-
-
-@dataclass(slots=True)
-class Progress:
-    """Where a branch's training stands; all that a resumed run needs besides the weights."""
-
-    epoch: int = 0
-    step: int = 0
-    members: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
-    sizes: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
-    neighbours: NDArray[np.int32] | None = None
-    best: float = -1.0
-
-    @property
-    def batches(self) -> list[NDArray[np.int64]]:
-        """The epoch's batches over all processes; empty between epochs."""
-        return np.split(self.members, np.cumsum(self.sizes)[:-1]) if len(self.sizes) else []
-
-
-class Watcher:
-    """Hears how training goes, and does nothing."""
-
-    def branch(self, name: str, settings: BranchSettings, pairs: int) -> None:
-        """Hear that a branch begins."""
-
-    def step(self, epoch: float, loss: float, images_per_second: float) -> None:
-        """Hear of each step."""
-
-    def evaluated(self, epoch: int, figures: dict[str, float]) -> None:
-        """Hear of each evaluation."""
 
 
 def train(
@@ -116,30 +84,27 @@ def train(
     KeyboardInterrupt
         If interrupted by Ctrl-C or SIGTERM; the state is saved first.
     """
-    processes = processes or Processes()
-    chosen = settings.branches()
-    names = list(chosen) if branches is None else branches
-    for name in names:
-        if name not in chosen:
-            raise SettingsError(
-                f"the settings have no branch {name!r}; there are {', '.join(chosen)}"
-            )
-    run = Run.at(run)
-    placed = settings.model_copy(
-        update={"data": settings.data.model_copy(update={"root": root.absolute()})}
-    )
+    run, processes, watcher = Run.at(run), processes or Processes(), watcher or Watcher()
+    for name in branches or ():
+        if name not in settings.branches():
+            there = ", ".join(settings.branches())
+            raise SettingsError(f"the settings have no branch {name!r}; there are {there}")
+    placed = settings.data.model_copy(update={"root": root.absolute()})
+    placed = settings.model_copy(update={"data": placed})
     if processes.first:
-        _check_begun(run, resume=resume)
+        check_begun(run, resume=resume)
         run.create()
         if not resume:
             run.write_settings(placed)
     tracker = Tracker(run, tensorboard=tensorboard, wandb=wandb) if processes.first else None
     try:
-        for name in names:
-            job = BranchTraining(
-                name, settings, root, run, processes, tracker, watcher or Watcher()
-            )
-            job.fit(resume=resume)
+        for name in branches or settings.branches():
+            with Dataset(settings.data, root) as dataset:
+                setup = Setup.prepare(name, settings, dataset, run, processes)
+                state = State.begin(setup, load=not (resume and run.state(name).exists()))
+                if resume:
+                    state.restore(setup)
+                fit(setup, state, watcher, tracker)
     finally:
         if tracker is not None:
             tracker.close()
@@ -148,7 +113,7 @@ def train(
         run.write_settings(placed)
 
 
-def _check_begun(run: Run, *, resume: bool) -> None:
+def check_begun(run: Run, *, resume: bool) -> None:
     """Refuse to train over what is there, or to resume what is not."""
     begun = run.states()
     if begun and not resume:
@@ -160,328 +125,228 @@ def _check_begun(run: Run, *, resume: bool) -> None:
         raise CheckpointError(f"{run} holds nothing to resume: leave out --resume")
 
 
-class BranchTraining:
-    """One branch with its data, model and optimizer."""
+def fit(setup: Setup, state: State, watcher: Watcher, tracker: Tracker | None) -> None:
+    """Train a branch from its state to its last epoch.
 
-    def __init__(
-        self,
-        name: BranchName,
-        settings: Settings,
-        root: Path,
-        run: Run,
-        processes: Processes,
-        tracker: Tracker | None,
-        watcher: Watcher,
-    ) -> None:
-        self.name: BranchName = name
-        self.settings, self.run = settings, run
-        self.branch_settings = settings.branches()[name]
-        self.processes, self.tracker, self.watcher = processes, tracker, watcher
-        data = settings.data
-        self.dataset = Dataset(data, root)
-        self.queries = self.dataset.shards(name)
-        self.references = self.dataset.shards("reference")
-        self.pairs = self.dataset.pairs(name, data.train_split).each()
-        self.validation = self.dataset.pairs(name, data.validation_split)
-        if shared := len(set(self.pairs.ids) & set(self.validation.ids)):
-            log.warning("%d validation queries are trained on: their recall says little", shared)
-        stored = self.dataset.image_sizes(name)
-        check_batches(self.branch_settings, processes.count)
-        check_turns(name, settings, stored)
+    The state is saved at the end of each epoch, now and then within long ones, and when asked to
+    stop. The best weights on the validation split are written whenever there are better ones.
+    """
+    optim, processes, dataset = setup.branch.optim, setup.processes, setup.dataset
+    queries, references = dataset.shards(setup.name), dataset.shards("reference")
+    reader = PairReader(queries, references, setup.pairs, threads=setup.settings.loader_threads)
+    compare = InfoNCE(
+        label_smoothing=optim.label_smoothing, rank=processes.rank, world_size=processes.count
+    )
+    if processes.first:
+        watcher.branch(setup.name, setup.branch, len(setup.pairs))
+    with StopRequest() as stop:
+        while state.epoch < optim.epochs:
+            if not state.batches:
+                state.batches = plan_epoch(setup, state, stop)
+            shares = [np.array_split(b, processes.count)[processes.rank] for b in state.batches]
+            state.model.train()
+            clock = time.perf_counter()
+            for batch in reader.read(shares[state.step :]):
+                moment = state.epoch + state.step / len(shares)
+                rate = learning_rate(moment, optim)
+                loss = learn(setup, state, batch, compare)
+                state.step += 1
+                summed = state.step == len(shares) or state.step % optim.accumulate == 0
+                if summed:
+                    update(state, rate, optim)
+                seconds, clock = time.perf_counter() - clock, time.perf_counter()
+                if processes.first:
+                    speed = 2 * len(batch.pairs) * processes.count / seconds
+                    watcher.step(moment, loss, speed)
+                    if tracker is not None:
+                        tracker.step(setup.name, moment, loss, rate, state.branch.scale, speed)
+                if summed:
+                    save_or_stop(setup, state, stop)
+            done = state.epoch + 1
+            if done % setup.settings.evaluate_every == 0 or done == optim.epochs:
+                validate(setup, state, stop, watcher, tracker)
+            state.end_epoch()
+            state.save(setup)
+            save_or_stop(setup, state, stop)
 
-        torch.manual_seed(settings.seed)
-        # The others receive the first process's weights.
-        self.branch = Branch(self.branch_settings.encoder, load=processes.first)
-        check_sizes(self.branch.encoder, name, settings, stored)
-        self.branch.to(processes.device)
-        if self.branch_settings.encoder.channels_last:
-            self.branch = self.branch.to(memory_format=torch.channels_last)
-        self.model: nn.Module = self.branch
-        if processes.count > 1:
-            ids = [processes.device] if processes.device.type == "cuda" else None
-            self.model = nn.parallel.DistributedDataParallel(self.branch, device_ids=ids)
-        if self.branch_settings.encoder.compile:
-            self.model = torch.compile(self.model)  # pyright: ignore[reportAttributeAccessIssue]
-        optim = self.branch_settings.optim
-        self.optimizer = make_optimizer(self.branch, optim)
-        self.precision: torch.dtype = getattr(torch, optim.precision)
-        self.scaler = torch.amp.GradScaler(
-            processes.device.type, enabled=self.precision == torch.float16
-        )
-        self.loss = InfoNCE(
-            label_smoothing=optim.label_smoothing,
-            rank=processes.rank,
-            world_size=processes.count,
-        )
-        self.progress = Progress()
-        self.stop = StopRequest()
-        self.saved = time.monotonic()
 
-    def fit(self, *, resume: bool) -> None:
-        """Train to the last epoch; saved are the ends of epochs, long stretches, interrupts."""
-        optim, progress = self.branch_settings.optim, self.progress
-        if resume:
-            progress = self.progress = self._load_state()
-        if self.processes.first:
-            self.watcher.branch(self.name, self.branch_settings, len(self.pairs))
-        with self.stop:
-            while progress.epoch < optim.epochs:
-                if not progress.batches:
-                    self._plan_epoch()
-                self._train_epoch()
-                done = progress.epoch + 1
-                if done % self.settings.evaluate_every == 0 or done == optim.epochs:
-                    self._evaluate(done)
-                progress.epoch, progress.step = done, 0
-                progress.sizes = np.empty(0, np.int64)
-                self._save_state()
-                self._between_updates()
+def plan_epoch(setup: Setup, state: State, stop: StopRequest) -> list[NDArray[np.int64]]:
+    """Choose the epoch's batches: near on the map at first, alike in the embedding later.
 
-    def _plan_epoch(self) -> None:
-        """Choose the epoch's batches: near on the map at first, alike in the embedding later."""
-        progress = self.progress
-        plan = [self._batches() if self.processes.first else []]
-        if self.processes.count > 1:
-            # One plan for all: embeddings, and so neighbours, may differ between processes.
-            dist.broadcast_object_list(plan, device=self.processes.device)
-        if not plan[0]:
-            raise DataError(
-                f"{len(self.pairs)} pairs make no batch: their references must be at least"
-                f" {max(2, self.processes.count)}"
-            )
-        progress.members = np.concatenate(plan[0])
-        progress.sizes = np.array([len(batch) for batch in plan[0]])
-
-    def _batches(self) -> list[NDArray[np.int64]]:
-        sampling, progress = self.branch_settings.sampling, self.progress
-        if sampling.mine_every and progress.epoch and not progress.epoch % sampling.mine_every:
-            progress.neighbours = self._mine(sampling.pool)
-        elif sampling.geographic and not progress.epoch:
-            near = near_on_map(self.dataset, self.pairs, largest_pool(self.settings))
-            progress.neighbours = None if near is None else near[:, : sampling.pool].copy()
-        return plan_batches(
-            self.pairs.classes(),
-            progress.neighbours,
+    Returns
+    -------
+    list of (n,) int64
+        Pairs, the same in all processes: their embeddings, and so the neighbours, may differ.
+    """
+    sampling, processes = setup.branch.sampling, setup.processes
+    plan: list[list[NDArray[np.int64]]] = [[]]
+    if processes.first:
+        if sampling.mine_every and state.epoch and not state.epoch % sampling.mine_every:
+            state.neighbours = mine(setup, state, stop)
+        elif sampling.geographic and not state.epoch:
+            near = near_on_map(setup.dataset, setup.pairs, largest_pool(setup.settings))
+            state.neighbours = None if near is None else near[:, : sampling.pool].copy()
+        plan[0] = plan_batches(
+            setup.pairs.classes(),
+            state.neighbours,
             batch_size=sampling.batch_size,
             take=sampling.take,
-            seed=_seed(self.settings.seed, progress.epoch),
-            multiple=self.processes.count,
+            seed=seed(setup.settings.seed, state.epoch),
+            multiple=processes.count,
         )
-
-    def _train_epoch(self) -> None:
-        progress, optim = self.progress, self.branch_settings.optim
-        batches = progress.batches
-        mine = [np.array_split(b, self.processes.count)[self.processes.rank] for b in batches]
-        reader = PairReader(
-            self.queries, self.references, self.pairs, threads=self.settings.loader_threads
+    if processes.count > 1:
+        dist.broadcast_object_list(plan, device=processes.device)
+    if not plan[0]:
+        raise DataError(
+            f"{len(setup.pairs)} pairs make no batch: their references must be at least"
+            f" {max(2, processes.count)}"
         )
-        self.model.train()
-        clock = time.perf_counter()
-        for batch in reader.read(mine[progress.step :]):
-            moment = progress.epoch + progress.step / len(batches)
-            rate = learning_rate(moment, optim)
-            for group in self.optimizer.param_groups:
-                group["lr"] = rate
-            done = progress.step + 1
-            update = done == len(batches) or done % optim.accumulate == 0
-            loss = self._step(batch, update=update)
-            progress.step = done
-            seconds, clock = time.perf_counter() - clock, time.perf_counter()
-            if self.processes.first:
-                speed = 2 * len(batch.pairs) * self.processes.count / seconds
-                self.watcher.step(moment, loss, speed)
-                if self.tracker is not None:
-                    self.tracker.log(
-                        self.name,
-                        moment,
-                        loss=loss,
-                        learning_rate=rate,
-                        scale=self.branch.logit_scale.exp().item(),
-                        images_per_second=round(speed, 1),
-                    )
-            if update:
-                self._between_updates()
+    return plan[0]
 
-    def _step(self, batch: Batch, *, update: bool) -> float:
-        """Learn from one batch: turn and change the views, embed, compare, step."""
-        encoder, optim = self.branch_settings.encoder, self.branch_settings.optim
-        device = self.processes.device
-        seed = _seed(
-            self.settings.seed, self.progress.epoch, self.progress.step, self.processes.rank
+
+def learn(setup: Setup, state: State, batch: Batch, compare: InfoNCE) -> float:
+    """Add a batch's gradients to those of the step: change the images, embed them, compare.
+
+    Returns
+    -------
+    float
+        The loss over all processes.
+
+    Raises
+    ------
+    DataError
+        If it is not finite.
+    """
+    device, optim = setup.processes.device, setup.branch.optim
+    number = seed(setup.settings.seed, state.epoch, state.step, setup.processes.rank)
+    torch.manual_seed(number)  # for layers that drop out
+    query, reference = augmented(setup, batch, torch.Generator().manual_seed(number))
+    mixed = setup.precision != torch.float32
+    with torch.autocast(device.type, setup.precision, enabled=mixed):
+        embedded = state.model(query, reference)
+    loss = compare(*embedded)  # in float32: bfloat16 would round scores to half a per cent
+    # Each process holds the loss of the whole batch; gathering sums its gradient over the
+    # processes, and DDP's mean makes up for that.
+    state.scaler.scale(loss / optim.accumulate).backward()
+    value = loss.item()
+    if not math.isfinite(value):
+        raise DataError(
+            f"the loss of branch {setup.name} became {value} in epoch {state.epoch}:"
+            " lower the learning rate or use precision float32"
         )
-        generator = torch.Generator().manual_seed(seed)
-        torch.manual_seed(seed)  # for layers that drop out
-        query = to_network(batch.query, encoder.query_size, device)
-        reference = to_network(batch.reference, encoder.reference_size, device)
-        if self.settings.data.heading == "unknown":
-            query = rotate(query, torch.rand(len(query), generator=generator) * 360, self.name)
-        query, reference = augment_pairs(
-            query,
-            reference,
-            self.name,
-            self.branch_settings.augment,
-            generator,
-            fov=self.settings.data.fov,
-        )
-        if encoder.channels_last:
-            query = query.contiguous(memory_format=torch.channels_last)
-            reference = reference.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(device.type, self.precision, enabled=self.precision != torch.float32):
-            embedded = self.model(query, reference)
-        loss = self.loss(*embedded)  # in float32: bfloat16 would round scores to half a per cent
-        # Each process holds the loss of the whole batch; gathering sums its gradient over the
-        # processes, and DDP's mean makes up for that.
-        self.scaler.scale(loss / optim.accumulate).backward()
-        value = loss.item()
-        if not math.isfinite(value):
-            raise DataError(
-                f"the loss of branch {self.name} became {value} in epoch {self.progress.epoch}:"
-                " lower the learning rate or use precision float32"
-            )
-        if update:
-            self.scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_value_(self.branch.parameters(), optim.clip_value)
-            self.scaler.step(self.optimizer)
-            self.scaler.update()
-            self.optimizer.zero_grad(set_to_none=True)
-            with torch.no_grad():
-                self.branch.logit_scale.clamp_(0, math.log(100))
-        return value
-
-    def _embed(self, pairs: Pairs) -> tuple[torch.Tensor, torch.Tensor]:
-        """Embed a split's queries, and its gallery."""
-        encoder, device = self.branch_settings.encoder, self.processes.device
-        options: dict[str, Any] = {
-            "device": device,
-            "precision": self.precision,
-            "threads": self.settings.loader_threads,
-            "on_progress": lambda _: self._stop_if(self.stop.asked),
-        }
-        degrees = None
-        if self.settings.data.heading == "unknown":
-            degrees = unknown_headings(len(pairs), self.settings.seed)
-        queries = embed_rows(
-            self.branch.encoder,
-            self.queries,
-            pairs.queries,
-            encoder.query_size,
-            kind=self.name,
-            degrees=degrees,
-            fov=self.settings.data.fov,
-            **options,
-        )
-        gallery = embed_rows(
-            self.branch.encoder, self.references, pairs.gallery, encoder.reference_size, **options
-        )
-        return queries, gallery
-
-    def _mine(self, pool: int) -> NDArray[np.int32]:
-        """Find pairs that the current model confuses (dynamic similarity sampling)."""
-        trained = np.unique(self.pairs.references)  # the rest of the gallery is not asked for
-        queries, gallery = self._embed(replace(self.pairs, gallery=trained))
-        own = np.searchsorted(trained, self.pairs.references)
-        return similarity_neighbours(queries, gallery[torch.from_numpy(own)], pool)
-
-    def _evaluate(self, epoch: int) -> None:
-        """Rank the validation split after some epochs, and keep the weights that did best."""
-        if self.processes.first:
-            queries, gallery = self._embed(self.validation)
-            right = self.validation
-            positive = np.searchsorted(right.gallery, right.references)
-            others = [np.searchsorted(right.gallery, rows) for rows in right.others]
-            rank = rank_references(queries, gallery, positive, others=others).rank
-            figures = {f"R@{k}": round(100 * float((rank < k).mean()), 3) for k in (1, 5, 10)}
-            # The mean reciprocal rank tells apart what R@1 calls equal.
-            score = float((1 / (rank + 1.0)).mean())
-            self.watcher.evaluated(epoch, figures)
-            if self.tracker is not None:
-                self.tracker.log(self.name, epoch, **figures, mrr=round(score, 5))
-            if score > self.progress.best:
-                self.progress.best = score
-                path = self.run.checkpoint(self.name)
-                save_branch(path, self.branch, self.branch_settings.encoder, self.name)
-        if self.processes.count > 1:
-            dist.barrier()
-
-    def _between_updates(self) -> None:
-        """Save now and then, and stop if a process was asked to."""
-        asked = self.stop.asked
-        if self.processes.count > 1:
-            flag = torch.tensor(float(asked), device=self.processes.device)
-            dist.all_reduce(flag, dist.ReduceOp.MAX)
-            asked = bool(flag)
-        self._stop_if(asked)
-        if time.monotonic() - self.saved > SAVE_SECONDS:
-            self._save_state()
-
-    def _stop_if(self, asked: bool) -> None:
-        if asked:
-            self._save_state()
-            raise KeyboardInterrupt
-
-    def _save_state(self) -> None:
-        self.saved = time.monotonic()
-        if not self.processes.first:
-            return
-        progress = self.progress
-        near = progress.neighbours
-        state = {
-            "settings": self._digest(),
-            "processes": self.processes.count,
-            "model": self.branch.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "scaler": self.scaler.state_dict(),
-            "epoch": progress.epoch,
-            "step": progress.step,
-            "best": progress.best,
-            "members": torch.from_numpy(progress.members),
-            "sizes": torch.from_numpy(progress.sizes),
-            "neighbours": None if near is None else torch.from_numpy(near),
-        }
-        save_state(self.run.state(self.name), state)
-
-    def _digest(self) -> str:
-        """Return a digest of all that decides what a run does, but for where its files lie."""
-        data = self.settings.data
-        return digest(
-            self.branch_settings.model_dump(mode="json"),
-            [data.heading, data.fov, self.settings.seed, self.settings.evaluate_every],
-            [self.queries.plan, self.queries.settings],
-            [self.references.plan, self.references.settings],
-            [self.pairs.ids, self.pairs.references.tolist(), self.validation.ids],
-        )
-
-    def _load_state(self) -> Progress:
-        """Continue from the saved state; a branch that had not begun starts anew."""
-        path = self.run.state(self.name)
-        states = [load_state(path) if self.processes.first and path.exists() else None]
-        if self.processes.count > 1:
-            dist.broadcast_object_list(states, device=self.processes.device)
-        state = states[0]
-        if state is None:
-            return Progress()
-        if state["settings"] != self._digest():
-            raise CheckpointError(
-                f"{path} was made with other settings or data: resume with the same, or name a new"
-                " --run"
-            )
-        if state["processes"] != self.processes.count:
-            raise CheckpointError(
-                f"{path} was made by {state['processes']} processes: resume with as many"
-            )
-        self.branch.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
-        near = state["neighbours"]
-        return Progress(
-            epoch=state["epoch"],
-            step=state["step"],
-            members=state["members"].numpy(),
-            sizes=state["sizes"].numpy(),
-            neighbours=None if near is None else near.numpy(),
-            best=state["best"],
-        )
+    return value
 
 
-def _seed(*parts: int) -> int:
+def augmented(setup: Setup, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Return a batch's (n, 3, H, W) queries and references as the network sees them."""
+    data, encoder, device = setup.settings.data, setup.branch.encoder, setup.processes.device
+    query = to_network(batch.query, encoder.query_size, device)
+    reference = to_network(batch.reference, encoder.reference_size, device)
+    if data.heading == "unknown":
+        query = rotate(query, torch.rand(len(query), generator=generator) * 360, setup.name)
+    query, reference = augment_pairs(
+        query, reference, setup.name, setup.branch.augment, generator, fov=data.fov
+    )
+    if encoder.channels_last:
+        query = query.contiguous(memory_format=torch.channels_last)
+        reference = reference.contiguous(memory_format=torch.channels_last)
+    return query, reference
+
+
+def update(state: State, rate: float, optim: OptimSettings) -> None:
+    """Step by the gradients that were summed, each cut to a magnitude."""
+    for group in state.optimizer.param_groups:
+        group["lr"] = rate
+    state.scaler.unscale_(state.optimizer)
+    nn.utils.clip_grad_value_(state.branch.parameters(), optim.clip_value)
+    state.scaler.step(state.optimizer)
+    state.scaler.update()
+    state.optimizer.zero_grad(set_to_none=True)
+    with torch.no_grad():
+        state.branch.logit_scale.clamp_(0, math.log(100))
+
+
+def mine(setup: Setup, state: State, stop: StopRequest) -> NDArray[np.int32]:
+    """Find pairs that the current model confuses (dynamic similarity sampling)."""
+    trained = np.unique(setup.pairs.references)  # the rest of the gallery is not asked for
+    queries, gallery = embed(setup, state, replace(setup.pairs, gallery=trained), stop)
+    own = np.searchsorted(trained, setup.pairs.references)
+    pool = setup.branch.sampling.pool
+    return similarity_neighbours(queries, gallery[torch.from_numpy(own)], pool)
+
+
+def validate(
+    setup: Setup, state: State, stop: StopRequest, watcher: Watcher, tracker: Tracker | None
+) -> None:
+    """Rank the validation split after an epoch, and keep the weights that did best."""
+    if setup.processes.first:
+        split, epoch = setup.validation, state.epoch + 1
+        queries, gallery = embed(setup, state, split, stop)
+        positive = np.searchsorted(split.gallery, split.references)
+        others = [np.searchsorted(split.gallery, rows) for rows in split.others]
+        rank = rank_references(queries, gallery, positive, others=others).rank
+        figures = {f"R@{k}": round(100 * float((rank < k).mean()), 3) for k in (1, 5, 10)}
+        # The mean reciprocal rank tells apart what R@1 calls equal.
+        score = float((1 / (rank + 1.0)).mean())
+        watcher.evaluated(epoch, figures)
+        if tracker is not None:
+            tracker.log(setup.name, epoch, **figures, mrr=round(score, 5))
+        if score > state.best:
+            state.best = score
+            path = setup.run.checkpoint(setup.name)
+            save_branch(path, state.branch, setup.branch.encoder, setup.name)
+    if setup.processes.count > 1:
+        dist.barrier()
+
+
+def embed(setup: Setup, state: State, split: Pairs, stop: StopRequest) -> tuple[Tensor, Tensor]:
+    """Embed a split's queries and its gallery by the current weights."""
+
+    def heed(_: int) -> None:
+        if stop.asked:
+            interrupt(setup, state)
+
+    data, encoder, dataset = setup.settings.data, setup.branch.encoder, setup.dataset
+    options: dict[str, Any] = {
+        "device": setup.processes.device,
+        "precision": setup.precision,
+        "threads": setup.settings.loader_threads,
+        "on_progress": heed,
+    }
+    unknown = data.heading == "unknown"
+    queries = embed_rows(
+        state.branch.encoder,
+        dataset.shards(setup.name),
+        split.queries,
+        encoder.query_size,
+        kind=setup.name,
+        degrees=unknown_headings(len(split), setup.settings.seed) if unknown else None,
+        fov=data.fov,
+        **options,
+    )
+    references, size = dataset.shards("reference"), encoder.reference_size
+    return queries, embed_rows(state.branch.encoder, references, split.gallery, size, **options)
+
+
+def save_or_stop(setup: Setup, state: State, stop: StopRequest) -> None:
+    """Save now and then, and stop if any of the processes was asked to."""
+    asked = stop.asked
+    if setup.processes.count > 1:
+        flag = torch.tensor(float(asked), device=setup.processes.device)
+        dist.all_reduce(flag, dist.ReduceOp.MAX)
+        asked = bool(flag)
+    if asked:
+        interrupt(setup, state)
+    if time.monotonic() - state.saved > SAVE_SECONDS:
+        state.save(setup)
+
+
+def interrupt(setup: Setup, state: State) -> None:
+    """Save and stop."""
+    state.save(setup)
+    raise KeyboardInterrupt
+
+
+def seed(*parts: int) -> int:
+    """Return a number that follows from others, for the generators of one step."""
     return int(np.random.SeedSequence(parts).generate_state(1)[0])

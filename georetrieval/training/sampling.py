@@ -11,55 +11,12 @@ import torch
 from numpy.typing import NDArray
 
 from bevgen.compiling import njit
+from georetrieval.data.neighbours import without_self
 
-CHUNK = 4096  # places compared at once
 # Knuth's linear congruential generator (MMIX), of which the upper half is used: Numba's own costs
 # more than all the rest of an epoch's batches.
 MULTIPLIER, INCREMENT = np.uint64(6364136223846793005), np.uint64(1442695040888963407)
 HALF = np.uint64(32)
-
-
-def geographic_neighbours(
-    positions: NDArray[np.float64], count: int, *, planar: bool = False
-) -> NDArray[np.int32]:
-    """Find the nearest places of each, the place itself left out.
-
-    Parameters
-    ----------
-    positions : (P, 2) float64
-        Latitude and longitude in degrees, all known; if ``planar``, easting and northing in metres.
-    count
-        Neighbours wanted; at most P - 1 are returned.
-    planar
-        Measure straight on the map's plane instead of along great circles.
-
-    Returns
-    -------
-    (P, min(count, P - 1)) int32, nearest first
-
-    Notes
-    -----
-    On unit vectors the chord grows with the great circle, so a k-d tree finds them exactly. Besides
-    the result, memory holds a few thousand places' neighbours at a time.
-    """
-    from scipy.spatial import KDTree
-
-    points = positions if planar else _on_unit_sphere(positions)
-    count = min(count, len(positions) - 1)
-    tree = KDTree(points)
-    result = np.empty((len(positions), count), np.int32)
-    for start in range(0, len(positions), CHUNK):
-        part = points[start : start + CHUNK]
-        _, found = tree.query(part, k=count + 1, workers=-1)
-        found = np.asarray(found).reshape(len(part), -1)
-        result[start : start + CHUNK] = _without_self(found, start)
-    return result
-
-
-def _on_unit_sphere(positions: NDArray[np.float64]) -> NDArray[np.float64]:
-    latitude, longitude = np.deg2rad(positions).T
-    east, north = np.cos(longitude), np.sin(longitude)
-    return np.stack([np.cos(latitude) * east, np.cos(latitude) * north, np.sin(latitude)], axis=1)
 
 
 def similarity_neighbours(
@@ -85,19 +42,8 @@ def similarity_neighbours(
     for start in range(0, len(queries), chunk):
         scores = queries[start : start + chunk] @ references.T
         found = scores.topk(count + 1, dim=1).indices.cpu().numpy()
-        result[start : start + chunk] = _without_self(found, start)
+        result[start : start + chunk] = without_self(found, start)
     return result
-
-
-def _without_self(found: NDArray[np.integer], first: int) -> NDArray[np.int32]:
-    """Drop the own number of each row, or its last entry where that is missing.
-
-    ``first`` is the number of the first row.
-    """
-    rows = np.arange(first, first + len(found))[:, None]
-    own = found == rows
-    own[~own.any(axis=1), -1] = True
-    return found[~own].reshape(len(found), -1).astype(np.int32)
 
 
 def plan_batches(

@@ -1,4 +1,4 @@
-"""What a run reports while it works: a JSONL file always, TensorBoard or W&B on request."""
+"""Who hears how training goes: a watcher, a JSONL file, TensorBoard or W&B on request."""
 
 from __future__ import annotations
 
@@ -6,8 +6,22 @@ import json
 import time
 from typing import Any
 
+from georetrieval.config import BranchSettings
 from georetrieval.errors import SettingsError
 from georetrieval.run import Run
+
+
+class Watcher:
+    """Hears how training goes, and does nothing."""
+
+    def branch(self, name: str, settings: BranchSettings, pairs: int) -> None:
+        """Hear that a branch begins."""
+
+    def step(self, epoch: float, loss: float, images_per_second: float) -> None:
+        """Hear of each step."""
+
+    def evaluated(self, epoch: int, figures: dict[str, float]) -> None:
+        """Hear of each evaluation."""
 
 
 class Tracker:
@@ -57,6 +71,19 @@ class Tracker:
                 self._writer.add_scalar(name, value, global_step=round(epoch * 1000))
         if self._wandb is not None:
             self._wandb.log({**numbers, f"{branch}/epoch": epoch})
+
+    def step(
+        self, branch: str, epoch: float, loss: float, rate: float, scale: float, speed: float
+    ) -> None:
+        """Write the figures of a step: learning rate, similarity's scale, images a second."""
+        self.log(
+            branch,
+            epoch,
+            loss=loss,
+            learning_rate=rate,
+            scale=scale,
+            images_per_second=round(speed, 1),
+        )
 
     def close(self) -> None:
         """Flush and close."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -259,6 +260,16 @@ def latitude_longitude(district: str, x: float, y: float) -> tuple[float, float]
     east = x + DISTRICTS_APART * list(DISTRICTS).index(district)
     per_latitude, per_longitude = metres_per_degree()
     return ORIGIN[0] + y / per_latitude, ORIGIN[1] + east / per_longitude
+
+
+def local_metres(
+    district: str, latitude: NDArray[Any], longitude: NDArray[Any]
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Metres east and north of a district's centre: what `latitude_longitude` undoes."""
+    per_latitude, per_longitude = metres_per_degree()
+    east = (longitude - ORIGIN[1]) * per_longitude
+    north = (latitude - ORIGIN[0]) * per_latitude
+    return east - DISTRICTS_APART * list(DISTRICTS).index(district), north
 
 
 def metres_per_degree() -> tuple[float, float]:

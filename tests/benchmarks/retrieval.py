@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from georetrieval.retrieval.metrics import rank_references
-from georetrieval.training.sampling import geographic_neighbours, plan_batches
+from georetrieval.data.neighbours import geographic_neighbours
+from georetrieval.retrieval.ranking import rank_references
+from georetrieval.training.sampling import plan_batches
 from tests.benchmarks import published
 from tests.benchmarks.frame import Contest, NotHereError, Row, Setup, Way
 

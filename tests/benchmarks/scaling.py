@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from georetrieval.retrieval.metrics import rank_references
+from georetrieval.retrieval.ranking import rank_references
 from tests.benchmarks.frame import Contest, Setup, Way, child
 from tests.benchmarks.retrieval import embeddings
 

@@ -18,7 +18,9 @@ from numpy.typing import NDArray
 
 from bevgen import ShardSet
 from georetrieval.config import Settings
-from georetrieval.data.loading import Batch, PairReader, _ahead
+from georetrieval.data.dataset import Dataset
+from georetrieval.data.loading import Batch, PairReader, read_ahead
+from georetrieval.run import Run
 from georetrieval.training.processes import Processes
 from tests.benchmarks.frame import Contest, Row, Setup, Way
 from tests.benchmarks.loading import bevs
@@ -45,10 +47,11 @@ def settings(stored: Path, setup: Setup) -> Settings:
 
 
 def prepare(setup: Setup) -> Mapping[str, Way]:
-    from georetrieval.training.loop import (  # seconds that others need not wait
-        BranchTraining,
-        Watcher,
-    )
+    # Seconds that others need not wait.
+    from georetrieval.training import loop
+    from georetrieval.training.loss import InfoNCE
+    from georetrieval.training.setup import Setup as Given
+    from georetrieval.training.state import State
 
     cuda = setup.device == "cuda"
     count, steps = setup.pick(128, 4), 2 if setup.tiny else 24 if cuda else 6
@@ -57,13 +60,14 @@ def prepare(setup: Setup) -> Mapping[str, Way]:
     chosen = settings(stored, setup)
     run = Path(tempfile.mkdtemp(dir=setup.folder))
     here = Processes(device=torch.device(setup.device))
-    job = BranchTraining("bev", chosen, stored.parent, run, here, None, Watcher())
-    job.model.train()
+    given = Given.prepare("bev", chosen, Dataset(chosen.data, stored.parent), Run(run), here)
+    state, compare = State.begin(given), InfoNCE(label_smoothing=0.1)
+    state.model.train()
     shards, threads = ShardSet(stored), chosen.loader_threads
     size = chosen.branches()["bev"].sampling.batch_size
     random = np.random.default_rng(0)
     batches = [random.permutation(count)[:size] for _ in range(steps)]
-    reader = PairReader(shards, shards, job.pairs, threads=threads)
+    reader = PairReader(shards, shards, given.pairs, threads=threads)
     kept = [
         Batch(b.pairs, b.query.to(setup.device), b.reference.to(setup.device))
         for b in reader.read(batches[:1])
@@ -71,14 +75,15 @@ def prepare(setup: Setup) -> Mapping[str, Way]:
 
     def step_through(source: Iterator[Batch]) -> None:
         for batch in source:
-            job._step(batch, update=True)
+            loop.learn(given, state, batch, compare)
+            loop.update(state, 1e-4, given.branch.optim)
 
     images = 2 * size * steps
     return {
         "fed from shards": Way(lambda: step_through(reader.read(batches)), images),
         "fed from device memory": Way(lambda: step_through(iter(kept * steps)), images),
         "fed from JPEG files": Way(
-            lambda: step_through(_ahead(lambda b: decoded(files, b, side), batches, threads)),
+            lambda: step_through(read_ahead(lambda b: decoded(files, b, side), batches, threads)),
             images,
         ),
     }

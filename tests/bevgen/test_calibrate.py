@@ -309,7 +309,7 @@ def test_python_finds_what_the_command_finds(city, tmp_path):
     assert headings == pytest.approx(expected)
 
 
-def test_damaged_images_are_set_aside(city, tmp_path):
+def test_damaged_images_are_skipped(city, tmp_path):
     shutil.copytree(city / "panorama", tmp_path / "panorama")
     victim = sorted((tmp_path / "panorama").iterdir())[3]
     victim.write_bytes(victim.read_bytes()[:5000])

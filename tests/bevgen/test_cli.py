@@ -97,7 +97,7 @@ def test_info_says_what_a_file_holds(output: Path) -> None:
         "image shape:       16 x 16 x 3",
         "bytes:             2,304",
         "shard files:       2",
-        "set aside:         2",
+        "skipped:           2",
         "known:             heading 2, pitch 0, roll 0, height 0, latitude 2, longitude 0",
         "heading unknown:   1",
         "settings:          size 16",

@@ -6,15 +6,11 @@ import numpy as np
 import pytest
 
 from bevgen import PRESETS, BevSettings, ImageSettings, InputError, PanoramaError, project
-from bevgen.conversion.products import Picture, check_angles, product_of
-from bevgen.conversion.settings import Settings, differing_fields
+from bevgen.conversion.products import check_angles, make_row
+from bevgen.conversion.settings import differing_fields
 from bevgen.images.metadata import PanoramaInfo
 
 NOTHING = PanoramaInfo()
-
-
-def made(settings: Settings, image: np.ndarray, own: PanoramaInfo, file: PanoramaInfo) -> Picture:
-    return product_of(settings).prepare(image.shape[:2], own, file).make(image)
 
 
 @pytest.fixture
@@ -44,7 +40,7 @@ def test_options_override_a_preset(name):
 def test_compat_stores_what_it_draws_and_takes_no_angles(panorama):
     settings = BevSettings(height=1.5, size=32, resolution=0.5, compat="ep-bev")
     assert not settings.antialias
-    picture = made(settings, panorama, NOTHING, PanoramaInfo(heading=67.0, pitch=3.0))
+    picture = make_row(settings, panorama, NOTHING, PanoramaInfo(heading=67.0, pitch=3.0))
     assert picture.columns == {"heading": 0, "pitch": 0, "roll": 0, "height": 1.5}
     expected = project(panorama, height=1.5, size=32, resolution=0.5, compat="ep-bev")
     np.testing.assert_array_equal(picture.image, expected)
@@ -54,7 +50,7 @@ def test_compat_stores_what_it_draws_and_takes_no_angles(panorama):
 
 
 def test_what_is_not_known_is_not_stored_but_drawn_at_zero(panorama):
-    picture = made(BevSettings(size=32, resolution=0.5), panorama, NOTHING, NOTHING)
+    picture = make_row(BevSettings(size=32, resolution=0.5), panorama, NOTHING, NOTHING)
     assert picture.columns == {"height": 2.0}
     np.testing.assert_array_equal(picture.image, project(panorama, size=32, resolution=0.5))
 
@@ -63,16 +59,16 @@ def test_a_view_of_the_sky_alone_is_no_view_of_the_ground(panorama):
     settings = BevSettings(size=32, resolution=0.5)
     sky = PanoramaInfo(vertical_fov=(90.0, 5.0), horizontal_fov=(-180.0, 180.0))
     with pytest.raises(PanoramaError, match="shows none of the ground"):
-        made(settings, panorama, NOTHING, sky)
+        make_row(settings, panorama, NOTHING, sky)
 
 
 def test_images_are_resized_to_one_shape(panorama):
     settings = ImageSettings("satellite", 16, 24)
-    picture = made(settings, panorama, PanoramaInfo(latitude=1.0, longitude=2.0), NOTHING)
+    picture = make_row(settings, panorama, PanoramaInfo(latitude=1.0, longitude=2.0), NOTHING)
     assert picture.image.shape == settings.image_shape == (16, 24, 3)
     assert picture.columns == {"latitude": 1.0, "longitude": 2.0}
     assert abs(picture.image.mean() - panorama.mean()) < 2
-    same = made(ImageSettings("panorama", 64, 128), panorama, NOTHING, NOTHING)
+    same = make_row(ImageSettings("panorama", 64, 128), panorama, NOTHING, NOTHING)
     np.testing.assert_array_equal(same.image, panorama)
     with pytest.raises(InputError, match="kind must be one of"):
         ImageSettings("street", 16, 16)
@@ -85,22 +81,22 @@ def test_panoramas_are_turned_to_north_by_whole_columns(panorama):
     columns = np.arange(128) + 0.5
     for heading in (45.0, 90.0, 91.0, 359.9, -30.0, 720.5):
         file = PanoramaInfo(heading=heading, pitch=2.0, latitude=1.0, longitude=2.0)
-        picture = made(settings, panorama, NOTHING, file)
+        picture = make_row(settings, panorama, NOTHING, file)
         assert picture.columns == {"heading": 0.0, "latitude": 1.0, "longitude": 2.0}
         # Each column, wherever it is now, looks where it looked when it was taken.
         looked = (heading + (columns - 64) * 360 / 128) % 360
         for column, direction in zip(columns, (columns - 64) * 360 / 128, strict=True):
             taken = np.argmin(np.abs((looked - direction + 180) % 360 - 180))
             np.testing.assert_array_equal(picture.image[:, int(column)], panorama[:, taken])
-    unknown = made(settings, panorama, NOTHING, NOTHING)
+    unknown = make_row(settings, panorama, NOTHING, NOTHING)
     np.testing.assert_array_equal(unknown.image, panorama)
     assert "heading" not in unknown.columns
-    own = made(settings, panorama, PanoramaInfo(heading=180.0), PanoramaInfo(heading=7.0))
+    own = make_row(settings, panorama, PanoramaInfo(heading=180.0), PanoramaInfo(heading=7.0))
     np.testing.assert_array_equal(
         own.image, np.concatenate([panorama[:, 64:], panorama[:, :64]], 1)
     )
     crop = PanoramaInfo(heading=10.0, horizontal_fov=(-90.0, 90.0))
     with pytest.raises(PanoramaError, match="shows 180 degrees of the circle"):
-        made(settings, panorama, NOTHING, crop)
+        make_row(settings, panorama, NOTHING, crop)
     with pytest.raises(InputError, match="only panoramas can be turned"):
         ImageSettings("satellite", 16, 16, turn_to_north=True)

@@ -162,7 +162,7 @@ def test_a_run_tells_what_it_will_do_and_what_it_did(images: Path, out: Path) ->
     assert lines[1] == f"to {out}: 40x40 pixels at 0.25 m a pixel, 10.0 m across"
     assert re.fullmatch(r"3 shards, 63\.7 kB of disk needed, [\d.]+ [kMGT]B free", lines[2])
     assert re.fullmatch(
-        rf"{re.escape(str(out))}: 10 stored, 2 set aside in [\d.]+ s \([\d.]+ images/s\)", lines[3]
+        rf"{re.escape(str(out))}: 10 stored, 2 skipped in [\d.]+ s \([\d.]+ images/s\)", lines[3]
     )
     assert re.fullmatch(r"an image took: decode .* ms, project .* ms, write .* ms", lines[4])
     assert lines[5].startswith("10 images have no heading and are taken to look north")
@@ -196,8 +196,8 @@ def test_json_goes_to_stdout_and_talk_to_stderr(images: Path, out: Path) -> None
     assert (report["rows"], report["failures"], report["shards"]) == (10, 2, 1)
     assert {reason["count"] for reason in report["reasons"]} == {1}
     assert set(report["stage_seconds"]) == {"decode", "project", "write"}
-    assert "p003.png: set aside: " in done.stderr
-    assert "10 stored, 2 set aside" in done.stderr
+    assert "p003.png: skipped: " in done.stderr
+    assert "10 stored, 2 skipped" in done.stderr
     report = json.loads(bevgen(*words).stdout)
     assert (report["rows"], report["all_rows"], report["all_failures"]) == (0, 10, 2)
 
@@ -210,15 +210,15 @@ def test_quiet_runs_are_silent_but_for_errors(images: Path, out: Path) -> None:
     assert done.stderr.startswith("Error: ")
     assert len(done.stderr.splitlines()) == 1
     done = bevgen(*words, "--max-failures", 1, expect=3)
-    assert done.stderr.startswith("Error: 2 of 12 images were set aside")
+    assert done.stderr.startswith("Error: 2 of 12 images were skipped")
 
 
 @pytest.mark.parametrize("scheduler", ["threads", "processes"])
-def test_verbose_runs_name_what_is_set_aside(images: Path, out: Path, scheduler: str) -> None:
+def test_verbose_runs_name_what_is_skipped(images: Path, out: Path, scheduler: str) -> None:
     words = ("pack", "--in", images, "--out", out, *MAP, "--scheduler", scheduler)
     done = bevgen(*words, "--verbose")
-    assert "p003.png: set aside: not an image" in done.stderr
-    assert "p007.png: set aside: empty file\n" in done.stderr
+    assert "p003.png: skipped: not an image" in done.stderr
+    assert "p007.png: skipped: empty file\n" in done.stderr
 
 
 def test_names_are_printed_as_they_are(tmp_path: Path) -> None:
@@ -229,7 +229,7 @@ def test_names_are_printed_as_they_are(tmp_path: Path) -> None:
     done = bevgen("pack", "--in", images, "--out", folder / "o.h5", *MAP, "--verbose")
     assert f"2 images from {images}\n" in done.stderr
     assert f"to {folder / 'o.h5'}: 8x8 pixels\n" in done.stderr
-    assert f"{folder / 'o.h5'}: 1 stored, 1 set aside" in done.stderr
+    assert f"{folder / 'o.h5'}: 1 stored, 1 skipped" in done.stderr
 
 
 def test_a_terminal_shows_a_bar(images: Path, out: Path) -> None:
@@ -248,8 +248,8 @@ def test_a_terminal_shows_a_bar(images: Path, out: Path) -> None:
     process.communicate()
     assert process.returncode == 0
     assert b"12/12" in shown
-    assert b"2 set aside" in shown
-    assert b"10 stored, 2 set aside" in shown
+    assert b"2 skipped" in shown
+    assert b"10 stored, 2 skipped" in shown
 
 
 def test_a_log_gets_lines(images: Path, out: Path) -> None:
@@ -264,7 +264,7 @@ def test_a_log_gets_lines(images: Path, out: Path) -> None:
     )
     lines = [line for line in done.stderr.splitlines() if line.startswith("o.h5: ")]
     assert len(lines) == 12
-    assert re.fullmatch(r"o\.h5: 12/12, [\d.]+/s, 0\.0 min left, 2 set aside", lines[-1])
+    assert re.fullmatch(r"o\.h5: 12/12, [\d.]+/s, 0\.0 min left, 2 skipped", lines[-1])
     assert "/12, " not in bevgen(*words, "--overwrite").stderr  # over too soon for a line
 
 
@@ -305,7 +305,7 @@ def test_more_failures_than_wanted(images: Path, out: Path, limit: str, code: in
     words = ("pack", "--in", images, "--out", out, *MAP, "--max-failures", limit)
     for _ in range(2):  # the second one has nothing to do, and says the same
         done = bevgen(*words, expect=code)
-        assert ("Error: 2 of 12 images were set aside" in done.stderr) is (code == 3)
+        assert ("Error: 2 of 12 images were skipped" in done.stderr) is (code == 3)
 
 
 def test_no_image_at_all(tmp_path: Path, out: Path) -> None:

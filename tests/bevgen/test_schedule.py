@@ -242,8 +242,8 @@ def test_a_cluster_makes_the_same_files(
             *words, "--out", "out/o.h5", *more, "--scheduler", scheduler, "--overwrite",
             cwd=tmp_path, env=importable(),
         )  # fmt: skip
-        assert "p003.png: set aside: " in done.stderr
-        assert "23 stored, 1 set aside" in done.stderr
+        assert "p003.png: skipped: " in done.stderr
+        assert "23 stored, 1 skipped" in done.stderr
         assert_same_output(out, tmp_path / "here" / "o.h5")
 
 

@@ -10,12 +10,13 @@ from torch.nn.functional import normalize
 from bevgen import ShardSet
 from georetrieval.config import DataSettings, EncoderSettings
 from georetrieval.data.dataset import Dataset
-from georetrieval.data.loading import join
+from georetrieval.data.pairs import join
 from georetrieval.errors import CheckpointError, DataError
 from georetrieval.models.branch import Branch
 from georetrieval.models.checkpoints import checkpoint_hash, load_branch, save_branch
 from georetrieval.retrieval.embedding import Embeddings, embed_rows
-from georetrieval.retrieval.evaluation import Evaluation, as_table, evaluate, fuse
+from georetrieval.retrieval.evaluation import evaluate, fuse
+from georetrieval.retrieval.results import Evaluation, as_table
 from tests.helpers.world import World, make_world, write_shards
 
 ENCODER = EncoderSettings(name="test_convnext2", pretrained=False)

@@ -15,8 +15,9 @@ from torch import nn
 from georetrieval.cli import main
 from georetrieval.config import EncoderSettings, load_settings
 from georetrieval.errors import CheckpointError, GeoretrievalError, SettingsError
-from georetrieval.models.branch import Branch, Encoder
+from georetrieval.models.branch import Branch
 from georetrieval.models.checkpoints import load_branch, save_branch
+from georetrieval.models.encoder import Encoder
 from georetrieval.models.exchange import export_onnx, export_safetensors, import_branch
 from georetrieval.models.weights import read_weights
 from tests.helpers.world import tiny_settings

@@ -6,8 +6,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from georetrieval.data.positions import distances
 from georetrieval.errors import DataError
-from georetrieval.retrieval.metrics import Ranking, distances, rank_references, summarize
+from georetrieval.retrieval.metrics import summarize
+from georetrieval.retrieval.ranking import Ranking, rank_references
 
 
 def brute_force(scores, positive, semi):

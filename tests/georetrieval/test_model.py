@@ -15,7 +15,8 @@ from torchvision.transforms.functional import to_tensor
 
 from georetrieval.config import EncoderSettings
 from georetrieval.errors import CheckpointError, SettingsError
-from georetrieval.models.branch import Branch, Encoder
+from georetrieval.models.branch import Branch
+from georetrieval.models.encoder import Encoder
 from georetrieval.models.weights import load_weights, weights_file
 from tests.helpers.paths import ROOT, STREET
 
@@ -238,18 +239,15 @@ def unreachable() -> str:
         return f"http://127.0.0.1:{probe.getsockname()[1]}"
 
 
-def test_without_a_network_weights_are_random_and_said_so(tmp_path):
-    script = (
-        "import logging, torch; logging.basicConfig(format='%(levelname)s %(message)s');"
-        "from georetrieval.models.branch import Encoder;"
-        "from georetrieval.config import EncoderSettings;"
-        "names = 'test_convnext2.r160_in1k', 'open_clip:RN50', 'open_clip:ViT-S-32';"
-        "models = [Encoder(EncoderSettings(name=name)) for name in names];"
-        "print([len(m(torch.rand(1, 3, 224, 224))) for m in models])"
-    )
+@pytest.fixture
+def no_network(tmp_path) -> dict[str, str]:
+    """An environment in which the model hub does not answer, and nothing is cached."""
     no_proxies = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")}
-    environment = no_proxies | {"HF_ENDPOINT": unreachable(), "HF_HOME": str(tmp_path)}
-    result = subprocess.run(
+    return no_proxies | {"HF_ENDPOINT": unreachable(), "HF_HOME": str(tmp_path / "hub")}
+
+
+def python(script: str, environment: dict[str, str]) -> str:
+    done = subprocess.run(
         [sys.executable, "-c", script],
         env=environment,
         cwd=ROOT,
@@ -258,13 +256,72 @@ def test_without_a_network_weights_are_random_and_said_so(tmp_path):
         timeout=300,
         check=True,
     )
-    assert result.stdout == "[1, 1, 1]\n"
-    said = [line for line in result.stderr.splitlines() if "random weights, since" in line]
-    assert len(said) == 3
-    assert "test_convnext2.r160_in1k" in said[0]
-    assert "nobody has published any" in said[2]
     # The hub's client would say this, and wait, a dozen times.
-    assert "Retrying" not in result.stderr
+    assert "Retrying" not in done.stderr
+    return done.stdout
+
+
+def test_weights_that_cannot_be_fetched_are_an_error_that_says_what_to_do(no_network):
+    script = """
+from georetrieval.config import EncoderSettings
+from georetrieval.errors import CheckpointError
+from georetrieval.models.encoder import Encoder
+for name in "test_convnext2.r160_in1k", "open_clip:RN50", "open_clip:ViT-S-32":
+    try:
+        Encoder(EncoderSettings(name=name))
+    except CheckpointError as error:
+        print(error)
+"""
+    said = python(script, no_network).splitlines()
+    assert len(said) == 3
+    for line, name in zip(said, ("test_convnext2.r160_in1k", "open_clip:RN50"), strict=False):
+        assert f"weights of {name} are not on this machine" in line
+        assert "does not answer" in line
+    assert "hf download timm/test_convnext2.r160_in1k" in said[0]
+    assert "nobody has published weights of open_clip:ViT-S-32" in said[2]
+    assert all("encoder.pretrained = false" in line for line in said)
+
+
+def test_weights_in_the_hubs_cache_need_no_network(no_network, tmp_path):
+    script = f"""
+import timm, torch
+from pathlib import Path
+from safetensors.torch import save_file
+from georetrieval.config import EncoderSettings
+from georetrieval.models.encoder import Encoder
+name = "test_convnext2.r160_in1k"
+repository = Path({str(tmp_path / "hub")!r}, "hub", f"models--timm--{{name}}")
+(repository / "refs").mkdir(parents=True)
+(repository / "refs" / "main").write_text("a" * 40)
+snapshot = repository / "snapshots" / ("a" * 40)
+snapshot.mkdir(parents=True)
+torch.manual_seed(5)
+stored = timm.create_model(name).state_dict()
+save_file(stored, snapshot / "model.safetensors")
+torch.manual_seed(6)
+own = Encoder(EncoderSettings(name=name)).trunk.state_dict()
+print(len(own), all(torch.equal(value, stored[key]) for key, value in own.items()))
+"""
+    count, equal = python(script, no_network).split()
+    assert int(count) > 20
+    assert equal == "True"
+
+
+def test_the_dry_run_says_before_that_weights_cannot_be_had(no_network, tmp_path):
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(
+        "panorama = false\n[bev.encoder]\nname = 'test_convnext2.r160_in1k'\n"
+        "query_size = [64, 64]\nreference_size = [64, 64]\n"
+    )
+    words = ["train", "--dry-run", "--recipe", str(recipe)]
+    script = f"from georetrieval.cli import main; main({words})"
+    said = python(script, no_network)
+    assert "CANNOT BE HAD" in said
+    assert "hf download timm/test_convnext2.r160_in1k" in said
+    assert "CANNOT" not in python(
+        script.replace("'--dry-run'", "'--dry-run', '--set', 'bev.encoder.pretrained=false'"),
+        no_network,
+    )
 
 
 def test_random_weights_on_purpose_warn_of_nothing(caplog):

@@ -17,8 +17,9 @@ from georetrieval.cli import main
 from georetrieval.config import Settings
 from georetrieval.data.neighbours import Neighbours
 from georetrieval.errors import DataError
-from georetrieval.models.checkpoints import load_state
-from georetrieval.training.loop import Watcher, train
+from georetrieval.training.loop import train
+from georetrieval.training.state import read_state
+from georetrieval.training.tracking import Watcher
 from tests.helpers.world import World, make_world, tiny_settings
 
 NAME = "neighbours-pairs-train.npz"
@@ -138,7 +139,7 @@ def once(**changes: object) -> Settings:
 
 
 def neighbours_of(run: Path) -> NDArray[np.int32]:
-    return load_state(run / "bev.state")["neighbours"].numpy()
+    return read_state(run / "bev.state")["neighbours"].numpy()
 
 
 def test_training_takes_the_stored_neighbours(world, tmp_path, caplog):
@@ -167,7 +168,7 @@ def test_training_stores_what_it_finds(world, tmp_path, caplog):
     train(once(), world.root, tmp_path / "again")
     assert path.read_bytes() == before
     for name in ("neighbours", "members"):
-        first, again = (load_state(tmp_path / run / "bev.state")[name] for run in ("run", "again"))
+        first, again = (read_state(tmp_path / run / "bev.state")[name] for run in ("run", "again"))
         assert first.equal(again)
     path.unlink()
     assert command(world, settings=once()) == 0
@@ -313,7 +314,7 @@ def test_unknown_positions(world, tmp_path, capsys, caplog):
     settings = tiny_settings("bev", optim__epochs=3, sampling__mine_every=0)
     train(settings, world.root, tmp_path / "random")
     assert caplog.text.count("drawn at random") == 1
-    assert load_state(tmp_path / "random/bev.state")["neighbours"] is None
+    assert read_state(tmp_path / "random/bev.state")["neighbours"] is None
     rows = {name: (k * 7919 % 10007, k * k) for k, name in enumerate(world.ids)}
     table = write_positions(tmp_path / "utm.csv", ["id", "easting", "northing"], rows)
     assert command(world, "--positions", table) == 0

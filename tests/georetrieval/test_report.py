@@ -27,7 +27,7 @@ from georetrieval.report.page import environment
 from georetrieval.report.plan import Found, Plan, plan
 from georetrieval.report.results import paired_difference
 from georetrieval.report.training import curve
-from georetrieval.retrieval.evaluation import Evaluation
+from georetrieval.retrieval.results import Evaluation
 from georetrieval.run import Run
 from tests.helpers.paths import DATA
 from tests.helpers.reports import (

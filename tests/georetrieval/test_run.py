@@ -7,7 +7,8 @@ import pytest
 from georetrieval import cli
 from georetrieval.data.dataset import Dataset
 from georetrieval.errors import CheckpointError
-from georetrieval.retrieval.evaluation import Evaluation, evaluate
+from georetrieval.retrieval.evaluation import evaluate
+from georetrieval.retrieval.results import Evaluation
 from georetrieval.run import Run
 from georetrieval.training.loop import train
 from tests.helpers.world import tiny_settings

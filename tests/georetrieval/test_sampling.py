@@ -4,11 +4,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from georetrieval.training.sampling import (
-    geographic_neighbours,
-    plan_batches,
-    similarity_neighbours,
-)
+from georetrieval.data.neighbours import geographic_neighbours
+from georetrieval.training.sampling import plan_batches, similarity_neighbours
 
 
 def great_circle(a, b):

@@ -19,14 +19,15 @@ from georetrieval.config import BranchSettings, OptimSettings, Settings
 from georetrieval.data.dataset import Dataset
 from georetrieval.data.loading import Batch, PairReader
 from georetrieval.errors import CheckpointError, DataError, SettingsError
-from georetrieval.models.checkpoints import load_branch, load_state, save_state
+from georetrieval.models.checkpoints import load_branch
 from georetrieval.retrieval.evaluation import evaluate
 from georetrieval.run import Run
 from georetrieval.training import loop as training
-from georetrieval.training.loop import Watcher, train
+from georetrieval.training.loop import train
 from georetrieval.training.optim import learning_rate, make_optimizer
 from georetrieval.training.processes import Processes, join_processes
-from georetrieval.training.tracking import Tracker
+from georetrieval.training.state import read_state, write_state
+from georetrieval.training.tracking import Tracker, Watcher
 from tests.helpers.paths import ROOT
 from tests.helpers.several import first_gradients, work
 from tests.helpers.world import make_world, tiny_settings, write_shards
@@ -282,7 +283,7 @@ def test_torchrun_trains_with_two_processes(world, tmp_path):
     assert np.isfinite(losses).all()
     assert [line["epoch"] for line in lines if "R@1" in line] == [2, 4]
     assert result.stdout.count("step ") == 16  # only the first process speaks
-    state = load_state(run / "bev.state")
+    state = read_state(run / "bev.state")
     assert state["processes"] == 2
     assert all(torch.isfinite(v).all() for v in state["model"].values())
     load_branch(run / "bev.safetensors")
@@ -296,7 +297,7 @@ def test_torchrun_trains_with_two_processes(world, tmp_path):
 
 def same_end(run: Path, other: Path) -> None:
     """Check that two runs ended alike, bit for bit."""
-    states = [load_state(folder / "bev.state") for folder in (run, other)]
+    states = [read_state(folder / "bev.state") for folder in (run, other)]
     assert states[0]["epoch"] == states[1]["epoch"]
     assert states[0]["best"] == states[1]["best"]
     assert states[0]["model"].keys() == states[1]["model"].keys()
@@ -359,7 +360,7 @@ def test_interrupted_runs_resume_bit_for_bit(world, whole, tmp_path, step, numbe
     with pytest.raises(KeyboardInterrupt):
         train(settings, world.root, tmp_path, watcher=Acting(strike))
     assert handlers == (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM))
-    state = load_state(tmp_path / "bev.state")
+    state = read_state(tmp_path / "bev.state")
     assert (state["epoch"], state["step"]) == (epoch, kept)
     train(settings, world.root, tmp_path, resume=True)
     same_end(tmp_path, whole)
@@ -386,7 +387,7 @@ def test_interrupted_between_epochs(world, whole, tmp_path, monkeypatch, call, e
     settings = tiny_settings(**EVERYTHING)
     with pytest.raises(KeyboardInterrupt):
         train(settings, world.root, tmp_path)
-    state = load_state(tmp_path / "bev.state")
+    state = read_state(tmp_path / "bev.state")
     assert (state["epoch"], state["step"]) == (epoch, step)
     assert len(calls) == call
     train(settings, world.root, tmp_path, resume=True)
@@ -416,7 +417,7 @@ def test_long_epochs_are_saved_within(world, whole, tmp_path, monkeypatch):
     with pytest.raises(PowerCutError):
         train(settings, world.root, tmp_path, watcher=Acting(crash))
     monkeypatch.undo()
-    state = load_state(tmp_path / "bev.state")
+    state = read_state(tmp_path / "bev.state")
     assert (state["epoch"], state["step"]) == (1, 3)
     train(settings, world.root, tmp_path, resume=True)
     same_end(tmp_path, whole)
@@ -441,7 +442,7 @@ def test_a_struck_process_can_be_continued(world, whole, tmp_path, number):
         code = process.wait(60)
     assert code == (130 if number == signal.SIGINT else -signal.SIGKILL)
     assert rest.count("step ") <= 4
-    state = load_state(run / "bev.state")
+    state = read_state(run / "bev.state")
     if number == signal.SIGINT:
         assert (state["epoch"], state["step"]) in ((1, 3), (1, 4))
     else:
@@ -478,8 +479,8 @@ def test_damaged_states_are_named(world, tmp_path):
     torch.save({"model": {}}, state)
     with pytest.raises(CheckpointError, match="not a state"):
         train(settings, world.root, tmp_path, resume=True)
-    save_state(tmp_path / "some.state", {"epoch": 3})
-    assert load_state(tmp_path / "some.state")["epoch"] == 3
+    write_state(tmp_path / "some.state", {"epoch": 3})
+    assert read_state(tmp_path / "some.state")["epoch"] == 3
     assert not list(tmp_path.glob("*.part"))
 
 
@@ -583,7 +584,7 @@ def test_only_matrices_decay():
 
 @pytest.fixture
 def tracker(tmp_path) -> Iterator[Tracker]:
-    tracker = Tracker(tmp_path)
+    tracker = Tracker(Run(tmp_path))
     yield tracker
     tracker.close()
 

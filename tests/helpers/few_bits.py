@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from georetrieval.retrieval import int8
-from georetrieval.retrieval.metrics import rank_references
+from georetrieval.retrieval.ranking import rank_references
 
 
 def few_bits(dimensions: int) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:

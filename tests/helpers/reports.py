@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from georetrieval.config import DataSettings, settings_json
-from georetrieval.retrieval.evaluation import Evaluation, Method
 from georetrieval.retrieval.metrics import Estimate
+from georetrieval.retrieval.results import Evaluation, Method
 from tests.helpers.world import tiny_settings, write_shards
 
 ODD = '<b>"Rue d\'Été" & </b><script>alert(1)</script>'

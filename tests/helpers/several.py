@@ -9,9 +9,15 @@ import torch
 import torch.distributed as dist
 
 from georetrieval.config import Settings
+from georetrieval.data.dataset import Dataset
 from georetrieval.data.loading import PairReader
-from georetrieval.training.loop import BranchTraining, Watcher, train
-from georetrieval.training.processes import Processes
+from georetrieval.run import Run
+from georetrieval.training.loop import learn, plan_epoch, train
+from georetrieval.training.loss import InfoNCE
+from georetrieval.training.processes import Processes, StopRequest
+from georetrieval.training.setup import Setup
+from georetrieval.training.state import State
+from georetrieval.training.tracking import Watcher
 
 
 def first_gradients(
@@ -19,18 +25,25 @@ def first_gradients(
 ) -> dict[str, Any]:
     """Return the gradients that some batches leave, and their losses."""
     torch.set_num_threads(1)
-    job = BranchTraining("bev", settings, root, run, processes, None, Watcher())
-    job._plan_epoch()
-    job.model.train()
+    setup = Setup.prepare("bev", settings, Dataset(settings.data, root), Run(run), processes)
+    state = State.begin(setup)
+    state.batches = plan_epoch(setup, state, StopRequest())
+    state.model.train()
+    compare = InfoNCE(
+        label_smoothing=settings.branches()["bev"].optim.label_smoothing,
+        rank=processes.rank,
+        world_size=processes.count,
+    )
     parts = [
         torch.from_numpy(batch).chunk(processes.count)[processes.rank].numpy()
-        for batch in job.progress.batches[:batches]
+        for batch in state.batches[:batches]
     ]
+    queries, references = (setup.dataset.shards(key) for key in ("bev", "reference"))
     losses = []
-    for batch in PairReader(job.queries, job.references, job.pairs).read(parts):
-        losses.append(job._step(batch, update=False))
-        job.progress.step += 1
-    found = {name: p.grad for name, p in job.branch.named_parameters() if p.grad is not None}
+    for batch in PairReader(queries, references, setup.pairs).read(parts):
+        losses.append(learn(setup, state, batch, compare))
+        state.step += 1
+    found = {name: p.grad for name, p in state.branch.named_parameters() if p.grad is not None}
     return {"gradients": found, "losses": losses}
 
 

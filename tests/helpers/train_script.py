@@ -13,8 +13,9 @@ from pathlib import Path
 import torch
 
 from georetrieval.config import Settings
-from georetrieval.training.loop import Watcher, train
+from georetrieval.training.loop import train
 from georetrieval.training.processes import join_processes
+from georetrieval.training.tracking import Watcher
 
 torch.set_num_threads(1)
 

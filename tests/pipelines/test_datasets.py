@@ -22,9 +22,9 @@ import bevgen
 from bevgen.errors import InputError
 from bevgen.tables import Pair
 from georetrieval.config import load_settings, recipes
-from georetrieval.data.loading import join
-from georetrieval.retrieval.metrics import distances
-from georetrieval.training.sampling import geographic_neighbours
+from georetrieval.data.neighbours import geographic_neighbours
+from georetrieval.data.pairs import join
+from georetrieval.data.positions import distances
 from pipelines import cvact, cvglobal, cvusa, datasets, university1652, vigor
 from pipelines.datasets import Dataset
 from tests.helpers import raw_datasets as raw

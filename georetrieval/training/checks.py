@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
-
 from georetrieval.config import BranchName, BranchSettings, Settings, Size
 from georetrieval.errors import SettingsError
-from georetrieval.models.branch import Encoder
+from georetrieval.models.encoder import Encoder, check_size
 from georetrieval.transforms.orientation import visible_columns
 
 VIEWS = ("query", "reference")
@@ -74,35 +72,6 @@ def check_sizes(
             raise SettingsError(
                 f"{error}: set encoder.query_size and encoder.reference_size"
             ) from error
-
-
-@torch.no_grad()
-def check_size(encoder: Encoder, size: Size, model: str, images: str) -> None:
-    """Refuse a model that cannot take images of a size.
-
-    Parameters
-    ----------
-    encoder
-        Left in the mode it was in.
-    size
-        Height and width in the network.
-    model, images
-        What the refusal calls them.
-
-    Raises
-    ------
-    SettingsError
-        It names both, and says what the model said.
-    """
-    training = encoder.training
-    try:
-        encoder.eval()(torch.zeros(1, 3, *size, device=encoder.mean.device))
-    except Exception as error:  # whatever a model says to a size that it was not made for
-        raise SettingsError(
-            f"{model} cannot take {images} of {size[0]}x{size[1]} pixels ({error})"
-        ) from error
-    finally:
-        encoder.train(training)
 
 
 def check_turns(name: BranchName, settings: Settings, stored: Mapping[str, Size]) -> None:

@@ -11,8 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from georetrieval.retrieval import int8, metrics
-from georetrieval.retrieval.metrics import rank_references
+from georetrieval.retrieval import int8, ranking, screening
+from georetrieval.retrieval.ranking import rank_references
 from tests.helpers.few_bits import few_bits
 
 
@@ -62,7 +62,7 @@ def screened(queries, gallery, positive, semi=None, top=5):
         if not int8.is_exact(int8.multiply_bytes, gallery.shape[1]):
             patch.setattr(int8, "multiply_bytes", by_integers)
         gallery = int8.Rounded.of(torch.from_numpy(gallery))
-        return int8.search(torch.from_numpy(queries), gallery, positive, semi, top)
+        return screening.search(torch.from_numpy(queries), gallery, positive, semi, top)
 
 
 @settings(max_examples=60, deadline=None)
@@ -95,7 +95,7 @@ def test_a_search_by_bytes_gives_the_same_as_all_scores(data):
     np.testing.assert_array_equal(np.take_along_axis(scores, found.top, 1), best)
 
 
-def test_a_search_by_bytes_leaves_few_to_look_at_and_gives_up_where_all_are_alike():
+def test_screening_leaves_few_in_doubt_and_gives_up_where_all_are_alike():
     random = np.random.default_rng(0)
     gallery = random.normal(size=(9000, 256)).astype(np.float32)
     gallery /= np.linalg.norm(gallery, axis=1, keepdims=True)
@@ -114,9 +114,9 @@ def test_a_search_by_bytes_leaves_few_to_look_at_and_gives_up_where_all_are_alik
 
 def test_few_queries_are_not_screened():
     """To round the gallery takes longer than a few queries need for all scores."""
-    gallery = torch.zeros(int8.MANY, 8)
-    assert not int8.pays(torch.zeros(int8.FEW - 1, 8), gallery, 5)
-    assert not int8.pays(torch.zeros(int8.FEW, 8), gallery[1:], 5)
+    gallery = torch.zeros(screening.MANY, 8)
+    assert not screening.should_screen(torch.zeros(screening.FEW - 1, 8), gallery, 5)
+    assert not screening.should_screen(torch.zeros(screening.FEW, 8), gallery[1:], 5)
 
 
 def test_large_galleries_give_the_same_with_and_without_bytes(monkeypatch):
@@ -132,10 +132,10 @@ def test_large_galleries_give_the_same_with_and_without_bytes(monkeypatch):
     if not int8.is_exact(int8.multiply_bytes, 64):
         monkeypatch.setattr(int8, "multiply_bytes", by_integers)
     for way in (True, False):
-        monkeypatch.setattr(metrics, "pays", lambda *_, way=way: way)
+        monkeypatch.setattr(ranking, "should_screen", lambda *_, way=way: way)
         found[way] = rank_references(queries, gallery, positive, semi)
     # Validation passes a list of further right references, which are none for most datasets.
-    monkeypatch.setattr(metrics, "pays", lambda *_: True)
+    monkeypatch.setattr(ranking, "should_screen", lambda *_: True)
     none = [np.empty(0, np.int64)] * 1500
     same = rank_references(queries, gallery, positive, semi, others=none)
     np.testing.assert_array_equal(same.scores, found[True].scores)
@@ -160,8 +160,8 @@ def test_an_operator_is_used_only_where_its_products_are_those_of_integers(dimen
 def test_a_wrong_operator_is_not_used_and_changes_nothing(operator, monkeypatch):
     near, gallery, positive = few_bits(48)
     used = []
-    search = metrics.search
-    monkeypatch.setattr(metrics, "search", lambda *a: used.append(1) or search(*a))
+    search = ranking.search
+    monkeypatch.setattr(ranking, "search", lambda *a: used.append(1) or search(*a))
     monkeypatch.setattr(int8, "multiply_bytes", operator)
     monkeypatch.setattr(int8, "INSTRUCTIONS", tuple(torch.cpu.get_capabilities()))
     found = rank_references(torch.from_numpy(near), torch.from_numpy(gallery), positive)

@@ -1,0 +1,92 @@
+"""What the command lines of both packages share: commands imported when called, and exit codes.
+
+Exit codes: 0 done; 1 failed; 2 wrong usage; 3 done, with more failures than --max-failures;
+130 interrupted.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn
+
+import click
+
+EXIT_FAILED, EXIT_USAGE, EXIT_FAILURES, EXIT_INTERRUPTED = 1, 2, 3, 130
+CONTEXT = {"help_option_names": ["-h", "--help"]}
+
+
+class LazyGroup(click.Group):
+    """Imports a command's module when it is called, so that help is instant.
+
+    Parameters
+    ----------
+    package
+        Where the modules are, each of the command's name with its function ``command``.
+    about
+        A line of help for each command, in the order of use.
+    """
+
+    def __init__(self, *args: Any, package: str, about: Mapping[str, str], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.package, self.about = package, about
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the commands in the order of use."""
+        return list(self.about)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a command."""
+        if cmd_name not in self.about:
+            return None
+        return importlib.import_module(f"{self.package}.{cmd_name.replace('-', '_')}").command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(self.about.items()))
+
+
+def run(
+    group: click.Group,
+    args: Sequence[str] | None,
+    name: str,
+    *,
+    usage: tuple[type[Exception], ...],
+    failed: tuple[type[Exception], ...],
+) -> NoReturn:
+    """Run a command line and exit.
+
+    Parameters
+    ----------
+    group
+        What to run.
+    args
+        Its words; None for those of the process.
+    name
+        Of the program.
+    usage
+        Errors that mean wrong usage.
+    failed
+        Errors that mean that something failed; looked at second.
+    """
+    try:
+        code = group.main(args, prog_name=name, standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        code = EXIT_USAGE if isinstance(error, click.UsageError) else EXIT_FAILED
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("Interrupted.", err=True)
+        code = EXIT_INTERRUPTED
+    except usage as error:
+        click.echo(f"Error: {error}", err=True)
+        code = EXIT_USAGE
+    except BrokenPipeError:  # the reader of stdout has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
+        code = EXIT_FAILED
+    except failed as error:
+        click.echo(f"Error: {error}", err=True)
+        code = EXIT_FAILED
+    sys.exit(code)

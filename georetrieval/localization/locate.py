@@ -1,0 +1,328 @@
+"""Locate panoramas in an index: draw, embed, search, choose the heading, refine, judge."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from bevgen import PanoramaError, PanoramaInfo
+from georetrieval.errors import CheckpointError, IndexFileError
+from georetrieval.localization.alignment import GroundAlignment
+from georetrieval.localization.confidence import stored_confidence
+from georetrieval.localization.heading import HeadingSearch, refine
+from georetrieval.localization.location import (
+    Alignment,
+    Candidate,
+    Confidence,
+    Location,
+)
+from georetrieval.localization.query import Photo, QueryViews, joined, open_photo
+from georetrieval.models.checkpoints import checkpoint_hash, load_branch
+from georetrieval.retrieval.index import Index
+from georetrieval.run import Run
+
+log = logging.getLogger(__name__)
+
+CONSIDERED = 20
+"""Candidates that are aligned and judged, whatever number is shown."""
+DEFAULT_ALIGNMENT = GroundAlignment()
+TOGETHER = 16
+"""Photos embedded at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prior:
+    """What is known before looking.
+
+    Attributes
+    ----------
+    heading
+        ``"file"``: as the photo's metadata say, unknown where they are silent; ``"unknown"``: to
+        be searched for whatever they say; or degrees.
+    within
+        The true heading is at most so many degrees from the known one; it is searched for there.
+    near
+        Latitude, longitude and metres: only tiles within that circle are searched.
+    """
+
+    heading: float | str = "file"
+    within: float | None = None
+    near: tuple[float, float, float] | None = None
+
+
+class Locator:
+    """Finds where panoramas were taken.
+
+    Parameters
+    ----------
+    index
+        An `Index`, or its folder.
+    run
+        The run that made the index, if it is no longer where it was.
+    search
+        How headings are searched for.
+    alignment
+        What places the camera inside tiles and orders candidates by it; None leaves the order to
+        the encoders. By default the ground that BEV and tile share, where there is a BEV branch.
+    confidence
+        What judges answers with ``"known"`` and ``"unknown"`` headings. By default what was fitted
+        and stored in the index: it holds for the default alignment alone.
+    threads
+        At work on photos, and in the search; None for one per core.
+    device
+        Where to embed.
+
+    Raises
+    ------
+    IndexFileError
+        If the index cannot be used, or the run's checkpoints are not those that made it.
+    """
+
+    def __init__(
+        self,
+        index: Index | Path | str,
+        *,
+        run: Run | Path | str | None = None,
+        search: HeadingSearch | None = None,
+        alignment: Alignment | None = DEFAULT_ALIGNMENT,
+        confidence: Mapping[str, Confidence] | None = None,
+        threads: int | None = None,
+        device: torch.device | None = None,
+    ) -> None:
+        self.index = index if isinstance(index, Index) else Index(index)
+        self.search = search or HeadingSearch()
+        self.alignment = alignment
+        if confidence is None:
+            confidence = stored_confidence(self.index) if alignment is DEFAULT_ALIGNMENT else {}
+        self.confidence = confidence
+        self.threads = threads or available_cores()
+        self.views = _load_views(self.index, Run.at(run or self.index.run), device)
+
+    def locate(
+        self,
+        panorama: Photo | Path | str | NDArray[np.uint8],
+        *,
+        prior: Prior | None = None,
+        top: int = 5,
+    ) -> Location:
+        """Find where one panorama was taken.
+
+        Parameters
+        ----------
+        panorama
+            A `Photo`, a file, or pixels (H, W, 3) uint8 without metadata.
+        prior
+            What is known before.
+        top
+            Candidates to return.
+
+        Raises
+        ------
+        PanoramaError
+            If it cannot be read or is no panorama.
+        """
+        if isinstance(panorama, np.ndarray):
+            panorama = Photo("panorama", panorama, PanoramaInfo(), PanoramaInfo())
+        elif not isinstance(panorama, Photo):
+            panorama = open_photo(panorama)
+        prior = prior or Prior()
+        drawn = self._draw(panorama, prior)
+        return self._answer([drawn], prior, top)[0]
+
+    def locate_many(
+        self,
+        panoramas: Iterable[tuple[Path | str, PanoramaInfo]],
+        *,
+        prior: Prior | None = None,
+        top: int = 5,
+    ) -> Iterator[Location | tuple[str, PanoramaError]]:
+        """Locate many files; photos are read and drawn in threads, embedded and searched together.
+
+        Parameters
+        ----------
+        panoramas
+            Files, each with what is known of it besides its metadata.
+        prior, top
+            As in `locate`.
+
+        Yields
+        ------
+        Location or (source, error)
+            In the order of the files; an error for one that cannot be used.
+        """
+        prior = prior or Prior()
+
+        def draw(path: Path | str, own: PanoramaInfo) -> _Drawn | tuple[str, PanoramaError]:
+            try:
+                return self._draw(open_photo(path, own), prior)
+            except PanoramaError as error:
+                return str(path), error
+
+        with ThreadPoolExecutor(self.threads) as pool:
+            waiting: deque[Future[_Drawn | tuple[str, PanoramaError]]] = deque()
+            files = iter(panoramas)
+            more = True
+            while more or waiting:
+                while more and len(waiting) < 2 * TOGETHER:
+                    file = next(files, None)
+                    if file is None:
+                        more = False
+                    else:
+                        waiting.append(pool.submit(draw, *file))
+                ready = [waiting.popleft().result() for _ in range(min(TOGETHER, len(waiting)))]
+                good = [one for one in ready if isinstance(one, _Drawn)]
+                answers = iter(self._answer(good, prior, top))
+                for one in ready:
+                    yield next(answers) if isinstance(one, _Drawn) else one
+
+    def _draw(self, photo: Photo, prior: Prior) -> _Drawn:
+        known = photo.heading
+        if isinstance(prior.heading, float | int):
+            known = float(prior.heading)
+        elif prior.heading == "unknown":
+            known = None
+        headings = self.search.headings(known, prior.within)
+        return _Drawn(photo, known, headings, self.views.tensors(photo, headings))
+
+    def examine(
+        self,
+        photo: Photo,
+        prior: Prior | None = None,
+        *,
+        among: NDArray[np.bool_] | None = None,
+        count: int = CONSIDERED,
+    ) -> tuple[Candidate, ...]:
+        """Search and align without judging: what a confidence model is fitted on.
+
+        Parameters
+        ----------
+        photo, prior
+            As in `locate`.
+        among : (rows,) bool, optional
+            Which tiles count.
+        count
+            Candidates wanted.
+        """
+        one = self._draw(photo, prior or Prior())
+        vectors = self.views.embed(one.views)
+        rows = self.index.search(vectors, count, among=among, threads=self.threads).rows
+        return self._aligned(one, self._candidates(one, vectors, rows, count))
+
+    def _answer(self, drawn: Sequence[_Drawn], prior: Prior, top: int) -> list[Location]:
+        """Embed and search some photos together."""
+        if not drawn:
+            return []
+        among = None if prior.near is None else self.index.near(*prior.near)
+        vectors = self.views.embed(joined([one.views for one in drawn]))
+        considered = max(top, CONSIDERED)
+        found = self.index.search(vectors, considered, among=among, threads=self.threads)
+        answers, start = [], 0
+        for one in drawn:
+            part = slice(start, start + len(one.headings))
+            start = part.stop
+            candidates = self._candidates(one, vectors[part], found.rows[part], considered)
+            answers.append(self._conclude(one, self._aligned(one, candidates), top))
+        return answers
+
+    def _candidates(
+        self, one: _Drawn, vectors: NDArray[np.float32], rows: NDArray[np.int64], count: int
+    ) -> tuple[Candidate, ...]:
+        """Score each tile that any heading found at all headings, and order by the best."""
+        tiles = np.unique(rows[rows >= 0])
+        references = self.index.vectors(tiles)
+        scores = vectors @ references.T
+        own, theirs = self.index.split(vectors), self.index.split(references)
+        branch_scores = {name: own[name] @ theirs[name].T for name in own}
+        rotation = self.search.choose(scores, branch_scores)
+        best = scores[rotation, np.arange(len(tiles))]
+        candidates = []
+        for k in np.lexsort((tiles, -best))[:count].tolist():
+            turned, row = int(rotation[k]), int(tiles[k])
+            heading = refine(one.headings, scores[:, k], turned)
+            candidates.append(
+                Candidate(
+                    id=self.index.ids[row],
+                    row=row,
+                    latitude=float(self.index.positions[row, 0]),
+                    longitude=float(self.index.positions[row, 1]),
+                    heading=heading,
+                    searched=heading,
+                    score=float(scores[turned, k]),
+                    branch_scores={n: float(s[turned, k]) for n, s in branch_scores.items()},
+                )
+            )
+        return tuple(candidates)
+
+    def _aligned(self, one: _Drawn, candidates: tuple[Candidate, ...]) -> tuple[Candidate, ...]:
+        if self.alignment is None or not candidates:
+            return candidates
+        known = one.heading_known
+        return tuple(
+            self.alignment.align(one.photo, self.views, candidates, self.index, known=known)
+        )
+
+    def _conclude(self, one: _Drawn, candidates: tuple[Candidate, ...], top: int) -> Location:
+        found, size = None, None
+        model = self.confidence.get("known" if one.heading_known else "unknown")
+        if model is not None and candidates:
+            verdict = model.judge(candidates)
+            found, size = verdict.found, verdict.prediction_set
+            candidates = tuple(
+                replace(candidates[k], probability=p)
+                for k, p in zip(verdict.order, verdict.probabilities, strict=True)
+            )
+        date = one.photo.own.fallback(one.photo.file).date
+        return Location(one.photo.source, candidates[:top], found, size, one.heading_known, date)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Drawn:
+    """A photo, what is known of its heading, the headings to try, and its views at each."""
+
+    photo: Photo
+    known: float | None
+    headings: NDArray[np.float64]
+    views: dict[str, Tensor]
+
+    @property
+    def heading_known(self) -> bool:
+        """Whether the heading was given, and not searched for."""
+        return self.known is not None and len(self.headings) == 1
+
+
+def _load_views(index: Index, run: Run, device: torch.device | None) -> QueryViews:
+    """Load the encoders that made an index, and no others."""
+    key = index.header.model
+    encoders: dict[str, Any] = {}
+    for name, wanted in key.checkpoints.items():
+        path = run.checkpoint(name)  # pyright: ignore[reportArgumentType]
+        if not path.exists():
+            raise CheckpointError(
+                f"{path} is not there: {index.folder} was made by a run at {run}; name where it is"
+                " with --run"
+            )
+        if (there := checkpoint_hash(path)) != wanted:
+            raise IndexFileError(
+                f"{path} is not the checkpoint that made {index.folder} ({there[:8]} there,"
+                f" {wanted[:8]} wanted): name the run that made it with --run, or build the index"
+                " again"
+            )
+        branch, settings, _ = load_branch(path)
+        encoders[name] = (branch.encoder, settings)
+    return QueryViews(key, encoders, device or torch.device("cpu"))
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

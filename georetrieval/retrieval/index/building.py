@@ -1,0 +1,408 @@
+"""Build an index, add to it, and remove from it; a killed build goes on where it stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from bevgen import ShardSet
+from georetrieval.config import BRANCHES, BranchName, EncoderSettings
+from georetrieval.data.dataset import Dataset
+from georetrieval.errors import CheckpointError, DataError, IndexFileError, SettingsError
+from georetrieval.models.checkpoints import checkpoint_hash, load_branch
+from georetrieval.models.encoder import Encoder
+from georetrieval.retrieval.embedding import embed_rows
+from georetrieval.retrieval.evaluation import fuse
+from georetrieval.retrieval.index.approximate import build_approximate
+from georetrieval.retrieval.index.exact import encode
+from georetrieval.retrieval.index.files import (
+    APPROXIMATE,
+    CODES,
+    HEADER,
+    IDS,
+    PART_FILES,
+    PART_ROWS,
+    POSITIONS,
+    REMOVED,
+    SCALES,
+    VECTORS,
+    IndexHeader,
+    ModelKey,
+    Part,
+    Tiles,
+    file_checksum,
+    part_folder,
+    read_header,
+    remove_strays,
+    write_array,
+    write_bytes,
+    write_header,
+)
+from georetrieval.retrieval.index.opening import Index
+from georetrieval.run import Run
+
+EXACT_ROWS = 1_000_000
+"""Tiles up to which all searches are exact."""
+PART_FILE = "part.json"
+
+Progress = Callable[[str, int, int], None]
+Encoders = dict[BranchName, tuple[Encoder, EncoderSettings]]
+
+
+def build_index(
+    run: Run | Path | str,
+    references: Sequence[Path | str],
+    out: Path | str,
+    *,
+    weight: float = 0.5,
+    approximate: bool | None = None,
+    overwrite: bool = False,
+    device: torch.device | None = None,
+    on_progress: Progress = lambda *_: None,
+) -> Index:
+    """Embed references and write an index of them, or what is missing of it.
+
+    Parameters
+    ----------
+    run
+        Its checkpoints embed; queries are drawn as those that it was trained on.
+    references
+        Shard files of tiles with positions.
+    out
+        The index: a folder.
+    weight
+        Of the panorama's similarity where there are two branches.
+    approximate
+        Whether to search approximately; None for more than `EXACT_ROWS` tiles.
+    overwrite
+        Replace an index that is there.
+    device
+        Where to embed.
+    on_progress
+        Hears what is done, how much of it, of how much.
+
+    Raises
+    ------
+    IndexFileError
+        If there is an index of another model or of other tiles.
+    GeoretrievalError
+        If the run or the references cannot be used.
+    """
+    run, out = Run.at(run), Path(out)
+    key, encoders = _load_model(run, weight, out)
+    opened = [_references(Path(path)) for path in references]
+    tiles = _tiles(opened)
+    if (out / HEADER).exists() and not overwrite:
+        _refuse_other(read_header(out), key, tiles, opened, out)
+    elif out.exists() and not out.is_dir():
+        raise IndexFileError(f"{out} exists and is no index: name another one")
+    (out / "parts").mkdir(parents=True, exist_ok=True)
+    if overwrite:
+        (out / HEADER).unlink(missing_ok=True)
+    parts = _make_parts(out, key, encoders, opened, 0, set(), device, on_progress)
+    header = IndexHeader(key, tiles, tuple(parts))
+    if (out / HEADER).exists():  # complete: what was added or removed since stays
+        return Index(out)
+    return _finish(out, header, approximate, on_progress)
+
+
+def add_references(
+    out: Path | str,
+    references: Sequence[Path | str],
+    *,
+    run: Run | Path | str | None = None,
+    approximate: bool | None = None,
+    device: torch.device | None = None,
+    on_progress: Progress = lambda *_: None,
+) -> Index:
+    """Add tiles to an index; those that it has are left as they are. Arguments as `build_index`.
+
+    With ``approximate`` of None an index that is searched approximately searches the new tiles
+    exactly, until it is called with True.
+
+    Raises
+    ------
+    IndexFileError
+        If the index was made by other checkpoints than the run has, or of other tiles.
+    """
+    out = Path(out)
+    index = Index(out)
+    header = index.header
+    key, encoders = _load_model(Run.at(run or index.run), header.model.weight, out)
+    check_model(header.model, key, out)
+    opened = [_references(Path(path)) for path in references]
+    if opened and (tiles := _tiles(opened)) != header.tiles:
+        raise IndexFileError(f"{out} holds {header.tiles}, and these are {tiles}: make another one")
+    start = 1 + max((int(part.name) for part in header.parts), default=-1)
+    parts = _make_parts(
+        out, key, encoders, opened, start, set(index.row_of), device, on_progress, header.parts
+    )
+    return _finish(out, replace(header, parts=(*header.parts, *parts)), approximate, on_progress)
+
+
+def remove_tiles(out: Path | str, ids: Collection[str]) -> Index:
+    """Take tiles out of an index; their vectors stay on disk until it is built anew.
+
+    Raises
+    ------
+    DataError
+        If it has no tile of such an id.
+    """
+    index = Index(out)
+    unknown = [name for name in ids if name not in index.row_of]
+    if unknown:
+        raise DataError(
+            f"{index.folder} has no tile {unknown[0]!r}"
+            + (f", and {len(unknown) - 1:,} more are not there" if len(unknown) > 1 else "")
+        )
+    kept = index.kept.copy()
+    kept[[index.row_of[name] for name in ids]] = False
+    removed = np.flatnonzero(~kept)
+    part = index.folder / f"{REMOVED}.part"
+    crc = write_array(part, removed)
+    part.replace(index.folder / REMOVED)
+    checksums = {**index.header.checksums, REMOVED: crc}
+    write_header(index.folder, replace(index.header, removed=len(removed), checksums=checksums))
+    return Index(out)
+
+
+def check_model(kept: ModelKey, now: ModelKey, out: Path) -> None:
+    """Refuse vectors of other weights.
+
+    Raises
+    ------
+    IndexFileError
+        If the checkpoints differ.
+    """
+    if kept.checkpoints != now.checkpoints:
+        raise IndexFileError(
+            f"{out} was made by other checkpoints than those of {now.run}"
+            f" ({_hashes(kept)} there, {_hashes(now)} now): name the run that made it with --run,"
+            " or build an index for this one"
+        )
+
+
+def _hashes(key: ModelKey) -> str:
+    return ", ".join(f"{name} {value[:8]}" for name, value in key.checkpoints.items())
+
+
+def _load_model(run: Run, weight: float, out: Path) -> tuple[ModelKey, Encoders]:
+    """Load a run's encoders, and say which they are and how their queries are drawn."""
+    paths = run.checkpoints()
+    if not paths:
+        raise CheckpointError(f"{run} holds no checkpoints: train first, or name another --run")
+    if not 0 <= weight <= 1:
+        raise SettingsError(f"the panorama's weight is 0 to 1, not {weight:g}")
+    order: list[BranchName] = [name for name in BRANCHES if name in paths]
+    encoders: Encoders = {}
+    for name in order:
+        branch, settings, _ = load_branch(paths[name])
+        encoders[name] = (branch.encoder, settings)
+    data = Dataset(run.read_settings().data)
+    queries: dict[str, dict[str, Any]] = {}
+    north_up = True
+    for name in order:
+        if not data.path(name).exists():
+            queries[name] = {}
+            continue
+        shards = data.shards(name)
+        queries[name] = shards.settings
+        if name == "panorama" and not shards.settings.get("turn_to_north"):
+            headings = shards.columns["heading"]
+            north_up = not np.any(np.abs((headings + 180) % 360 - 180) > 1)
+    return (
+        ModelKey(
+            checkpoints={name: checkpoint_hash(paths[name]) for name in order},
+            dimensions={name: _dimension(*encoders[name]) for name in order},
+            weight=weight if len(order) == 2 else float(order[0] == "panorama"),
+            run=os.path.relpath(run.folder.absolute(), out.absolute()),
+            queries=queries,
+            north_up=north_up,
+        ),
+        encoders,
+    )
+
+
+@torch.no_grad()
+def _dimension(encoder: Encoder, settings: EncoderSettings) -> int:
+    """Return how many numbers an encoder makes of an image."""
+    return encoder.eval()(torch.zeros(1, 3, *(settings.reference_size or (64, 64)))).shape[1]
+
+
+def _references(path: Path) -> ShardSet:
+    """Open references, which must have positions."""
+    shards = ShardSet(path)
+    if shards.kind in BRANCHES:
+        raise DataError(f"{path} holds {shards.kind} images: references are satellite or map tiles")
+    unknown = np.isnan(shards.columns["latitude"] + shards.columns["longitude"])
+    if unknown.any():
+        raise DataError(
+            f"{unknown.sum():,} tiles of {path} have no position, such as"
+            f" {shards.ids[int(unknown.argmax())]!r}: store them with `bevgen pack --poses`, or"
+            " cut tiles from a map with `georetrieval tiles`"
+        )
+    return shards
+
+
+def _tiles(references: Sequence[ShardSet]) -> Tiles:
+    """Say what the references are, which must be of one kind."""
+    found = {
+        Tiles(shards.kind, shards.image_shape[0], shards.settings.get("resolution"))
+        for shards in references
+    }
+    if len(found) != 1:
+        listed = ", ".join(map(str, found)) or "none"
+        raise DataError(f"an index holds tiles of one kind, size and resolution, not {listed}")
+    return found.pop()
+
+
+def _refuse_other(
+    header: IndexHeader, key: ModelKey, tiles: Tiles, references: list[ShardSet], out: Path
+) -> None:
+    check_model(header.model, key, out)
+    plans = {part.plan for part in header.parts}
+    asked = {shards.plan for shards in references}
+    if not header.model.same_vectors(key) or header.tiles != tiles or not asked <= plans:
+        raise IndexFileError(
+            f"{out} exists and holds other tiles, or the same with another weight: add tiles with"
+            " --add, replace it with --overwrite, or name another index"
+        )
+
+
+def _make_parts(
+    out: Path,
+    key: ModelKey,
+    encoders: Encoders,
+    references: Sequence[ShardSet],
+    number: int,
+    have: set[str],
+    device: torch.device | None,
+    on_progress: Progress,
+    existing: Sequence[Part] = (),
+) -> list[Part]:
+    """Embed what is not there yet; parts that an earlier, killed call finished are taken."""
+    device = device or torch.device("cpu")
+    seen = set(have)
+    total = sum(map(len, references))
+    done, parts = 0, []
+    for shards in references:
+        path = os.path.relpath(shards.path, out.absolute())
+        for first in range(0, len(shards), PART_ROWS):
+            names = shards.ids[first : first + PART_ROWS]
+            done += len(names)
+            if have.issuperset(names) and existing:
+                continue
+            if twice := seen.intersection(names):
+                raise DataError(
+                    f"two tiles have the id {min(twice)!r}, the second in {shards.path}: ids must"
+                    " be unique in an index"
+                )
+            seen.update(names)
+            name = f"{number:05d}"
+            plain = Part(name, len(names), path, shards.plan, first, {})
+            part = _finished_part(out, plain, key)
+            if part is None:
+                part = _make_part(out, plain, key, encoders, shards, names, device)
+            parts.append(part)
+            number += 1
+            on_progress("embedding tiles", done, total)
+    return parts
+
+
+def _finished_part(out: Path, plain: Part, key: ModelKey) -> Part | None:
+    """Return the part that an earlier call made, if it is just this one."""
+    folder = part_folder(out, plain.name)
+    try:
+        kept = json.loads((folder / PART_FILE).read_text("utf-8"))
+        part = Part(**kept["part"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    same = replace(part, checksums={}) == plain and kept["model"] == _part_model(key)
+    whole = same and all(
+        (folder / name).exists() and file_checksum(folder / name) == part.checksums[name]
+        for name in PART_FILES
+    )
+    return part if whole else None
+
+
+def _part_model(key: ModelKey) -> dict[str, Any]:
+    return {"checkpoints": key.checkpoints, "weight": key.weight}
+
+
+def _make_part(
+    out: Path,
+    plain: Part,
+    key: ModelKey,
+    encoders: Encoders,
+    shards: ShardSet,
+    names: list[str],
+    device: torch.device,
+) -> Part:
+    """Embed some rows and write their files; the folder gets its name last."""
+    rows = np.arange(plain.first_row, plain.first_row + plain.rows)
+    own = {
+        name: embed_rows(
+            encoder.to(device), shards, rows, settings.reference_size, device=device
+        ).cpu()
+        for name, (encoder, settings) in encoders.items()
+    }
+    if len(own) == 2:
+        joined = fuse(own["panorama"], own["bev"], key.weight)
+    else:
+        joined = next(iter(own.values()))
+    vectors = joined.numpy().astype(np.float32)
+    if not np.isfinite(vectors).all():
+        raise DataError("embeddings are not finite: the model has diverged")
+    coded = encode(vectors)
+    columns = shards.columns
+    positions = np.stack([columns["latitude"][rows], columns["longitude"][rows]], axis=1)
+    folder = part_folder(out, plain.name)
+    begun = folder.with_name(folder.name + ".part")
+    shutil.rmtree(begun, ignore_errors=True)
+    begun.mkdir()
+    arrays = {VECTORS: vectors, CODES: coded.codes, SCALES: coded.scales, POSITIONS: positions}
+    checksums = {name: write_array(begun / name, array) for name, array in arrays.items()}
+    write_bytes(begun / IDS, json.dumps(names, ensure_ascii=False).encode())
+    checksums[IDS] = file_checksum(begun / IDS)
+    part = replace(plain, checksums=checksums)
+    content = {
+        "model": _part_model(key),
+        "part": {name: getattr(part, name) for name in Part.__slots__},
+    }
+    write_bytes(begun / PART_FILE, json.dumps(content).encode())
+    shutil.rmtree(folder, ignore_errors=True)
+    begun.replace(folder)
+    return part
+
+
+def _finish(
+    out: Path, header: IndexHeader, approximate: bool | None, on_progress: Progress
+) -> Index:
+    """Write the header, and the file for approximate search if there is to be one."""
+    write_header(out, header)
+    remove_strays(out, {part.name for part in header.parts})
+    index = Index(out)
+    wanted = len(index.ids) > EXACT_ROWS and not header.approximate
+    if approximate or (approximate is None and wanted):
+        path = out / APPROXIMATE
+        build_approximate(
+            path,
+            index.blocks,
+            on_progress=lambda done, total: on_progress("approximate search", done, total),
+        )
+        checksums = {**header.checksums, APPROXIMATE: file_checksum(path)}
+        write_header(out, replace(header, approximate=len(header.parts), checksums=checksums))
+    elif approximate is False and header.approximate:
+        write_header(out, replace(header, approximate=0))
+        (out / APPROXIMATE).unlink(missing_ok=True)
+    else:
+        return index
+    return Index(out)

@@ -1,0 +1,255 @@
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from bevgen import PanoramaError, PanoramaInfo, info_from_row, read_poses
+from georetrieval.cli import main
+from georetrieval.config import DataSettings
+from georetrieval.data.dataset import Dataset
+from georetrieval.errors import CheckpointError, IndexFileError
+from georetrieval.localization import Candidate, HeadingSearch, Locator, Prior, Verdict
+from georetrieval.localization.heading import refine
+from georetrieval.models.branch import Branch
+from georetrieval.models.checkpoints import save_branch
+from georetrieval.retrieval.evaluation import evaluate
+from georetrieval.retrieval.index import build_index
+from tests.helpers.town import ENCODER, Town, make_town
+
+
+@pytest.fixture(scope="module")
+def town(tmp_path_factory: pytest.TempPathFactory) -> Town:
+    town = make_town(tmp_path_factory.mktemp("town"))
+    build_index(town.run, [town.tiles], town.root / "town.index")
+    return town
+
+
+@pytest.fixture(scope="module")
+def turned(tmp_path_factory: pytest.TempPathFactory) -> Town:
+    town = make_town(tmp_path_factory.mktemp("turned"), headings=True)
+    build_index(town.run, [town.tiles], town.root / "town.index")
+    return town
+
+
+def known(town: Town) -> list[tuple[Path, PanoramaInfo]]:
+    rows = read_poses(town.poses)
+    return [(photo, info_from_row(rows[photo.name])) for photo in town.photos]
+
+
+# Heading known
+
+
+@pytest.mark.parametrize("which", ["town", "turned"])
+def test_with_known_heading_the_answers_are_those_of_evaluate(which, request):
+    town: Town = request.getfixturevalue(which)
+    data = DataSettings(root=town.root, pairs=None)
+    result = evaluate(town.run, Dataset(data), "all")
+    both = next(method for method in result.methods if method.name == "both")
+    locator = Locator(town.root / "town.index")
+    found = list(locator.locate_many(known(town)))
+    assert [Path(one.source).stem for one in found] == result.queries
+    for one, top, scores in zip(found, both.top, both.scores, strict=True):
+        assert one.heading_known
+        assert [candidate.id for candidate in one.candidates] == top
+        np.testing.assert_allclose([c.score for c in one.candidates], scores, atol=1e-3)
+    one = locator.locate(town.photos[3], prior=Prior(heading=known(town)[3][1].heading))
+    assert [c.id for c in one.candidates] == [c.id for c in found[3].candidates]
+    best = one.best
+    assert (best.latitude, best.longitude) == tuple(town.positions[locator.index.row_of[best.id]])
+
+
+def test_photos_that_cannot_be_used_are_reported_and_the_others_located(town, tmp_path):
+    broken, flat = tmp_path / "broken.jpg", tmp_path / "flat.png"
+    broken.write_bytes(b"\xff\xd8\xff")
+    Image.new("RGB", (90, 80)).save(flat)
+    locator = Locator(town.root / "town.index")
+    asked = [(path, PanoramaInfo()) for path in (broken, town.photos[0], flat)]
+    first, second, third = locator.locate_many(asked)
+    assert first[0] == str(broken)
+    assert isinstance(first[1], PanoramaError)
+    assert second.best is not None
+    assert "not 2:1" in str(third[1])
+
+
+# Heading unknown
+
+
+def test_the_heading_is_found_where_nobody_knows_it(turned):
+    search = HeadingSearch(step=10, weights={"bev": 1})
+    locator = Locator(turned.root / "town.index", search=search)
+    right, errors = 0, []
+    for (photo, own), name in zip(known(turned), turned.ids, strict=True):
+        found = locator.locate(photo, prior=Prior(heading="unknown"))
+        assert not found.heading_known
+        if found.best.id == name:
+            right += 1
+            errors.append(abs((found.best.heading - own.heading + 180) % 360 - 180))
+    assert right >= len(turned.ids) / 2
+    assert np.median(errors) <= 5
+
+
+def test_a_heading_that_is_roughly_known_is_searched_for_nearby(turned):
+    locator = Locator(turned.root / "town.index")
+    photo, own = known(turned)[2]
+    rough = (own.heading + 20) % 360
+    found = locator.locate(photo, prior=Prior(heading=rough, within=30))
+    for candidate in found.candidates:
+        assert abs((candidate.heading - rough + 180) % 360 - 180) <= 30
+
+
+def test_headings_to_try():
+    search = HeadingSearch(step=15)
+    np.testing.assert_array_equal(search.headings(370.0, None), [10])
+    assert len(search.headings(None, None)) == 24
+    np.testing.assert_allclose(search.headings(350.0, 20.0), [350, 340, 0, 330, 10])
+    assert len(search.headings(10.0, 180.0)) == 24
+
+
+@pytest.mark.parametrize("true", [0.0, 7.0, 352.0, 100.2])
+def test_a_heading_between_the_steps_is_found_exactly_on_a_parabola(true):
+    headings = np.array([0, 345, 15, 30, 330, 90, 105, 120.0])
+    off = (headings - true + 180) % 360 - 180
+    scores = (1 - (off / 40) ** 2).astype(np.float32)
+    found = refine(headings, scores, int(scores.argmax()))
+    assert abs((found - true + 180) % 360 - 180) < 0.05
+
+
+# Priors and hooks
+
+
+def test_only_tiles_within_the_circle_are_found(town):
+    locator = Locator(town.root / "town.index")
+    latitude, longitude = town.positions[4]
+    found = locator.locate(town.photos[9], prior=Prior(near=(latitude, longitude, 60.0)))
+    assert sorted(c.id for c in found.candidates) == sorted(town.ids[k] for k in (3, 4, 5))
+    nothing = locator.locate(town.photos[9], prior=Prior(near=(0.0, 0.0, 60.0)))
+    assert nothing.candidates == ()
+
+
+class Backwards:
+    """An alignment that finds the last candidate the best, a metre north."""
+
+    def align(self, photo, views, candidates, index, *, known):
+        assert not known
+        moved = replace(candidates[-1], latitude=candidates[-1].latitude + 1e-5, metres=0.5)
+        return [moved, *candidates[:-1]]
+
+
+class Half:
+    """A confidence that halves from candidate to candidate."""
+
+    def judge(self, candidates: Sequence[Candidate]) -> Verdict:
+        count = len(candidates)
+        order = (1, 0, *range(2, count))
+        chances = tuple(0.5 ** (k + 1) for k in range(count))
+        return Verdict(order, chances, found=False, prediction_set=2)
+
+
+def test_what_aligns_reorders_and_what_judges_sees_the_new_order(town):
+    plain = Locator(town.root / "town.index").locate(town.photos[0], top=20)
+    assert plain.found is None
+    models = {"unknown": Half()}
+    locator = Locator(town.root / "town.index", alignment=Backwards(), confidence=models)
+    found = locator.locate(town.photos[0], top=3)
+    assert [c.id for c in found.candidates[:2]] == [plain.candidates[k].id for k in (0, -1)]
+    assert found.candidates[1].metres == 0.5
+    assert [c.probability for c in found.candidates] == [0.5, 0.25, 0.125]
+    assert found.found is False
+    assert found.prediction_set == 2
+
+
+# Which model
+
+
+def test_other_checkpoints_than_the_index_s_are_refused(town, tmp_path):
+    other = tmp_path / "run"
+    other.mkdir()
+    with pytest.raises(CheckpointError, match="--run"):
+        Locator(town.root / "town.index", run=other)
+    for name in ("panorama", "bev"):
+        torch.manual_seed(1)
+        save_branch(other / f"{name}.safetensors", Branch(ENCODER), ENCODER, name)
+    with pytest.raises(IndexFileError, match="is not the checkpoint that made"):
+        Locator(town.root / "town.index", run=other)
+
+
+# From the command line
+
+
+@pytest.fixture
+def georetrieval(capsys):
+    """Run the command; returns what it printed to stdout and stderr."""
+
+    def run(*words: object, expect: int = 0):
+        with pytest.raises(SystemExit) as stopped:
+            main([str(word) for word in words])
+        printed = capsys.readouterr()
+        assert int(stopped.value.code or 0) == expect, printed
+        return printed
+
+    return run
+
+
+def test_from_photos_to_places_on_the_command_line(turned, tmp_path, georetrieval):
+    out = tmp_path / "new.index"
+    built = georetrieval("index", "--run", turned.run, "--references", turned.tiles, "--out", out)
+    assert "12 satellite tiles" in built.out
+    words = ["locate", turned.root / "photos", "--index", out, "--poses", turned.poses]
+    rows = list(csv.DictReader(georetrieval(*words, "--format", "csv").out.splitlines()))
+    assert len(rows) == 12 * 5
+    first = [row for row in rows if row["rank"] == "1"]
+    assert [Path(row["photo"]).stem for row in first] == turned.ids
+    expected = Locator(out).locate_many(known(turned))
+    assert [row["tile"] for row in first] == [one.best.id for one in expected]
+    found = json.loads(georetrieval(*words, "--format", "geojson", "--top", 1).out)
+    assert len(found["features"]) == 12
+    for feature, row in zip(found["features"], first, strict=True):
+        position = [float(row["longitude"]), float(row["latitude"])]
+        assert feature["geometry"]["coordinates"] == position
+        assert feature["properties"]["heading"] == float(row["heading"])
+    photo = turned.photos[1]
+    words = ["locate", photo, "--index", out, "--heading", known(turned)[1][1].heading]
+    one = json.loads(georetrieval(*words, "--format", "json").out)
+    assert one[0]["candidates"][0]["id"] == first[1]["tile"]
+    assert first[1]["tile"] in georetrieval(*words).out
+    near = ["--near", *turned.positions[8], 10]
+    assert turned.ids[8] in georetrieval(*words, *near).out
+    nowhere = georetrieval(*words, "--near", 0, 0, 10, expect=3)
+    assert "1 of 1 not found" in nowhere.err
+
+
+def test_mistakes_on_the_command_line_end_in_a_sentence(town, tmp_path, georetrieval):
+    index, photo = town.root / "town.index", town.photos[0]
+    (tmp_path / "text.jpg").write_text("no image")
+
+    def says(code: int, *words: object) -> str:
+        return georetrieval(*words, expect=code).err
+
+    assert "does not exist" in says(2, "locate", tmp_path / "no.jpg", "--index", index)
+    assert "georetrieval index" in says(1, "locate", photo, "--index", tmp_path / "no.index")
+    assert "skipped" in says(1, "locate", tmp_path / "text.jpg", "--index", index)
+    words = ("locate", photo, "--index", index)
+    assert "neither degrees" in says(2, *words, "--heading", "north")
+    assert "--run" in says(1, *words, "--run", tmp_path)
+    assert "--references" in says(2, "index", "--run", town.run, "--out", tmp_path / "a.index")
+    words = ("index", "--run", tmp_path, "--references", town.tiles, "--out", tmp_path / "a.index")
+    assert "holds no checkpoints" in says(1, *words)
+    assert "is sound" in georetrieval("index", "--out", index, "--verify").out
+
+
+def test_tiles_are_taken_out_on_the_command_line(town, tmp_path, georetrieval):
+    out, names = tmp_path / "a.index", tmp_path / "ids.txt"
+    georetrieval("index", "--run", town.run, "--references", town.tiles, "--out", out)
+    names.write_text(f"{town.ids[0]}\n{town.ids[1]}\n")
+    removed = georetrieval("index", "--out", out, "--remove", names, "--json")
+    assert json.loads(removed.out)["tiles"] == 10
+    again = ("index", "--run", town.run, "--references", town.tiles, "--out", out)
+    assert "10 satellite tiles" in georetrieval(*again).out
