@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from bevgen._version import __version__ as __version__
 from bevgen.errors import BevgenError, InputError, PanoramaError, RefusedError, ShardError
 from bevgen.geometry import BevGrid, PanoramaView, Pose
+from bevgen.locking import only_writer
 from bevgen.presets import PRESETS, Preset
 from bevgen.project import Projector, project
 from bevgen.projection.network_input import to_chw
@@ -17,10 +18,12 @@ from bevgen.tables import Pair, PoseRow, read_pairs, read_poses, write_pairs, wr
 
 if TYPE_CHECKING:
     from bevgen.calibration import Calibration, calibrate, find_heading, find_pairs, load_view
+    from bevgen.conversion.generated import Made, Written, write_shards
     from bevgen.conversion.products import make_row
     from bevgen.conversion.report import Report
     from bevgen.conversion.run import convert
     from bevgen.conversion.settings import BevSettings, ImageSettings, settings_from_json
+    from bevgen.export import ExportReport, export_images
     from bevgen.ground import (
         GroundPoints,
         LocalPlane,
@@ -40,10 +43,12 @@ __all__ = [
     "BevSettings",
     "BevgenError",
     "Calibration",
+    "ExportReport",
     "GroundPoints",
     "ImageSettings",
     "InputError",
     "LocalPlane",
+    "Made",
     "Pair",
     "PanoramaError",
     "PanoramaInfo",
@@ -57,8 +62,10 @@ __all__ = [
     "ShardError",
     "ShardSet",
     "Uncertainty",
+    "Written",
     "calibrate",
     "convert",
+    "export_images",
     "find_heading",
     "find_images",
     "find_pairs",
@@ -69,6 +76,7 @@ __all__ = [
     "load_view",
     "make_row",
     "merge",
+    "only_writer",
     "panorama_position",
     "project",
     "read_image",
@@ -79,6 +87,7 @@ __all__ = [
     "verify",
     "write_pairs",
     "write_poses",
+    "write_shards",
 ]
 
 _LATER = {
@@ -89,6 +98,7 @@ _LATER = {
         "find_pairs",
         "load_view",
     ),
+    "bevgen.conversion.generated": ("Made", "Written", "write_shards"),
     "bevgen.conversion.products": ("make_row",),
     "bevgen.conversion.report": ("Report",),
     "bevgen.conversion.run": ("convert",),
@@ -96,6 +106,7 @@ _LATER = {
     "bevgen.images.metadata": ("PanoramaInfo", "info_from_name", "info_from_row"),
     "bevgen.images.decoding": ("read_image",),
     "bevgen.images.finding": ("find_images",),
+    "bevgen.export": ("ExportReport", "export_images"),
     "bevgen.ground": (
         "GroundPoints",
         "LocalPlane",

@@ -7,12 +7,13 @@ Exit codes: 0 done; 1 failed; 2 wrong usage; 3 done, with more failures than --m
 from __future__ import annotations
 
 import importlib
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 import click
+
+from bevgen import terminal
 
 EXIT_FAILED, EXIT_USAGE, EXIT_FAILURES, EXIT_INTERRUPTED = 1, 2, 3, 130
 CONTEXT = {"help_option_names": ["-h", "--help"]}
@@ -72,6 +73,7 @@ def run(
     failed
         Errors that mean that something failed; looked at second.
     """
+    terminal.prepare()
     try:
         code = group.main(args, prog_name=name, standalone_mode=False)
     except click.ClickException as error:
@@ -84,7 +86,7 @@ def run(
         click.echo(f"Error: {error}", err=True)
         code = EXIT_USAGE
     except BrokenPipeError:  # the reader of stdout has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
+        terminal.drop_output()
         code = EXIT_FAILED
     except failed as error:
         click.echo(f"Error: {error}", err=True)

@@ -5,22 +5,35 @@ Numba is imported by the first projection, not by the import of this module.
 
 from __future__ import annotations
 
+<<<<<<< HEAD
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+=======
+from dataclasses import dataclass
+>>>>>>> main
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from bevgen.errors import InputError
-from bevgen.geometry import FULL_SPHERE, BevGrid, PanoramaView, Pose
-from bevgen.projection.arrays import as_batch, device_result, host_result, is_on_device
+from bevgen.geometry import FULL_SPHERE, BevGrid, PanoramaView, Pose, are_poses, is_full_sphere
+from bevgen.projection.arrays import (
+    as_batch,
+    device_result,
+    host_array,
+    host_result,
+    is_on_device,
+)
 from bevgen.projection.backends import cuda_backend, host_backend
-from bevgen.projection.lookup import Lookup
 from bevgen.projection.network_input import mean_and_std
 
 if TYPE_CHECKING:
+<<<<<<< HEAD
     from bevgen.projection.masking import Mask
+=======
+    from bevgen.projection.planning import Planner
+>>>>>>> main
 
 Compat = Literal["ep-bev"]
 Device = Literal["auto", "cpu", "cuda"]
@@ -72,6 +85,7 @@ def project_view(
     bev = (
         np.empty((grid.size, grid.size, panorama.shape[2]), panorama.dtype) if out is None else out
     )
+<<<<<<< HEAD
     lookup, shift = _planned(grid, view, pose, antialias, compat, mask)
     flat = bev.reshape(1, grid.size**2, panorama.shape[2])
     host_backend(device).sample_from_host(panorama[None], iter([(lookup, shift)]), view.wraps, flat)
@@ -97,6 +111,21 @@ def _planned(
 
         return plan_masked(grid, view, pose, antialias, compat is not None, mask)
     return plan_shifted(grid, view, pose, antialias, compat is not None)
+=======
+    planner = _planner(grid, view, antialias, compat)
+    if compat is not None:
+        check_compat(compat, view, pose)
+    flat = bev.reshape(1, grid.size**2, panorama.shape[2])
+    poses = np.array([[pose.height, pose.heading, pose.pitch, pose.roll]], np.float64)
+    host_backend(device).sample_from_host(panorama[None], planner, poses, flat)
+    return bev, planner.valid(pose)
+
+
+def _planner(grid: BevGrid, view: PanoramaView, antialias: bool, compat: Compat | None) -> Planner:
+    from bevgen.projection.planning import Planner
+
+    return Planner(grid, view, antialias and compat is None, compat is not None)
+>>>>>>> main
 
 
 def check_compat(compat: str, view: PanoramaView, pose: Pose) -> None:
@@ -140,7 +169,7 @@ class Projector:
     heading: float = 0.0
     pitch: float = 0.0
     roll: float = 0.0
-    vertical_fov: tuple[float, float] = FULL_SPHERE
+    vertical_fov: tuple[float, float] | None = None
     antialias: bool = True
     compat: Compat | None = None
     device: Device = "auto"
@@ -153,10 +182,12 @@ class Projector:
 
             object.__setattr__(self, "_mask", Mask.of(self.mask))
         if self.compat is not None:
-            check_compat(self.compat, PanoramaView(1, 1, self.vertical_fov), self.pose)
+            check_compat(
+                self.compat, PanoramaView(1, 1, self.vertical_fov or FULL_SPHERE), self.pose
+            )
         if self.device not in ("auto", "cpu", "cuda"):
             raise InputError(f'device must be "auto", "cpu" or "cuda", not {self.device!r}')
-        _ = self.grid, self.pose, PanoramaView(1, 1, self.vertical_fov)
+        _ = self.grid, self.pose, PanoramaView(1, 1, self.vertical_fov or FULL_SPHERE)
 
     @property
     def grid(self) -> BevGrid:
@@ -206,16 +237,20 @@ class Projector:
             If shape, dtype or a pose cannot be used.
         """
         images, shape = as_batch(self._placed(panorama), self.size)
-        poses = self._poses(len(images), height, heading, pitch, roll)
+        planner = self._planner(images)
+        poses = self._poses(planner.view, len(images), height, heading, pitch, roll)
+        flat = len(images), self.size**2, images.shape[3]
         if isinstance(images, np.ndarray):
-            out = target = host_result(out, shape, images.dtype)
-            sample = self._sample_from_host
+            out = host_result(out, shape, images)
+            backend = host_backend(self.device)
+            backend.sample_from_host(images, planner, poses, out.reshape(flat))
         else:
-            target, sample = device_result(out, shape, images.dtype), self._sample_on_device
+            target = device_result(out, shape, images.dtype)
+            cuda_backend().sample(images, planner, poses, target)
             out = target if out is None else out
-        valids = sample(images, poses, target.reshape(len(images), self.size**2, images.shape[3]))
         if not return_valid:
             return out
+        valids = [planner.valid(Pose(*pose)) for pose in poses.tolist()]
         return out, np.stack(valids) if len(shape) == 4 else valids[0].copy()
 
     def to_chw(
@@ -266,29 +301,31 @@ class Projector:
             )
         n, channels = len(images), images.shape[3]
         target = device_result(out, (n, channels, self.size, self.size), np.dtype(dtype))
-        poses = self._poses(n, height, heading, pitch, roll)
-        storage = cuda_backend().network_storage(*mean_and_std(channels, mean, std))
-        self._sample_on_device(images, poses, target.reshape(n, channels, self.size**2), storage)
+        planner = self._planner(images)
+        poses = self._poses(planner.view, n, height, heading, pitch, roll)
+        scaling = mean_and_std(channels, mean, std)
+        cuda_backend().sample(images, planner, poses, target, scaling)
         return target if out is None else out
 
     def _placed(self, panorama: Any) -> Any:
         """Return an array of the host as NumPy's, one of the device as Numba's."""
         if not is_on_device(panorama):
-            return np.asarray(panorama)
+            return host_array(panorama)
         if self.device == "cpu":
             raise InputError("the panorama is on a GPU: copy it to the host, or use device cuda")
         return cuda_backend().as_device_array(panorama)
 
-    def _sample_from_host(
-        self, images: NDArray[Any], poses: Iterable[Pose], bevs: NDArray[Any]
-    ) -> list[NDArray[np.bool_]]:
-        """Project panoramas of the host; returns the masks."""
-        view = PanoramaView(images.shape[1], images.shape[2], self.vertical_fov)
-        valids: list[NDArray[np.bool_]] = []
-        planned = self._plan(view, poses, valids)
-        host_backend(self.device).sample_from_host(images, planned, view.wraps, bevs)
-        return valids
+    def _planner(self, images: Any) -> Planner:
+        height, width = images.shape[1:3]
+        if self.vertical_fov is None and not is_full_sphere(height, width):
+            raise InputError(
+                f"{width} x {height} pixels are not 2:1, so it is not known which part of the"
+                " sphere they show: say it by vertical_fov=(top, bottom)"
+            )
+        view = PanoramaView(height, width, self.vertical_fov or FULL_SPHERE)
+        return _planner(self.grid, view, self.antialias, self.compat)
 
+<<<<<<< HEAD
     def _sample_on_device(
         self, images: Any, poses: Iterable[Pose], bevs: Any, storage: Any = None
     ) -> list[NDArray[np.bool_]]:
@@ -313,14 +350,28 @@ class Projector:
         """One pose per image: its own values where given, else the projector's."""
         columns = []
         for name, given in zip(("height", "heading", "pitch", "roll"), own, strict=True):
+=======
+    def _poses(self, view: PanoramaView, n: int, *own: ArrayLike | None) -> NDArray[np.float64]:
+        """Height, heading, pitch and roll per image, (n, 4): its own where given, checked."""
+        poses = np.empty((n, 4))
+        for k, (name, given) in enumerate(
+            zip(("height", "heading", "pitch", "roll"), own, strict=True)
+        ):
+>>>>>>> main
             values = np.asarray(getattr(self, name) if given is None else given, np.float64)
             if values.shape not in ((), (n,)):
                 raise InputError(
                     f"{name} must be one number or one for each of the {n} panoramas,"
                     f" not of shape {values.shape}"
                 )
-            columns.append(np.broadcast_to(values, n).tolist())
-        return (Pose(*values) for values in zip(*columns, strict=True))
+            poses[:, k] = values
+        if any(given is not None for given in own):
+            for row in poses[~are_poses(poses)][:1].tolist():
+                Pose(*row)  # raises, and says why
+            if self.compat is not None:
+                for row in poses.tolist():
+                    check_compat(self.compat, view, Pose(*row))
+        return poses
 
 
 def project(
@@ -331,7 +382,7 @@ def project(
     heading: float = 0.0,
     pitch: float = 0.0,
     roll: float = 0.0,
-    vertical_fov: tuple[float, float] = FULL_SPHERE,
+    vertical_fov: tuple[float, float] | None = None,
     antialias: bool = True,
     compat: Compat | None = None,
     return_valid: bool = False,
@@ -354,7 +405,8 @@ def project(
     heading, pitch, roll
         Degrees: compass direction of the centre column, nose up, right side down.
     vertical_fov
-        Elevations in degrees of the panorama's upper and lower edge.
+        Elevations in degrees of the panorama's upper and lower edge; None for the whole sphere,
+        and then the panorama must be 2:1.
     antialias
         Average where a BEV pixel covers many panorama pixels, as it does near the nadir.
     compat

@@ -27,3 +27,7 @@ class WriteError(GeoretrievalError, OSError):
 
 class IndexFileError(GeoretrievalError):
     """An index that is missing, damaged, or of another model."""
+
+
+class MapError(GeoretrievalError, ValueError):
+    """A map that tiles cannot be cut from."""

@@ -10,23 +10,39 @@ Every file name in it is spelt here and nowhere else::
     embeddings/              vectors that an evaluation made, used again by the next
     evaluation-NAME.json     a result of `evaluate`
     report.html              the page about all of it
+    training.lock            while it is written
 """
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
+from urllib.parse import quote, unquote
 
 from pydantic import ValidationError
 
+from bevgen import only_writer
 from georetrieval.config import BRANCHES, BranchName, Settings, settings_json
-from georetrieval.errors import CheckpointError
+from georetrieval.errors import CheckpointError, WriteError
 from georetrieval.files import written_whole
 
 EVALUATION = "evaluation-"
+LONGEST = 150  # of a result's name in that of its file: disks take 255 bytes
+
+
+def file_name(name: str) -> str:
+    """Quote what no file may be called, and shorten what is too long for a disk."""
+    quoted = quote(name, safe=" ,+=()", errors="replace")
+    if len(quoted) > LONGEST:
+        ending = sha256(name.encode("utf-8", "replace")).hexdigest()[:12]
+        quoted = f"{quoted[:LONGEST]}-{ending}"
+    return quoted
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +65,23 @@ class Run:
     def __str__(self) -> str:
         return str(self.folder)
 
-    def create(self) -> Self:
-        """Make the folder, if it is not there."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        return self
+    @contextmanager
+    def only_writer(self) -> Iterator[None]:
+        """Make the folder, and hold the run: nobody else trains into it or imports weights.
+
+        Raises
+        ------
+        RefusedError
+            If another process does.
+        WriteError
+            If nothing can be written there.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise WriteError(f"{self} cannot be made: {error.strerror}") from error
+        with only_writer(self.folder / "training"):  # inside, as nothing else may be written beside
+            yield
 
     # Paths
 
@@ -86,11 +115,11 @@ class Run:
 
     def embeddings(self, name: str) -> Path:
         """Return a file of vectors that evaluations use again."""
-        return self.folder / "embeddings" / f"{name}.npz"
+        return self.folder / "embeddings" / f"{file_name(name)}.npz"
 
     def evaluation(self, name: str) -> Path:
         """Return the file of a result."""
-        return self.folder / f"{EVALUATION}{name}.json"
+        return self.folder / f"{EVALUATION}{file_name(name)}.json"
 
     # What there is
 
@@ -105,7 +134,7 @@ class Run:
     def evaluations(self) -> dict[str, Path]:
         """Return the results that are there, by name; the one called test first."""
         paths = self.folder.glob(f"{EVALUATION}*.json")
-        found = {path.stem.removeprefix(EVALUATION): path for path in paths}
+        found = {unquote(path.stem.removeprefix(EVALUATION)): path for path in paths}
         return dict(sorted(found.items(), key=lambda item: (item[0] != "test", item[0])))
 
     # Content
@@ -130,7 +159,6 @@ class Run:
 
     def write_settings(self, settings: Settings) -> None:
         """Write what the run is trained with; ``data.root`` should be absolute."""
-        self.create()
         with written_whole(self.settings_path) as part:
             part.write_text(settings_json(settings), "utf-8")
 

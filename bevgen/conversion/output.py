@@ -1,22 +1,17 @@
-"""An output on the disk: one run at a time, what is left of others, and errors in writing."""
+"""An output on the disk: what is left of other runs, and errors in writing."""
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import glob
-import logging
 import os
 import re
-import socket
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
-from bevgen.errors import BevgenError, RefusedError
+from bevgen.errors import BevgenError
 from bevgen.shards import PARTS, PLAN_FILE, shard_folder
-
-log = logging.getLogger(__name__)
 
 
 def leftovers(out: Path) -> list[Path]:
@@ -64,40 +59,3 @@ def _error_number(error: BaseException | None) -> int | None:
             return int(found[1])
         error = error.__context__
     return None
-
-
-@contextmanager
-def only_run(out: Path) -> Iterator[None]:
-    """Hold a lock on the output; the system releases it even if this process is killed.
-
-    Raises
-    ------
-    RefusedError
-        If another run holds it, or nothing can be written there.
-    """
-    path = out.with_name(out.name + ".lock")
-    try:
-        file = path.open("a+b", buffering=0)
-    except OSError as error:
-        raise RefusedError(f"nothing can be written beside {out}: {error.strerror}") from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if not (path.exists() and os.path.samestat(path.stat(), os.fstat(file.fileno()))):
-                raise BlockingIOError  # its owner has just ended and removed it
-        except BlockingIOError:
-            file.seek(0)
-            owner = file.read().decode("utf-8", "replace").strip()
-            raise RefusedError(
-                f"another run is writing {out} ({owner or 'just started'}):"
-                " wait for it, or name another output"
-            ) from None
-        except OSError as error:
-            log.warning("%s: this file system has no locks (%s): start one run only", out, error)
-        try:
-            with suppress(OSError):  # a full disk: the lock holds without its owner's name
-                file.truncate(0)
-                file.write(f"process {os.getpid()} on {socket.gethostname()}".encode())
-            yield
-        finally:
-            path.unlink(missing_ok=True)

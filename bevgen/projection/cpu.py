@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bevgen.projection.lookup import Lookup
+from bevgen.geometry import Pose
+from bevgen.projection.planning import Planner
 from bevgen.projection.sampling import sample_float32
 from bevgen.projection.sampling_uint8 import sample_uint8
 
 
 def sample_from_host(
-    images: NDArray[Any], planned: Iterable[tuple[Lookup, int]], wraps: bool, bevs: NDArray[Any]
+    images: NDArray[Any], planner: Planner, poses: NDArray[np.float64], bevs: NDArray[Any]
 ) -> None:
     """Project a batch from host memory to host memory.
 
@@ -22,16 +22,17 @@ def sample_from_host(
     ----------
     images : (N, H, W, C) uint8 or float32
         C-contiguous.
-    planned
-        Lookup and shift of each image, made when they are needed.
-    wraps
-        Whether columns continue at the other edge.
+    planner
+        What makes the lookups.
+    poses : (N, 4) float64
+        Height, heading, pitch and roll of each image.
     bevs : (N, pixels, C) of the images' dtype, written
     """
     sample = sample_uint8 if images.dtype == np.uint8 else sample_float32
     images = images.view()
     images.flags.writeable = False  # one compiled kernel for read-only and writable arrays
-    for image, (lookup, shift), bev in zip(images, planned, bevs, strict=True):
+    for image, pose, bev in zip(images, poses.tolist(), bevs, strict=True):
+        lookup, shift = planner.lookup(Pose(*pose))
         sample(
             image,
             lookup.columns,
@@ -41,6 +42,6 @@ def sample_from_host(
             lookup.sample_columns,
             lookup.sample_rows,
             shift,
-            wraps,
+            planner.view.wraps,
             bev,
         )

@@ -10,7 +10,7 @@ checked by the callers, never here.
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bevgen.compiling import njit
-from bevgen.geometry import BevGrid, PanoramaView, Pose, ep_bev_pixels
+from bevgen.geometry import FULL_SPHERE, BevGrid, PanoramaView, Pose, ep_bev_pixels
 from bevgen.projection.lookup import HIDDEN, SUBPIXEL, Lookup
 
 # BEV pixels that cover more panorama pixels than this are the mean of four samples, or of eight.
@@ -56,11 +56,58 @@ class CameraModel(NamedTuple):
     wraps: bool
 
 
-def plan(grid: BevGrid, view: PanoramaView, pose: Pose, antialias: bool, compat: bool) -> Lookup:
-    """Compute the lookup of one grid, view and pose; ``compat``: as the published script looks."""
+@dataclass(frozen=True, slots=True)
+class Planner:
+    """Makes lookups of panoramas of one kind.
+
+    Attributes
+    ----------
+    grid, view
+        What is drawn, and what the panoramas show.
+    antialias
+        Average where a BEV pixel covers many panorama pixels.
+    compat
+        Look as the published script does; of a pose the height alone counts.
+    """
+
+    grid: BevGrid
+    view: PanoramaView
+    antialias: bool
+    compat: bool = False
+
+    def lookup(self, pose: Pose) -> tuple[Lookup, int]:
+        """Return the lookup of a pose, kept for later ones, and the columns to add to it."""
+        kept = _recent if self.grid.size <= 1024 else _last
+        if self.shifts(pose):
+            turn = self.view.width * SUBPIXEL
+            shift = round(-pose.heading / 360 * turn) % turn
+            return kept(self, replace(pose, heading=0.0)), shift
+        return kept(self, pose), 0
+
+    def shifts(self, pose: Pose) -> bool:
+        """Whether a heading is a mere shift of the panorama: without tilt it is."""
+        return self.view.wraps and not (self.compat or pose.pitch or pose.roll)
+
+    def valid(self, pose: Pose) -> NDArray[np.bool_]:
+        """Return what the panorama shows, (size, size), shared."""
+        if self.view.wraps and self.view.vertical_fov == FULL_SPHERE and not self.compat:
+            return _everything(self.grid.size)
+        return self.lookup(pose)[0].valid
+
+
+@lru_cache(maxsize=1)
+def _everything(size: int) -> NDArray[np.bool_]:
+    valid = np.ones((size, size), np.bool_)
+    valid.flags.writeable = False
+    return valid
+
+
+def plan(planner: Planner, pose: Pose) -> Lookup:
+    """Compute a lookup."""
+    grid, view = planner.grid, planner.view
     none = np.empty(0, np.int32)
     samples = none, np.zeros(1, np.int32), none, none
-    if compat:
+    if planner.compat:
         column, row, valid = ep_bev_pixels(grid, view, pose.height)
         columns, rows = (
             np.floor(np.where(valid, a, 0) * SUBPIXEL + 0.5).astype(np.int32).ravel()
@@ -70,7 +117,7 @@ def plan(grid: BevGrid, view: PanoramaView, pose: Pose, antialias: bool, compat:
         return Lookup(columns, rows, *samples, valid)
     camera, model, resolution = camera_of(pose), model_of(view), float(grid.resolution)
     columns, rows = plan_centres(grid.size, resolution, camera, model)
-    if antialias:
+    if planner.antialias:
         samples = plan_samples(grid.size, resolution, camera, model, columns, rows)
     valid = (rows != HIDDEN).reshape(grid.size, grid.size)
     return Lookup(columns, rows, *samples, valid)
@@ -78,18 +125,6 @@ def plan(grid: BevGrid, view: PanoramaView, pose: Pose, antialias: bool, compat:
 
 # About 3 MB each at 512 pixels, 0.2 GB at 4096: of large ones the last alone is kept.
 _recent, _last = lru_cache(maxsize=8)(plan), lru_cache(maxsize=1)(plan)
-
-
-def plan_shifted(
-    grid: BevGrid, view: PanoramaView, pose: Pose, antialias: bool, compat: bool
-) -> tuple[Lookup, int]:
-    """Lookup, and the columns to add: without tilt, a heading is a mere shift of the panorama."""
-    kept = _recent if grid.size <= 1024 else _last
-    if compat or not view.wraps or pose.pitch or pose.roll:
-        return kept(grid, view, pose, antialias, compat), 0
-    lookup = kept(grid, view, replace(pose, heading=0.0), antialias, False)
-    turn = view.width * SUBPIXEL
-    return lookup, round(-pose.heading / 360 * turn) % turn
 
 
 def camera_of(pose: Pose) -> Camera:
@@ -173,7 +208,7 @@ def subpixels(coordinate: float) -> int:
     return np.int32(np.int32(coordinate * SUBPIXEL + (SUBPIXEL + 0.5)) - SUBPIXEL)
 
 
-@njit(error_model="numpy", fastmath={"contract"})
+@njit(error_model="numpy")
 def locate_all(
     xs: NDArray[np.float64],
     ys: NDArray[np.float64],
@@ -212,7 +247,7 @@ def plan_centres(
     return columns, rows
 
 
-@njit(error_model="numpy")
+@njit(error_model="numpy", inline="always")
 def axis_distances2(x: float, y: float, camera: Camera) -> tuple[float, float]:
     """Squared distances of ground point (x, y): to the camera's vertical axis, to the camera."""
     distance2 = x * x + y * y + camera.height * camera.height
@@ -220,7 +255,7 @@ def axis_distances2(x: float, y: float, camera: Camera) -> tuple[float, float]:
     return max(distance2 - up * up, 1e-12), distance2
 
 
-@njit(error_model="numpy")
+@njit(error_model="numpy", inline="always")
 def sample_count(x: float, y: float, resolution: float, camera: Camera, model: CameraModel) -> int:
     """How many panorama points the mean over the BEV pixel at (x, y) takes: 1, 4 or 8.
 
@@ -265,28 +300,19 @@ def count_samples(
                 row_counts[j] = count if count > 1 else 0
 
 
-@njit(error_model="numpy")
-def spread_samples(
-    x: float,
-    y: float,
-    resolution: float,
-    xs: NDArray[np.float64],
-    ys: NDArray[np.float64],
-) -> None:
-    """Spread the samples of the BEV pixel at (x, y) over its area.
+@njit(error_model="numpy", inline="always")
+def spread_sample(k: int, count: int, x: float, y: float, resolution: float) -> tuple[float, float]:
+    """Ground point of sample ``k`` of ``count``, spread over the area of the BEV pixel at (x, y).
 
     A rank-1 lattice, symmetric about the centre and laid along the direction to the camera, so that
     it turns with the picture.
     """
     r = math.sqrt(x * x + y * y)
     radial_x, radial_y = (x / r, y / r) if r > 0 else (0.0, 1.0)
-    count = len(xs)
-    for k in range(count):
-        turn = (k - (count - 1) / 2) * GOLDEN
-        along = (turn - math.floor(turn + 0.5)) * resolution
-        across = ((k + 0.5) / count - 0.5) * resolution
-        xs[k] = x + along * radial_x + across * radial_y
-        ys[k] = y + along * radial_y - across * radial_x
+    turn = (k - (count - 1) / 2) * GOLDEN
+    along = (turn - math.floor(turn + 0.5)) * resolution
+    across = ((k + 0.5) / count - 0.5) * resolution
+    return x + along * radial_x + across * radial_y, y + along * radial_y - across * radial_x
 
 
 @njit(cache=True, error_model="numpy")
@@ -314,8 +340,9 @@ def plan_samples(
     for m in range(len(averaged)):
         i, j = divmod(averaged[m], size)
         x, y = (j + 0.5 - size / 2) * resolution, (size / 2 - i - 0.5) * resolution
-        run = slice(first[m], first[m + 1])
-        spread_samples(x, y, resolution, xs[run], ys[run])
+        count = first[m + 1] - first[m]
+        for k in range(count):
+            xs[first[m] + k], ys[first[m] + k] = spread_sample(k, count, x, y, resolution)
     sample_columns, sample_rows = np.empty(samples, np.int32), np.empty(samples, np.int32)
     locate_all(xs, ys, camera, model, sample_columns, sample_rows)
     for m in range(len(averaged)):

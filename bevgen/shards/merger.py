@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bevgen.errors import RefusedError, ShardError
+from bevgen.locking import is_written, only_writer
 from bevgen.shards.fileformat import (
     REDO,
     Layout,
@@ -73,9 +75,9 @@ def merge(
         If ``out`` does not end in .h5.
     RefusedError
         If ``out`` exists and must not be overwritten, if it would disturb an index or its
-        shards, or if the disk has no room for it.
+        shards, if it or the input is being written, or if the disk has no room for it.
     ShardError
-        If a shard is missing or damaged.
+        If a shard is missing or damaged, or the input changed meanwhile.
     OSError
         If the disk is full or fails.
     """
@@ -83,7 +85,25 @@ def merge(
     check_place(out)
     summary = read_header(path)
     _check_output(summary, out, overwrite)
-    part = beside(out, PART)
+    if is_written(path):
+        raise RefusedError(f"{path} is being written: merge it when that run has ended")
+    with only_writer(out):
+        _check_output(summary, out, overwrite)  # again: another may have ended just before
+        for stray in out.parent.glob(f"{glob.escape(out.name)}.*{PART}"):
+            stray.unlink()  # of a merge that was killed
+        _make(summary, out, on_progress)
+
+
+def _state(summary: ShardSummary) -> list[tuple[int, ...]]:
+    """Return what tells whether an output's files are still those that they were."""
+    paths = [summary.path, *(summary.path.parent / name for name in summary.files)]
+    found = [path.stat() if path.exists() else None for path in paths]
+    return [(s.st_ino, s.st_size, s.st_mtime_ns) if s else () for s in found]
+
+
+def _make(summary: ShardSummary, out: Path, on_progress: Callable[[int, int], None] | None) -> None:
+    path, part = summary.path, beside(out, f".{os.getpid()}{PART}")
+    before = _state(summary)
     try:
         if summary.files:
             _merge_into(part, path, out, on_progress)
@@ -93,6 +113,8 @@ def merge(
             copy_bytes(path, 0, part, 0, path.stat().st_size)
             if on_progress:
                 on_progress(summary.rows, summary.rows)
+        if _state(summary) != before:
+            raise ShardError(f"{path} changed while it was merged: run the same command again")
         publish(part, out)
     finally:
         part.unlink(missing_ok=True)  # renamed by now, unless something failed

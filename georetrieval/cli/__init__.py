@@ -23,9 +23,11 @@ COMMANDS = {
     "recipes": "List the recipes, show one, or say what training by it takes.",
     "neighbours": "Store which places are near each other, for training's first batches.",
     "import-weights": "Read weights that Sample4Geo or EP-BEV published into a run.",
+    "tiles": "Cut a map (GeoTIFF, XYZ, MBTiles) into reference tiles.",
     "index": "Make an index of reference tiles that photos are located in.",
     "confidence": "Fit how sure an index's answers are, on photos of known places.",
     "locate": "Find where panoramas were taken.",
+    "serve": "Show a page on which photos are located.",
     "export": "Write a branch's encoder for other software, as safetensors or ONNX.",
 }
 EXIT_NOT_FOUND = 3

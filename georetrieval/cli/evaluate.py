@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from bevgen.terminal import Cell, print_table
 from georetrieval.cli import COMMANDS, options
 
 if TYPE_CHECKING:
@@ -43,7 +44,13 @@ if TYPE_CHECKING:
 @click.option(
     "--name",
     metavar="NAME",
-    help="Name of the result.  [default: the split and the protocol, such as test-unknown-fov90]",
+    help="Name of the result.  [default: the split and what differs from training, such as"
+    " test-unknown-fov90]",
+)
+@click.option(
+    "--any-modality",
+    is_flag=True,
+    help="Take shards whatever their images are, such as satellite tiles as queries.",
 )
 @options.device
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
@@ -56,6 +63,7 @@ def command(
     fov: float | None,
     gallery: str,
     name: str | None,
+    any_modality: bool,
     device: str,
     as_json: bool,
 ) -> None:
@@ -71,6 +79,7 @@ def command(
 
     settings = Run(run).read_settings()
     changes = {"reference": reference, "heading": heading, "fov": fov}
+    changes["any_modality"] = any_modality or None
     data = settings.data.model_copy(update={k: v for k, v in changes.items() if v is not None})
     with Progress(console=Console(stderr=True), transient=True) as progress:
         tasks = {}
@@ -86,7 +95,6 @@ def command(
             split,
             name=name,
             matched=gallery == "matched",
-            seed=settings.seed,
             device=join_processes(device).device,
             on_progress=on_progress,
         )
@@ -97,15 +105,6 @@ def command(
 
 
 def _print_table(result: Evaluation) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(
-        title=f"{len(result.queries):,} queries of split {result.split} among"
-        f" {result.gallery:,} references, {result.protocol}",
-        caption="per cent, rank and metres; below, 95 % intervals (bootstrap over queries)",
-    )
-    table.add_column("method")
     # With a small gallery, without semi-positives, one to one: these say nothing more.
     same = {"R@1%"} if result.gallery < 200 else set()
     if not any(result.others) and len(set(result.references)) == len(result.queries):
@@ -113,12 +112,16 @@ def _print_table(result: Evaluation) -> None:
     if all(m.figures["hit rate"].value == m.figures["R@1"].value for m in result.methods):
         same.add("hit rate")
     shown = [name for name in result.methods[0].figures if name not in same]
-    for name in shown:
-        table.add_column(name, justify="right")
+    rows: list[list[Cell]] = []
     for method in result.methods:
-        weight = f"\n(panorama {method.weight:g})" if method.name.startswith("both") else ""
-        cells = (method.figures[name] for name in shown)
-        table.add_row(
-            method.name + weight, *(f"{c.value:.1f}\n{c.low:.0f}-{c.high:.0f}" for c in cells)
-        )
-    Console().print(table)
+        weight = f"(panorama {method.weight:g})"
+        name: Cell = (method.name, weight) if method.name.startswith("both") else method.name
+        figures = (method.figures[name] for name in shown)
+        rows.append([name, *((f"{f.value:.1f}", f"{f.low:.0f}-{f.high:.0f}") for f in figures)])
+    print_table(
+        ["method", *shown],
+        rows,
+        title=f"{len(result.queries):,} queries of split {result.split} among"
+        f" {result.gallery:,} references, {result.protocol}",
+        caption="per cent, rank and metres, with 95 % intervals (bootstrap over queries)",
+    )

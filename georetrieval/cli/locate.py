@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bevgen.commands import EXIT_FAILED
+from bevgen.terminal import print_table
 from georetrieval.cli import COMMANDS, EXIT_NOT_FOUND, options
 
 if TYPE_CHECKING:
@@ -142,7 +143,7 @@ def command(
         found = [replace(one, candidates=one.candidates[:top]) for one in track_by_date(found)]
     write = {"json": as_json, "csv": as_csv, "geojson": as_geojson}
     if form == "table":
-        Console().print(as_table(found), soft_wrap=True)
+        print_table(*as_table(found))
     else:
         click.echo(write[form](found), nl=form != "csv")
     missed = sum(one.found is False or not one.candidates for one in found)

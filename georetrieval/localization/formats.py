@@ -6,12 +6,9 @@ import csv
 import io
 import json
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from georetrieval.localization.location import Candidate, Location
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 COLUMNS: tuple[str, ...] = (
     "photo", "rank", "tile", "latitude", "longitude", "heading", "score", "probability",
@@ -65,24 +62,19 @@ def as_geojson(locations: Sequence[Location]) -> str:
     return json.dumps({"type": "FeatureCollection", "features": features}, indent=2)
 
 
-def as_table(locations: Sequence[Location]) -> Table:
-    """Return a table for a terminal: all candidates of one photo, the best of each of several."""
-    from rich.table import Table
-
+def as_table(locations: Sequence[Location]) -> tuple[list[str], list[list[str]]]:
+    """Return the columns and rows of a table: all candidates of one photo, or the best of each."""
     one = len(locations) == 1
-    table = Table()
-    table.add_column("rank" if one else "photo")
-    for name in ("latitude", "longitude", "heading", "score", "probability"):
-        table.add_column(name, justify="right")
-    table.add_column("tile")
+    rows = []
     for location in locations:
         if not location.candidates:
-            table.add_row(location.source, "not found")
+            rows.append([location.source, "not found"])
         shown = location.candidates if one else location.candidates[:1]
         for rank, candidate in enumerate(shown, 1):
             first = str(rank) if one else location.source
-            table.add_row(first, *_cells(candidate, location.found is False))
-    return table
+            rows.append([first, *_cells(candidate, location.found is False)])
+    columns = ("latitude", "longitude", "heading", "score", "probability", "tile")
+    return ["rank" if one else "photo", *columns], rows
 
 
 def _cells(candidate: Candidate, not_found: bool) -> list[str]:

@@ -17,11 +17,11 @@ from torch import Tensor
 from georetrieval.config import BranchName, DataSettings
 from georetrieval.data.dataset import Dataset
 from georetrieval.data.positions import distances
-from georetrieval.errors import CheckpointError, SplitError
-from georetrieval.models.checkpoints import checkpoint_hash, load_branch
+from georetrieval.errors import CheckpointError, DataError, SplitError
+from georetrieval.models.checkpoints import digest, load_hashed
 from georetrieval.retrieval.metrics import summarize
 from georetrieval.retrieval.ranking import Ranking, rank_references
-from georetrieval.retrieval.results import Evaluation, Method
+from georetrieval.retrieval.results import Evaluation, Method, result_name
 from georetrieval.retrieval.splits import Branches, EmbeddedSplit, embed_split, without_distractors
 from georetrieval.run import Run
 
@@ -51,13 +51,13 @@ def fuse(panorama: Tensor, bev: Tensor, weight: float) -> Tensor:
 
 
 def evaluate(
-    run: Run | Path,
-    dataset: Dataset,
-    split: str,
+    run: Run | Path | str,
+    dataset: Dataset | None = None,
+    split: str = "test",
     *,
     name: str | None = None,
     matched: bool = False,
-    seed: int = 0,
+    seed: int | None = None,
     device: torch.device | None = None,
     on_progress: Callable[[str, int, int], None] = lambda *_: None,
 ) -> Evaluation:
@@ -69,16 +69,16 @@ def evaluate(
         It holds weights of one branch or both. Embeddings are kept in it, and used again for the
         same weights and data.
     dataset
-        May be other data than the run was trained on.
+        May be other data than the run was trained on, which None takes.
     split
         Name in pairs.csv.
     name
-        Of the result in the run; None for `Evaluation.name`.
+        Of the result in the run; None for one of all that changes its figures, see `result_name`.
     matched
         Search only references that are right for some query (Sample4Geo on University-1652),
         instead of the split's whole gallery (its baseline).
     seed
-        Of unknown headings and of the bootstrap.
+        Of unknown headings and of the bootstrap; None for the run's.
     device
         Where to embed.
     on_progress
@@ -91,20 +91,27 @@ def evaluate(
     Raises
     ------
     GeoretrievalError
-        If checkpoints or data cannot be used.
+        If checkpoints or data cannot be used, or the run holds another result of that name.
     """
     device = device or torch.device("cpu")
     run = Run.at(run)
     paths = run.checkpoints()
     if not paths:
         raise CheckpointError(f"{run} holds no checkpoints: train first, or name another --run")
-    branches: Branches = {name: load_branch(path)[:2] for name, path in paths.items()}
-    hashes: dict[BranchName, str] = {name: checkpoint_hash(path) for name, path in paths.items()}
+    if dataset is None:
+        dataset = Dataset(run.read_settings().data)
+    if seed is None:
+        seed = run.read_settings().seed if run.settings_path.exists() else 0
+    loaded = {name: load_hashed(path) for name, path in paths.items()}
+    branches: Branches = {name: found[:2] for name, found in loaded.items()}
+    hashes: dict[BranchName, str] = {name: found[2] for name, found in loaded.items()}
 
     def load(which: str) -> EmbeddedSplit:
         found = embed_split(dataset, which, branches, hashes, run, seed, device, on_progress)
         return without_distractors(found) if matched else found
 
+    name = name or result_name(_own_data(run), dataset.settings, dataset.root, split, matched)
+    _refuse_other(run, name, dataset, split, matched)
     test = load(split)
     weights: dict[str, float] = {name: float(name == "panorama") for name in branches}
     if len(branches) == 2:
@@ -138,8 +145,49 @@ def evaluate(
         matched=matched,
         others=[[ids[row] for row in own] for own in test.pairs.others] if test.others else [],
     )
-    result.save(run.evaluation(name or result.name))
+    _keep_older(run, name, result)
+    result.save(run.evaluation(name))
     return result
+
+
+def _own_data(run: Run) -> DataSettings | None:
+    """Return what the run was trained on; None if it does not say, as imported weights may not."""
+    try:
+        return run.read_settings().data
+    except CheckpointError:
+        return None
+
+
+def _read(path: Path) -> Evaluation | None:
+    """Read a result; None if there is none that this version can read."""
+    try:
+        return Evaluation.load(path)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _refuse_other(run: Run, name: str, dataset: Dataset, split: str, matched: bool) -> None:
+    """Refuse to replace the result of another search."""
+    path = run.evaluation(name)
+    old = _read(path)
+    other = old.differences(dataset.settings, dataset.root, split, matched) if old else []
+    if other:
+        raise DataError(
+            f"{path} is the result of another search ({', '.join(other)}): choose another name"
+            " with --name, or delete it"
+        )
+
+
+def _keep_older(run: Run, name: str, result: Evaluation) -> None:
+    """Give a result of the same search with other weights or queries a name of its own."""
+    old = _read(run.evaluation(name))
+    if old is None or old == result:
+        return
+    made_of = old.checkpoints, old.queries, old.references, old.gallery
+    if made_of != (result.checkpoints, result.queries, result.references, result.gallery):
+        aside = run.evaluation(f"{name}-weights-{digest(made_of)[:8]}")
+        run.evaluation(name).replace(aside)
+        log.warning("the result of other weights or data is kept as %s", aside)
 
 
 def best_weight(split: EmbeddedSplit) -> float:

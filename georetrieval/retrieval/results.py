@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from georetrieval.config import BranchName
+from georetrieval.config import BranchName, DataSettings
+from georetrieval.errors import DataError
 from georetrieval.files import written_whole
 from georetrieval.retrieval.metrics import Estimate
 
@@ -98,16 +99,21 @@ class Evaluation:
         """Return the ids of all right references of a query."""
         return {self.references[index], *(self.others[index] if self.others else ())}
 
-    @property
-    def name(self) -> str:
-        """The split and the protocol, such as ``test-unknown-fov90``."""
-        parts = [
-            self.split,
-            "unknown" if self.heading == "unknown" else "",
-            f"fov{self.fov:g}" if self.fov < 360 else "",
-            "matched" if self.matched else "",
-        ]
-        return "-".join(part for part in parts if part)
+    def differences(self, data: DataSettings, root: Path, split: str, matched: bool) -> list[str]:
+        """Say what this result searched otherwise than an evaluation that is about to begin.
+
+        A folder that is gone counts as moved.
+        """
+        place = Path(self.data)
+        pairs = {
+            "data": (place.resolve(), root.resolve() if place.exists() else place.resolve()),
+            "references": (self.reference, str(data.reference)),
+            "split": (self.split, split),
+            "heading": (self.heading, data.heading),
+            "field of view": (self.fov, data.fov),
+            "distractors": ("no" if self.matched else "yes", "no" if matched else "yes"),
+        }
+        return [f"{what} {old}" for what, (old, new) in pairs.items() if old != new]
 
     def save(self, path: Path) -> None:
         """Write JSON."""
@@ -116,8 +122,23 @@ class Evaluation:
 
     @classmethod
     def load(cls, path: Path) -> Evaluation:
-        """Read JSON of `save`."""
-        values = json.loads(path.read_text("utf-8"))
+        """Read JSON of `save`.
+
+        Raises
+        ------
+        DataError
+            If it is none, or of another version.
+        """
+        try:
+            return cls._of(json.loads(path.read_text("utf-8")))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise DataError(
+                f"{path} is not an evaluation that this version can read ({error}): delete it, or"
+                " evaluate again"
+            ) from error
+
+    @classmethod
+    def _of(cls, values: dict[str, Any]) -> Evaluation:
         for method in values["methods"]:
             method["figures"] = {k: Estimate(**v) for k, v in method["figures"].items()}
         values["methods"] = [Method(**method) for method in values["methods"]]
@@ -125,6 +146,36 @@ class Evaluation:
         places = values["reference_positions"]
         values["reference_positions"] = {name: tuple(place) for name, place in places.items()}
         return cls(**values)
+
+
+def result_name(
+    own: DataSettings | None, data: DataSettings, root: Path, split: str, matched: bool
+) -> str:
+    """Name a result by all that changes its figures, such as ``test-unknown-fov90``.
+
+    Parameters
+    ----------
+    own
+        What the run was trained on, which goes without saying; None where that is unknown.
+    data, root
+        What is searched.
+    split, matched
+        See `georetrieval.retrieval.evaluation.evaluate`.
+    """
+    parts = [split]
+    if data.heading == "unknown":
+        parts.append("unknown")
+    if data.fov < 360:
+        parts.append(f"fov{data.fov:g}")
+    if matched:
+        parts.append("matched")
+    if own is not None and own.reference != data.reference:
+        parts.append(f"references-{data.reference.with_suffix('')}")
+    trained_on = own.root if own is not None else None
+    # A folder that is gone was moved.
+    if trained_on is not None and trained_on.exists() and trained_on.resolve() != root.resolve():
+        parts.append(f"data-{root.resolve().name}")
+    return "-".join(parts)
 
 
 def as_table(evaluation: Evaluation) -> list[dict[str, Any]]:

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import numpy as np
 import torch
@@ -85,10 +84,9 @@ def embed_split(
     queries: dict[str, Tensor] = {}
     gallery: dict[str, Tensor] = {}
     for name, (branch, encoder) in branches.items():
-        file = quote(split, safe="")
         query = _Rows(
             f"{split} {name} query",
-            run.embeddings(f"{name}-query-{file}{turned}"),
+            run.embeddings(f"{name}-query-{split}{turned}"),
             dataset.shards(name),
             joined[name].queries,
             encoder.query_size,
@@ -96,7 +94,7 @@ def embed_split(
         )
         reference = _Rows(
             f"{split} {name} reference",
-            run.embeddings(f"{name}-reference-{file}"),
+            run.embeddings(f"{name}-reference-{split}"),
             references,
             pairs.gallery,
             encoder.reference_size,

@@ -16,7 +16,7 @@ def prepare(setup: Setup) -> Mapping[str, Way]:
 
     if setup.device != "cuda" or not torch.cuda.is_available():
         raise NotHereError("an NVIDIA GPU and --device cuda")
-    count = setup.pick(64, 2)
+    count = setup.pick(128, 2)
     projector = Projector(height=1.5, size=SIZE)
     shape = (count, VIEW.height, VIEW.width, 3)
     panoramas = torch.randint(0, 256, shape, dtype=torch.uint8, device="cuda")

@@ -54,7 +54,7 @@ def prepare(setup: Setup) -> Mapping[str, Way]:
     from georetrieval.training.state import State
 
     cuda = setup.device == "cuda"
-    count, steps = setup.pick(128, 4), 2 if setup.tiny else 24 if cuda else 6
+    count, steps = setup.pick(128, 4), 2 if setup.tiny else 12 if cuda else 6
     side = 384 if cuda else 128
     stored, files = bevs(setup, count, side)
     chosen = settings(stored, setup)

@@ -6,47 +6,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from bevgen.shards import (
-    Failure,
-    Row,
-    ShardHeader,
-    ShardSet,
-    begin_shard,
-    finish_shard,
-    shard_folder,
-    write_index,
-)
+from bevgen.shards import ShardSet, shard_folder, write_index
 from tests.helpers.runs import bevgen, panoramas, tree
-
-SETTINGS = {"size": 16}
-SHAPE = (16, 16, 3)
-
-
-def picture(seed: int, shape: tuple[int, int, int] = SHAPE) -> np.ndarray:
-    """Return smooth colours, of which JPEG keeps most."""
-    corners = np.random.default_rng(seed).integers(0, 256, (2, 2, shape[2]))
-    along = np.linspace(0, 1, shape[0])[:, None, None]
-    rows = corners[0] * (1 - along) + corners[1] * along
-    return np.broadcast_to(rows[:, :1], shape).astype(np.uint8)
-
-
-def write(path: Path, rows: Sequence[tuple[str, str]], shape: tuple[int, int, int] = SHAPE) -> Path:
-    """Write a shard of rows (id, source), the first of which has a pose, and one failure."""
-    partial = begin_shard(path, len(rows) + 1, ShardHeader("bev", shape, SETTINGS, "ab"))
-    made = []
-    for slot, (name, source) in enumerate(rows):
-        crcs = partial.write(slot, picture(slot, shape), None)
-        columns = {} if slot else {"heading": 90.5, "latitude": 47.123456789}
-        made.append(Row(slot, name, source, 7, *crcs, columns, "" if slot else "2024-05-01"))
-    finish_shard(partial, made, [Failure("bad\tone.jpg", 8, "cannot be decoded")])
-    return path
+from tests.helpers.shards import SETTINGS, picture, write_shard
 
 
 @pytest.fixture(scope="module")
@@ -54,8 +22,8 @@ def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An index over two shards; not to be changed."""
     path = tmp_path_factory.mktemp("output") / "bev.h5"
     files = [shard_folder(path) / f"{k:05d}.h5" for k in range(2)]
-    write(files[0], [("a", "a.png"), ("b/c", "b/c.JPG")])
-    write(files[1], [("d", "d.tif")])
+    write_shard(files[0], [("a", "a.png"), ("b/c", "b/c.JPG")])
+    write_shard(files[1], [("d", "d.tif")])
     write_index(path, files, SETTINGS, "ff00")
     return path
 
@@ -123,7 +91,7 @@ def test_info_says_what_a_file_holds(output: Path) -> None:
 
 def test_info_lists_rows_and_failures(tmp_path: Path) -> None:
     """Whatever is in a name, a line is a row and a tab ends a cell."""
-    path = write(tmp_path / "bev.h5", [("a", "a.jpg"), ("t\tn\nb\\", "\x1b\udcff.jpg")])
+    path = write_shard(tmp_path / "bev.h5", [("a", "a.jpg"), ("t\tn\nb\\", "\x1b\udcff.jpg")])
     assert bevgen("info", path, "--rows").stdout.splitlines() == [
         "id\tsource\theading\tpitch\troll\theight\tlatitude\tlongitude\tdate",
         "a\ta.jpg\t90.5\t\t\t\t47.12345679\t\t2024-05-01",
@@ -178,7 +146,7 @@ def test_verify_tells_sound_from_damaged_from_missing(output: Path, tmp_path: Pa
     done = bevgen("verify", output)
     assert done.stdout == f"{output}: all 3 images are sound (shard files: 2)\n"
     assert done.stderr == ""
-    path = write(tmp_path / "bev.h5", [("a", "a.jpg"), ("b", "b.jpg")])
+    path = write_shard(tmp_path / "bev.h5", [("a", "a.jpg"), ("b", "b.jpg")])
     content = path.read_bytes()
     at = content.index(picture(1).tobytes())
     path.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
@@ -269,14 +237,14 @@ def test_export_for_ep_bev_is_jpeg_whatever_the_source_was(output: Path, tmp_pat
 def test_export_refuses_names_that_cannot_be(
     tmp_path: Path, rows: list[str], words: list[str], message: str
 ) -> None:
-    path = write(tmp_path / "bev.h5", [(name, f"{name}.jpg") for name in rows])
+    path = write_shard(tmp_path / "bev.h5", [(name, f"{name}.jpg") for name in rows])
     out = tmp_path / "images"
     assert message in error("export", path, "--out", out, *words, code=2)
     assert not out.exists()
 
 
 def test_export_says_what_is_in_the_way(tmp_path: Path) -> None:
-    path = write(tmp_path / "bev.h5", [("a", "a.jpg"), ("b/c", "b.jpg")])
+    path = write_shard(tmp_path / "bev.h5", [("a", "a.jpg"), ("b/c", "b.jpg")])
     (tmp_path / "file").write_text("mine")
     assert "is a file: name a folder" in error("export", path, "--out", tmp_path / "file")
     out = tmp_path / "images"
@@ -285,15 +253,19 @@ def test_export_says_what_is_in_the_way(tmp_path: Path) -> None:
     (out / "a.png").rmdir()
     (out / "b").write_text("mine")
     assert "id 'b/c' could not be written" in error("export", path, "--out", out)
-    assert sorted(tree(out)) == ["a.png", "b"]  # and no unfinished file
+    assert sorted(tree(out)) == [".bevgen-export.json", "a.png", "b"]  # and no unfinished file
+    (out / "b").unlink()
+    done = bevgen("export", path, "--out", out)
+    assert done.stdout == f"{out}: 2 images, 1 of them there already\n"
+    assert sorted(tree(out)) == ["a.png", "b/c.png"]
 
 
 def test_export_of_other_channels(tmp_path: Path) -> None:
-    grey = write(tmp_path / "grey.h5", [("a", "a.jpg")], (16, 16, 1))
+    grey = write_shard(tmp_path / "grey.h5", [("a", "a.jpg")], (16, 16, 1))
     bevgen("export", grey, "--out", tmp_path / "grey", "--format", "jpg")
     with Image.open(tmp_path / "grey" / "a.jpg") as image:
         assert (image.format, image.mode) == ("JPEG", "L")
-    alpha = write(tmp_path / "alpha.h5", [("a", "a.jpg")], (16, 16, 4))
+    alpha = write_shard(tmp_path / "alpha.h5", [("a", "a.jpg")], (16, 16, 4))
     words = ("--out", tmp_path / "alpha")
     assert "images of 4 channels" in error("export", alpha, *words, "--format", "jpg", code=2)
     bevgen("export", alpha, *words)

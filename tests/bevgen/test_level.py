@@ -170,7 +170,7 @@ def test_the_command_writes_what_is_sure_and_keeps_the_rest(
     assert "pitch and roll of 1 of 3 panoramas" in said.out
     assert "not sure" in said.out
     assert "skipped: torn.jpg: " in said.err
-    rows = {row["file"]: row for row in csv.DictReader(out.open())}
+    rows = {row["file"]: row for row in csv.DictReader(out.read_text().splitlines())}
     street, fog = rows["street.jpg"], rows["fog.png"]
     assert float(street["pitch"]) == pytest.approx(pose.pitch, abs=0.6)
     assert float(street["roll"]) == pytest.approx(pose.roll, abs=0.6)

@@ -277,7 +277,7 @@ def test_the_command_finds_a_mask_that_convert_takes(
     assert run("convert", *words) == 0
     with ShardSet(bev) as shards:
         assert not shards.valid(0)[28:36, 28:36].any()
-        assert shards.valid(0).mean() > 0.9
+        assert shards.valid(0).mean() > 0.8
 
 
 def test_the_command_says_what_one_frame_can_tell(

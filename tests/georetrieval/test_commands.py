@@ -14,6 +14,7 @@ from georetrieval.config import EncoderSettings, settings_json
 from georetrieval.models.branch import Branch
 from georetrieval.models.checkpoints import checkpoint_hash, load_branch, save_branch
 from georetrieval.retrieval.embedding import Embeddings
+from georetrieval.retrieval.results import Evaluation
 from georetrieval.run import Run
 from tests.helpers.world import World, tiny_settings, write_shards
 
@@ -131,6 +132,63 @@ def test_each_protocol_has_a_name_a_file_and_a_title(world, run, capsys):
     page = (run / "report.html").read_text("utf-8")
     assert "heading unknown, field of view 90°, no distractors" in page
     assert "Queries showed 90 degrees" in page
+
+
+def test_no_result_replaces_another(world, run, tmp_path, capsys):
+    other = world.root / "other.h5"
+    if not other.exists():
+        other.symlink_to(world.root / "satellite.h5")
+    moved = tmp_path / "elsewhere"
+    moved.symlink_to(world.root)
+    away = tmp_path / "second"
+    away.mkdir()
+    for path in world.root.iterdir():
+        (away / path.name).symlink_to(path)
+    settings = tiny_settings("panorama", "bev")
+    settings = settings.model_copy(
+        update={"data": settings.data.model_copy(update={"root": world.root})}
+    )
+    Run(run).write_settings(settings)
+    evaluate = ["evaluate", "--run", run]
+    for words in ([], ["--reference", "other.h5"], ["--data", away], ["--data", moved]):
+        assert georetrieval(*evaluate, *words) == 0
+    names = ["test", "test-data-second", "test-references-other"]
+    assert list(Run(run).evaluations()) == names
+    plain = Evaluation.load(run / "evaluation-test.json")
+    assert Path(plain.data).resolve() == world.root.resolve()
+    searched = Evaluation.load(run / "evaluation-test-references-other.json").reference
+    assert searched == "other.h5"
+
+    # A name that was asked for holds one search.
+    capsys.readouterr()
+    assert georetrieval(*evaluate, "--name", "test", "--reference", "other.h5") == 1
+    said = capsys.readouterr().err
+    assert "evaluation-test.json is the result of another search (references satellite.h5)" in said
+    assert georetrieval(*evaluate, "--name", "test", "--fov", "180") == 1
+    assert Evaluation.load(run / "evaluation-test.json").fov == 360
+
+    # Figures of weights that the run no longer holds are kept.
+    torch.manual_seed(1)
+    save_branch(run / "bev.safetensors", Branch(VIT), VIT, "bev")
+    assert georetrieval(*evaluate) == 0
+    kept = [path for name, path in Run(run).evaluations().items() if "weights" in name]
+    assert [Evaluation.load(path).checkpoints for path in kept] == [plain.checkpoints]
+    assert Evaluation.load(run / "evaluation-test.json").checkpoints != plain.checkpoints
+    assert georetrieval(*evaluate) == 0
+    assert len(Run(run).evaluations()) == 4  # the same once more replaces itself alone
+
+
+@pytest.mark.parametrize("split", ["a/../b", "été", "100%", "x" * 300, "a b: c?", ".."])
+def test_any_split_has_a_file(small_world, run, split):
+    world: World = small_world
+    rows = [f'"{name}","{name}","{split}"' for name in world.ids[:24]]
+    (world.root / "pairs.csv").write_text("query,reference,split\n" + "\n".join(rows), "utf-8")
+    assert georetrieval("evaluate", "--run", run, "--data", world.root, "--split", split) == 0
+    ((name, path),) = Run(run).evaluations().items()
+    assert path.parent == run
+    assert Evaluation.load(path).split == split
+    assert name == split or (len(split) == 300 and name.startswith("x" * 150))
+    assert georetrieval("report", "--run", run, "--data", world.root) == 0
 
 
 def test_a_view_too_narrow_for_the_model_is_refused_in_words(world, run, capsys):

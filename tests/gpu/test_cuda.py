@@ -85,6 +85,24 @@ def test_averages_equal_the_cpu() -> None:
     np.testing.assert_allclose(ours, project(image, **options, device="cpu"), rtol=1e-5, atol=1e-3)
 
 
+@pytest.mark.skipif(SIMULATED, reason="too large for the simulator")
+@pytest.mark.parametrize("size", [(416, 832), (417, 833)])
+@pytest.mark.parametrize("channels", [3, 4])
+def test_like_the_cpu(size: tuple[int, int], channels: int) -> None:
+    """Of sizes that are read and stored in words, and others; past the seam, in all quarters."""
+    images = np.random.default_rng(0).integers(0, 256, (11, *size, channels), np.uint8)
+    random = np.random.default_rng(1)
+    tilts = {"pitch": random.normal(0, 3, 11), "roll": random.normal(0, 3, 11)}
+    for own in ({}, {"heading": 36.1}, {"heading": np.linspace(0, 359, 11)}, tilts):
+        for width in (256, 250):
+            there, here = (
+                Projector(size=width, resolution=0.1, device=device)(images, **own).astype(int)
+                for device in ("cuda", "cpu")
+            )
+            assert np.abs(there - here).max() <= 1
+            assert np.abs(there - here).mean() < 0.1
+
+
 def test_device_memory_in_and_out() -> None:
     images = panoramas("uint8")
     projector = Projector(size=SIZE, resolution=RESOLUTION)

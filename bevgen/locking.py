@@ -1,0 +1,71 @@
+"""One writer to an output: a lock that the system releases even if its process is killed."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from bevgen.errors import RefusedError
+
+log = logging.getLogger(__name__)
+
+LOCK = ".lock"
+
+
+@contextmanager
+def only_writer(out: Path) -> Iterator[None]:
+    """Hold the lock on an output, a file or a folder, while it is written.
+
+    Parameters
+    ----------
+    out
+        What is written; its own folder exists. The lock is a file beside it, removed at the end.
+
+    Raises
+    ------
+    RefusedError
+        If another process holds it, or nothing can be written there.
+    """
+    path = out.with_name(out.name + LOCK)
+    try:
+        file = path.open("a+b", buffering=0)
+    except OSError as error:
+        raise RefusedError(f"nothing can be written beside {out}: {error.strerror}") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not (path.exists() and os.path.samestat(path.stat(), os.fstat(file.fileno()))):
+                raise BlockingIOError  # its owner has just ended and removed it
+        except BlockingIOError:
+            file.seek(0)
+            owner = file.read().decode("utf-8", "replace").strip()
+            raise RefusedError(
+                f"another run is writing {out} ({owner or 'just started'}):"
+                " wait for it, or name another output"
+            ) from None
+        except OSError as error:
+            log.warning("%s: this file system has no locks (%s): start one run only", out, error)
+        try:
+            with suppress(OSError):  # a full disk: the lock holds without its owner's name
+                file.truncate(0)
+                file.write(f"process {os.getpid()} on {socket.gethostname()}".encode())
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def is_written(out: Path) -> bool:
+    """Whether some process holds the lock on an output just now."""
+    try:
+        with out.with_name(out.name + LOCK).open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # no lock, or none that could be asked
+        return False
+    return False

@@ -1,0 +1,71 @@
+"""`georetrieval serve`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from georetrieval.cli import COMMANDS, options
+from georetrieval.errors import SettingsError
+
+LOCAL = ("127.0.0.1", "localhost")
+
+
+@click.command("serve", help=COMMANDS["serve"])
+@click.option(
+    "--index", "where", type=options.PATH, required=True, metavar="INDEX", help="Where to look."
+)
+@click.option(
+    "--run",
+    type=options.PATH,
+    metavar="FOLDER",
+    help="The run that made the index.  [default: where it was]",
+)
+@click.option("--port", type=click.IntRange(1, 65535), default=8000, show_default=True)
+@click.option(
+    "--host",
+    default=LOCAL[0],
+    show_default=True,
+    metavar="ADDRESS",
+    help="Where to listen; others than this computer's own let others in.",
+)
+@click.option(
+    "--allow-host",
+    multiple=True,
+    metavar="NAME",
+    help="Name under which others reach the page; may be repeated.",
+)
+@click.option(
+    "--max-megabytes", type=click.IntRange(1), default=64, show_default=True, help="Of a photo."
+)
+@options.device
+def command(
+    where: Path,
+    run: Path | None,
+    port: int,
+    host: str,
+    allow_host: tuple[str, ...],
+    max_megabytes: int,
+    device: str,
+) -> None:
+    """Show a page on which photos are located."""
+    try:
+        import uvicorn
+
+        from georetrieval.serve import create_app
+    except ModuleNotFoundError as error:
+        raise SettingsError(f'the page needs {error.name}: pip install "bevgen[serve]"') from error
+    from georetrieval.localization import Locator
+    from georetrieval.training.processes import join_processes
+
+    if host not in LOCAL and not allow_host:
+        raise SettingsError(
+            f"--host {host} lets others in: say with --allow-host under which name or address they"
+            " reach this computer"
+        )
+    locator = Locator(where, run=run, device=join_processes(device).device)
+    app = create_app(locator, hosts=(*LOCAL, *allow_host), max_bytes=max_megabytes * 1_000_000)
+    name = allow_host[0] if allow_host else host
+    click.echo(f"http://{name}:{port} shows {len(locator.index):,} tiles; stop it with Ctrl-C")
+    uvicorn.run(app, host=host, port=port, log_level="warning")

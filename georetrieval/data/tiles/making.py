@@ -1,0 +1,160 @@
+"""Cut a map into tiles and store them as shards of references."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+
+from bevgen import Made, Written, write_shards
+from georetrieval.data.tiles.cutting import cut_tile
+from georetrieval.data.tiles.places import grid_places, place_ids, read_area
+from georetrieval.data.tiles.rasters import Raster
+from georetrieval.data.tiles.sources import open_source
+from georetrieval.errors import MapError
+
+TILE_RULE = 1
+"""Goes up when the same settings would give other pixels."""
+NOTHING = "the map has no data there"
+
+
+@dataclass(frozen=True, slots=True)
+class TileSettings:
+    """What tiles are like.
+
+    Attributes
+    ----------
+    resolution
+        Metres of the ground per pixel.
+    size
+        Pixels on a side.
+    step
+        Metres between centres, northwards and eastwards.
+    kind
+        ``satellite`` or ``map``.
+
+    Raises
+    ------
+    MapError
+        If a value is out of range.
+    """
+
+    resolution: float = 0.2
+    size: int = 384
+    step: float = 25.0
+    kind: str = "satellite"
+
+    def __post_init__(self) -> None:
+        if not (self.resolution > 0 and 16 <= self.size <= 8192 and self.step >= 1):
+            raise MapError(
+                "tiles need a resolution above 0, a size of 16 to 8192 pixels and a step of 1 metre"
+                f" or more, not {self.resolution:g}, {self.size} and {self.step:g}"
+            )
+        if self.kind not in ("satellite", "map"):
+            raise MapError(f"tiles are of kind satellite or map, not {self.kind!r}")
+
+
+def make_tiles(
+    source: str,
+    out: Path | str,
+    settings: TileSettings | None = None,
+    *,
+    area: Path | None = None,
+    overwrite: bool = False,
+    threads: int | None = None,
+    on_progress: Callable[[int, int], None] = lambda *_: None,
+) -> Written:
+    """Cut a map into tiles, or what is missing of them.
+
+    Rows hold the tile's centre as latitude and longitude, and what the map shows as their mask;
+    tiles without any data are left out. A killed call goes on where it stopped.
+
+    Parameters
+    ----------
+    source
+        See `georetrieval.data.tiles.sources.open_source`.
+    out
+        Shard file to write.
+    settings
+        What tiles are like.
+    area
+        GeoJSON: only tiles with their centre in its polygons.
+    overwrite
+        Replace an output that is there.
+    threads
+        At work; None for one per core.
+    on_progress
+        Hears how many places are done, of how many.
+
+    Raises
+    ------
+    MapError
+        If the map or the area cannot be used, or no tile lies in both.
+    BevgenError
+        If the output holds something else, or cannot be written.
+    """
+    settings = settings or TileSettings()
+    # rasterio warns of its own arrays in memory, and what it does against that is for one thread.
+    warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
+    rasters = open_source(source, settings.resolution)
+    latitude, longitude = grid_places([raster.box for raster in rasters], settings.step)
+    if area is not None:
+        wanted = read_area(area).contains(latitude, longitude)
+        if not wanted.any():
+            raise MapError(
+                f"no tile of {source} has its centre in {area}: the map covers"
+                f" {_boxes(rasters)} (west, south, east, north)"
+            )
+        latitude, longitude = latitude[wanted], longitude[wanted]
+    if not len(latitude):
+        raise MapError(f"{source} is smaller than the step of {settings.step:g} m: choose less")
+
+    def make(number: int) -> Made | str:
+        where = float(latitude[number]), float(longitude[number])
+        try:
+            tile = cut_tile(rasters, *where, settings.size, settings.resolution)
+        except (MapError, RasterioError) as error:
+            return str(error)
+        if tile is None:
+            return NOTHING
+        valid = tile[..., 3] > 0
+        columns = {"heading": 0.0, "latitude": where[0], "longitude": where[1]}
+        return Made(np.ascontiguousarray(tile[..., :3]), None if valid.all() else valid, columns)
+
+    written = write_shards(
+        out,
+        settings.kind,
+        (settings.size, settings.size, 3),
+        {**asdict(settings), "tile_rule": TILE_RULE, "source": _fingerprint(source, rasters)},
+        place_ids(latitude, longitude),
+        make,
+        threads=threads or _cores(),
+        overwrite=overwrite,
+        on_progress=on_progress,
+    )
+    if not written.rows:
+        raise MapError(f"{source} has no data where tiles would be: is it empty?")
+    return written
+
+
+def _fingerprint(source: str, rasters: Sequence[Raster]) -> list[Any]:
+    """Say which map it was, so that tiles of two are not mixed: names and sizes of files."""
+    files = [Path(raster.name) for raster in rasters]
+    if all(file.is_file() for file in files):
+        return [[file.name, file.stat().st_size] for file in files]
+    return [[source, list(rasters[0].shape)]]
+
+
+def _boxes(rasters: Sequence[Raster]) -> str:
+    shown = [", ".join(f"{value:.5f}" for value in raster.box) for raster in rasters[:3]]
+    return " and ".join(shown) + (" and more" if len(rasters) > 3 else "")
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,83 @@
+"""Pictures of an answer, and which of the index's tiles make the map."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from georetrieval.retrieval.index import Index
+
+SHOWN = 400
+"""Tiles on the map at once."""
+METRES_PER_DEGREE = 111_320.0
+
+
+def jpeg(pixels: NDArray[np.uint8], side: int | None = None) -> bytes:
+    """Encode (H, W, 3) pixels, made smaller where ``side`` pixels are enough."""
+    image = Image.fromarray(pixels)
+    if side is not None and max(image.size) > side:
+        image.thumbnail((side, side))
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=85)
+    return file.getvalue()
+
+
+def data_uri(data: bytes, kind: str = "jpeg") -> str:
+    """Return a picture as text for a page."""
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def bev_picture(pixels: NDArray[np.uint8], valid: NDArray[np.bool_]) -> str:
+    """Return a BEV as a picture that is transparent where the photo shows nothing."""
+    shown = np.dstack([pixels, np.where(valid, 255, 0).astype(np.uint8)])
+    file = io.BytesIO()
+    Image.fromarray(shown).save(file, "WEBP", quality=85)
+    return data_uri(file.getvalue(), "webp")
+
+
+def tile_metres(index: Index) -> float | None:
+    """Metres across a tile; None where nobody said its resolution."""
+    tiles = index.header.tiles
+    return None if tiles.resolution is None else tiles.size * tiles.resolution
+
+
+def bounds(index: Index, row: int) -> list[list[float]]:
+    """South-west and north-east corner of a tile in degrees, for Leaflet."""
+    latitude, longitude = index.positions[row]
+    half = (tile_metres(index) or 50.0) / 2 / METRES_PER_DEGREE
+    wide = half / max(math.cos(math.radians(latitude)), 1e-3)
+    return [[latitude - half, longitude - wide], [latitude + half, longitude + wide]]
+
+
+def tiles_in_view(
+    index: Index, west: float, south: float, east: float, north: float
+) -> list[dict[str, Any]]:
+    """Choose tiles that cover a view: one for each cell as large as a tile, at most `SHOWN`.
+
+    Parameters
+    ----------
+    index
+        Whose tiles.
+    west, south, east, north
+        Degrees.
+    """
+    latitude, longitude = index.positions.T
+    half = (tile_metres(index) or 50.0) / 2 / METRES_PER_DEGREE
+    wide = half / np.maximum(np.cos(np.radians(latitude)), 1e-3)
+    across = (longitude - west + wide) % 360 <= (east - west) % 360 + 2 * wide
+    seen = index.kept & across & (latitude >= south - half) & (latitude <= north + half)
+    rows = np.flatnonzero(seen)
+    side = 2 * half
+    while True:
+        cells = np.stack([latitude[rows] // side, longitude[rows] // (side * 1.2)], axis=1)
+        _, first = np.unique(cells, axis=0, return_index=True)
+        if len(first) <= SHOWN:
+            break
+        side *= 1.5
+    return [{"row": int(row), "bounds": bounds(index, int(row))} for row in rows[np.sort(first)]]

@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import gettempdir
+
+import pytest
+import uvicorn
+from starlette.testclient import TestClient
+
+from georetrieval.cli import main
+from georetrieval.localization import Locator
+from georetrieval.retrieval.index import build_index
+from georetrieval.serve import create_app
+from tests.helpers.town import Town, make_town
+
+LIMIT = 300_000
+HERE = "http://127.0.0.1"
+
+
+@pytest.fixture(scope="module")
+def town(tmp_path_factory: pytest.TempPathFactory) -> Town:
+    town = make_town(tmp_path_factory.mktemp("town"))
+    build_index(town.run, [town.tiles], town.root / "town.index")
+    return town
+
+
+@pytest.fixture(scope="module")
+def app(town: Town):
+    return create_app(Locator(town.root / "town.index"), max_bytes=LIMIT)
+
+
+@pytest.fixture
+def client(app) -> TestClient:
+    return TestClient(app, base_url=HERE)
+
+
+def left_behind() -> list[Path]:
+    return list(Path(gettempdir()).glob("georetrieval-*"))
+
+
+def test_a_photo_is_answered_with_places_and_pictures(client, town):
+    data = town.photos[4].read_bytes()
+    said = client.post("/locate?name=p004.png&heading=0", content=data)
+    assert said.status_code == 200
+    answer = said.json()
+    expected = Locator(town.root / "town.index").locate(town.photos[4])
+    first = answer["candidates"][0]
+    assert answer["source"] == "p004.png"
+    assert len(answer["candidates"]) == 5
+    assert answer["photo"].startswith("data:image/jpeg;base64,")
+    assert answer["bev"].startswith("data:image/webp;base64,")
+    (south, west), (north, east) = first["bounds"]
+    assert south < first["latitude"] < north
+    assert west < first["longitude"] < east
+    assert first["id"] in {candidate.id for candidate in expected.candidates}
+    assert left_behind() == []
+
+
+def test_the_page_its_files_and_the_map_come_from_here_alone(client, town):
+    page = client.get("/")
+    assert "12 satellite tiles" in page.text
+    assert page.headers["content-security-policy"].startswith("default-src 'self'")
+    assert "//" not in page.text.replace("<!doctype", "").split("<body>")[0].replace("</", "")
+    for name in ("page.js", "page.css", "leaflet/leaflet.js", "leaflet/LICENSE"):
+        assert client.get(f"/static/{name}").status_code == 200
+    view = "west=10.9&south=47.9&east=11.1&north=48.1"
+    rows = [tile["row"] for tile in client.get(f"/tiles?{view}").json()]
+    assert sorted(rows) == list(range(12))
+    assert client.get("/tiles?west=20&south=0&east=21&north=1").json() == []
+    tile = client.get("/tile/3")
+    assert tile.headers["content-type"] == "image/jpeg"
+    assert tile.content[:2] == b"\xff\xd8"
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/tile/99", 404),
+        ("/tile/x", 404),
+        ("/tiles?west=0", 400),
+        ("/static/../app.py", 404),
+        ("/static/%2e%2e/app.py", 404),
+        ("/locate", 405),
+    ],
+)
+def test_what_is_not_there_is_not_served(client, path, status):
+    assert client.get(path).status_code == status
+
+
+def test_what_is_no_panorama_is_said_in_a_sentence(client, town):
+    for data, match in [
+        (b"no image at all", "not an image"),
+        (b"\xff\xd8\xff", ""),
+        (b"", "choose a panorama"),
+    ]:
+        said = client.post("/locate?name=a.jpg", content=data)
+        assert said.status_code in (400, 422)
+        assert match in said.json()["error"]
+    data = town.photos[0].read_bytes()
+    said = client.post("/locate?heading=north", content=data)
+    assert said.status_code == 400
+    assert "degrees" in said.json()["error"]
+    assert left_behind() == []
+
+
+def test_a_name_that_climbs_out_of_its_folder_is_a_name_and_no_path(client, town, tmp_path):
+    target = tmp_path / "evil.png"
+    for name in (f"../../../..{target}", "..\\..\\evil.png", str(target)):
+        said = client.post("/locate", params={"name": name}, content=town.photos[0].read_bytes())
+        assert said.status_code == 200
+        assert said.json()["source"] == "evil.png"
+    assert not target.exists()
+    assert left_behind() == []
+
+
+def test_other_hosts_and_other_sites_get_nothing(client, town):
+    assert client.get("/", headers={"host": "evil.example"}).status_code == 400
+    assert client.get("/", headers={"host": "localhost:8000"}).status_code == 200
+    data = town.photos[0].read_bytes()
+    said = client.post("/locate", content=data, headers={"origin": "https://evil.example"})
+    assert said.status_code == 403
+    said = client.post("/locate?heading=0", content=data, headers={"origin": HERE})
+    assert said.status_code == 200
+
+
+@contextmanager
+def served(app) -> Iterator[int]:
+    """Serve on a free port; gives the port."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="error", lifespan="off"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        while not server.started:
+            time.sleep(0.01)
+        yield port
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_of_an_upload_of_4_gb_no_more_than_the_limit_is_read(app, chunked):
+    how = "Transfer-Encoding: chunked" if chunked else "Content-Length: 4000000000"
+    with served(app) as port, socket.create_connection(("127.0.0.1", port)) as sent:
+        sent.sendall(f"POST /locate HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n{how}\r\n\r\n".encode())
+        block, total = b"x" * 50_000, 0
+        sent.settimeout(10)
+        try:
+            while chunked and total < 20 * LIMIT:
+                sent.sendall(b"%x\r\n" % len(block) + block + b"\r\n")
+                total += len(block)
+        except OSError:
+            pass  # closed
+        answer = b""
+        while b"}" not in answer and (more := sent.recv(65536)):
+            answer += more
+    assert answer.startswith(b"HTTP/1.1 413")
+    assert b"send a smaller one" in answer
+    assert left_behind() == []
+
+
+def test_letting_others_in_takes_a_name_for_them(town, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["serve", "--index", str(town.root / "town.index"), "--host", "0.0.0.0"])
+    assert stopped.value.code == 2
+    assert "--allow-host" in capsys.readouterr().err
