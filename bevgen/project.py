@@ -5,12 +5,7 @@ Numba is imported by the first projection, not by the import of this module.
 
 from __future__ import annotations
 
-<<<<<<< HEAD
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-=======
-from dataclasses import dataclass
->>>>>>> main
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -29,11 +24,8 @@ from bevgen.projection.backends import cuda_backend, host_backend
 from bevgen.projection.network_input import mean_and_std
 
 if TYPE_CHECKING:
-<<<<<<< HEAD
     from bevgen.projection.masking import Mask
-=======
     from bevgen.projection.planning import Planner
->>>>>>> main
 
 Compat = Literal["ep-bev"]
 Device = Literal["auto", "cpu", "cuda"]
@@ -85,47 +77,30 @@ def project_view(
     bev = (
         np.empty((grid.size, grid.size, panorama.shape[2]), panorama.dtype) if out is None else out
     )
-<<<<<<< HEAD
-    lookup, shift = _planned(grid, view, pose, antialias, compat, mask)
-    flat = bev.reshape(1, grid.size**2, panorama.shape[2])
-    host_backend(device).sample_from_host(panorama[None], iter([(lookup, shift)]), view.wraps, flat)
-    return bev, lookup.valid
-
-
-def _planned(
-    grid: BevGrid,
-    view: PanoramaView,
-    pose: Pose,
-    antialias: bool,
-    compat: Compat | None,
-    mask: Mask | None,
-) -> tuple[Lookup, int]:
-    """Return the lookup, and the columns to add to it."""
-    from bevgen.projection.planning import plan_shifted
-
-    if compat is not None:
-        check_compat(compat, view, pose)
-        antialias = False
-    if mask is not None:
-        from bevgen.projection.masking import plan_masked
-
-        return plan_masked(grid, view, pose, antialias, compat is not None, mask)
-    return plan_shifted(grid, view, pose, antialias, compat is not None)
-=======
     planner = _planner(grid, view, antialias, compat)
     if compat is not None:
         check_compat(compat, view, pose)
     flat = bev.reshape(1, grid.size**2, panorama.shape[2])
     poses = np.array([[pose.height, pose.heading, pose.pitch, pose.roll]], np.float64)
     host_backend(device).sample_from_host(panorama[None], planner, poses, flat)
-    return bev, planner.valid(pose)
+    if mask is None:
+        return bev, planner.valid(pose)
+    return bev, _masked(mask, planner, pose, bev)
 
 
 def _planner(grid: BevGrid, view: PanoramaView, antialias: bool, compat: Compat | None) -> Planner:
     from bevgen.projection.planning import Planner
 
     return Planner(grid, view, antialias and compat is None, compat is not None)
->>>>>>> main
+
+
+def _masked(mask: Mask, planner: Planner, pose: Pose, bev: NDArray[Any]) -> NDArray[np.bool_]:
+    """Set to 0 what a mask hides of a BEV, and return what is left to be seen."""
+    from bevgen.projection.masking import hidden_by
+
+    hidden = hidden_by(mask, planner, pose)
+    bev.reshape(*hidden.shape, -1)[hidden] = 0
+    return planner.valid(pose) & ~hidden
 
 
 def check_compat(compat: str, view: PanoramaView, pose: Pose) -> None:
@@ -244,6 +219,8 @@ class Projector:
             out = host_result(out, shape, images)
             backend = host_backend(self.device)
             backend.sample_from_host(images, planner, poses, out.reshape(flat))
+            if self._mask is not None:
+                return self._mask_all(self._mask, planner, poses, out, shape, return_valid)
         else:
             target = device_result(out, shape, images.dtype)
             cuda_backend().sample(images, planner, poses, target)
@@ -307,12 +284,36 @@ class Projector:
         cuda_backend().sample(images, planner, poses, target, scaling)
         return target if out is None else out
 
+    def _mask_all(
+        self,
+        mask: Mask,
+        planner: Planner,
+        poses: NDArray[np.float64],
+        bevs: NDArray[Any],
+        shape: tuple[int, ...],
+        return_valid: bool,
+    ) -> Any:
+        """Return BEVs, one or a batch, and what is to be seen of them, as `__call__` does."""
+        each = bevs.reshape(len(poses), self.size, self.size, -1)
+        valids = [
+            _masked(mask, planner, Pose(*pose), bev)
+            for pose, bev in zip(poses.tolist(), each, strict=True)
+        ]
+        if not return_valid:
+            return bevs
+        return bevs, np.stack(valids) if len(shape) == 4 else valids[0]
+
     def _placed(self, panorama: Any) -> Any:
         """Return an array of the host as NumPy's, one of the device as Numba's."""
         if not is_on_device(panorama):
             return host_array(panorama)
         if self.device == "cpu":
             raise InputError("the panorama is on a GPU: copy it to the host, or use device cuda")
+        if self._mask is not None:
+            raise InputError(
+                "a mask is for panoramas in host memory (device cuda takes those too): leave it"
+                " out, or copy the panorama to the host"
+            )
         return cuda_backend().as_device_array(panorama)
 
     def _planner(self, images: Any) -> Planner:
@@ -325,39 +326,12 @@ class Projector:
         view = PanoramaView(height, width, self.vertical_fov or FULL_SPHERE)
         return _planner(self.grid, view, self.antialias, self.compat)
 
-<<<<<<< HEAD
-    def _sample_on_device(
-        self, images: Any, poses: Iterable[Pose], bevs: Any, storage: Any = None
-    ) -> list[NDArray[np.bool_]]:
-        """Project panoramas of the device; returns the masks."""
-        cuda = cuda_backend()
-        view = PanoramaView(images.shape[1], images.shape[2], self.vertical_fov)
-        valids: list[NDArray[np.bool_]] = []
-        storage = storage or cuda.plain_storage(images.dtype, images.shape[3])
-        cuda.sample(images, self._plan(view, poses, valids), view.wraps, bevs, storage)
-        return valids
-
-    def _plan(
-        self, view: PanoramaView, poses: Iterable[Pose], valids: list[NDArray[np.bool_]]
-    ) -> Iterator[tuple[Lookup, int]]:
-        """Yield the lookup and shift of each pose, and note what it shows."""
-        for pose in poses:
-            planned = _planned(self.grid, view, pose, self.antialias, self.compat, self._mask)
-            valids.append(planned[0].valid)
-            yield planned
-
-    def _poses(self, n: int, *own: ArrayLike | None) -> Iterable[Pose]:
-        """One pose per image: its own values where given, else the projector's."""
-        columns = []
-        for name, given in zip(("height", "heading", "pitch", "roll"), own, strict=True):
-=======
     def _poses(self, view: PanoramaView, n: int, *own: ArrayLike | None) -> NDArray[np.float64]:
         """Height, heading, pitch and roll per image, (n, 4): its own where given, checked."""
         poses = np.empty((n, 4))
         for k, (name, given) in enumerate(
             zip(("height", "heading", "pitch", "roll"), own, strict=True)
         ):
->>>>>>> main
             values = np.asarray(getattr(self, name) if given is None else given, np.float64)
             if values.shape not in ((), (n,)):
                 raise InputError(
@@ -417,7 +391,7 @@ def project(
         ``"cpu"``, ``"cuda"``, or ``"auto"``: a GPU for what is in its memory, else the CPU.
     mask : (h, w) bool or uint8, optional
         False, or below 128, where the panorama shows the camera's car or a cap: as if it showed
-        nothing there. Of the panorama's size, or proportional to it.
+        nothing there. Of the panorama's size, or proportional to it; for host memory.
 
     Returns
     -------

@@ -1,7 +1,7 @@
 """What of every panorama is not the street, and the BEV pixels that would show it.
 
-A mask goes through the same lookup as the panorama: a BEV pixel is hidden if any panorama pixel
-that it is mixed from is. So it costs nothing but a second lookup, and nothing where there is none.
+A mask is projected as the panorama is: a BEV pixel is hidden if any panorama pixel that it is mixed
+from is. Without a mask nothing of this is run.
 """
 
 from __future__ import annotations
@@ -10,14 +10,16 @@ import hashlib
 import zlib
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bevgen.errors import InputError
-from bevgen.geometry import BevGrid, PanoramaView, Pose
-from bevgen.projection.lookup import HIDDEN, Lookup
+from bevgen.geometry import Pose
+
+if TYPE_CHECKING:
+    from bevgen.projection.planning import Planner
 
 _SAME_SHAPE = 0.01  # relative difference of aspect ratios: sizes are rounded
 
@@ -137,49 +139,29 @@ def _touched(count: int, of: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]
     return first, last
 
 
-def plan_masked(
-    grid: BevGrid, view: PanoramaView, pose: Pose, antialias: bool, compat: bool, mask: Mask
-) -> tuple[Lookup, int]:
-    """Lookup, and the columns to add, as `plan_shifted`, but what the mask hides is HIDDEN.
+def hidden_by(mask: Mask, planner: Planner, pose: Pose) -> NDArray[np.bool_]:
+    """Return the BEV pixels (size, size) that would show what a mask hides, shared.
 
     Raises
     ------
     InputError
-        If the mask does not fit the view.
+        If the mask does not fit the planner's view.
     """
-    kept = _recent if grid.size <= 1024 else _last
-    return kept(grid, view, pose, antialias, compat, mask)
+    kept = _recent if planner.grid.size <= 1024 else _last
+    return kept(mask, planner, pose)
 
 
-def _plan_masked(
-    grid: BevGrid, view: PanoramaView, pose: Pose, antialias: bool, compat: bool, mask: Mask
-) -> tuple[Lookup, int]:
+def _hidden_by(mask: Mask, planner: Planner, pose: Pose) -> NDArray[np.bool_]:
     from bevgen.projection.cpu import sample_from_host
-    from bevgen.projection.planning import plan_shifted
 
-    hides = ~mask.fitted((view.height, view.width))
-    lookup, shift = plan_shifted(grid, view, pose, antialias, compat)
-    ink = np.empty((1, grid.size**2, 1), np.float32)
-    panorama = hides.astype(np.float32)[None, :, :, None]
-    sample_from_host(panorama, [(lookup, shift)], view.wraps, ink)
-    hidden = ink.ravel() > 0
-    kept = ~hidden[lookup.averaged]
-    counts = np.diff(lookup.first)
-    of_kept = np.repeat(kept, counts)
-    first = np.concatenate([[0], np.cumsum(counts[kept])]).astype(np.int32)
-    return (
-        Lookup(
-            lookup.columns,
-            np.where(hidden, np.int32(HIDDEN), lookup.rows),
-            lookup.averaged[kept],
-            first,
-            lookup.sample_columns[of_kept],
-            lookup.sample_rows[of_kept],
-            lookup.valid & ~hidden.reshape(lookup.valid.shape),
-        ),
-        shift,
-    )
+    size, view = planner.grid.size, planner.view
+    hides = (~mask.fitted((view.height, view.width))).astype(np.float32)
+    part = np.empty((1, size**2, 1), np.float32)
+    poses = np.array([[pose.height, pose.heading, pose.pitch, pose.roll]], np.float64)
+    sample_from_host(hides[None, :, :, None], planner, poses, part)
+    hidden = part.reshape(size, size) > 0
+    hidden.flags.writeable = False
+    return hidden
 
 
-# As with lookups without a mask; but here every heading is one of its own.
-_recent, _last = lru_cache(maxsize=8)(_plan_masked), lru_cache(maxsize=1)(_plan_masked)
+_recent, _last = lru_cache(maxsize=16)(_hidden_by), lru_cache(maxsize=1)(_hidden_by)
