@@ -55,7 +55,7 @@ class DataSettings(_Settings):
     train_split: str = "train"
     validation_split: str = "val"
     heading: Literal["known", "unknown"] = "known"
-    """Unknown: each query is turned by a random angle, in training and evaluation."""
+    """Unknown: each query is rotated by a random angle, in training and evaluation."""
     fov: float = Field(default=360.0, gt=0, le=360)
     """Horizontal field of view that queries show, degrees around the centre; a panorama is cropped,
     a BEV black outside of the sector."""
@@ -69,7 +69,7 @@ class DataSettings(_Settings):
 
 
 class EncoderSettings(_Settings):
-    """One encoder, shared by a branch's two views."""
+    """One encoder, shared by a branch's queries and references."""
 
     name: str = "convnext_base.fb_in22k_ft_in1k_384"
     """A model of timm, or ``open_clip:NAME`` for the image tower of a CLIP model."""
@@ -101,16 +101,16 @@ class SamplingSettings(_Settings):
 
 
 class AugmentSettings(_Settings):
-    """Random changes of whole batches: flips and turns by the pair, all others by the image."""
+    """Random changes of whole batches: flips and rotations by the pair, all others by the image."""
 
     flip: Share = Field(default=0.5, ge=0, le=1)
-    """Both views mirrored together."""
+    """Both images of a pair flipped left to right."""
     turn: Share = Field(default=0.75, ge=0, le=1)
-    """Both views turned together by 90, 180 or 270 degrees."""
+    """Both images of a pair rotated by 90, 180 or 270 degrees."""
     free_turn: bool = False
-    """Turn both by any angle instead; corners of the turned squares are black."""
+    """Rotate both by any angle instead; corners of the rotated squares are black."""
     turn_reference: Share = Field(default=0.0, ge=0, le=1)
-    """The reference turned alone by 90, 180 or 270 degrees."""
+    """The reference rotated alone by 90, 180 or 270 degrees."""
     rotated_negatives: int = Field(default=0, ge=0, le=8)
     """Copies of each query at other headings, which its reference must not pick: they teach a
     BEV branch headings, for searching where none is known; best with ``round_queries``."""
@@ -150,7 +150,7 @@ class OptimSettings(_Settings):
 
 
 class BranchSettings(_Settings):
-    """A branch: one encoder for a query view and the reference."""
+    """A branch: one encoder for queries and references."""
 
     encoder: EncoderSettings = EncoderSettings()
     sampling: SamplingSettings = SamplingSettings()

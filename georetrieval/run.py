@@ -174,6 +174,8 @@ class Run:
                 line = json.loads(text)
             except json.JSONDecodeError:
                 continue
+            if not isinstance(line, dict) or not {"branch", "epoch"} <= line.keys():
+                continue
             lines = kept.setdefault(line["branch"], [])
             while lines and (
                 lines[-1]["epoch"] > line["epoch"]

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 @click.option(
     "--heading",
     type=click.Choice(["known", "unknown"]),
-    help="Unknown turns each query by a random angle.  [default: as in training]",
+    help="Unknown rotates each query by a random angle.  [default: as in training]",
 )
 @options.fov
 @click.option(
@@ -81,7 +81,8 @@ def command(
     changes = {"reference": reference, "heading": heading, "fov": fov}
     changes["any_modality"] = any_modality or None
     data = settings.data.model_copy(update={k: v for k, v in changes.items() if v is not None})
-    with Progress(console=Console(stderr=True), transient=True) as progress:
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         tasks = {}
 
         def on_progress(title: str, done: int, total: int) -> None:

@@ -91,8 +91,8 @@ class Dataset:
     def image_sizes(self, branch: BranchName) -> dict[str, tuple[int, int]]:
         """Return height and width of ``query`` and ``reference`` images, of the files there are."""
         keys: dict[str, ShardKey] = {"query": branch, "reference": "reference"}
-        found = {view: self.shards(key) for view, key in keys.items() if self.path(key).exists()}
-        return {view: (one.image_shape[0], one.image_shape[1]) for view, one in found.items()}
+        found = {role: self.shards(key) for role, key in keys.items() if self.path(key).exists()}
+        return {role: (one.image_shape[0], one.image_shape[1]) for role, one in found.items()}
 
     def close(self) -> None:
         """Close what was opened."""
