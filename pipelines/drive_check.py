@@ -9,6 +9,7 @@ import json
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -93,7 +94,8 @@ def ground_errors(
         Which part of the ground that is.
     """
     said = json.loads((city / "city.json").read_text("utf-8"))["settings"]
-    settings = Settings(**{k: tuple(v) if isinstance(v, list) else v for k, v in said.items()})
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in said.items()}
+    settings = Settings(**values)
     district = next(d for d in plan(settings) if any(x.name == drive for x in d.drives))
     frames = next(x for x in district.drives if x.name == drive).frames
     day = settings.dates[0]
