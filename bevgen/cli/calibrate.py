@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -99,7 +99,7 @@ def command(
     vertical_fov: tuple[float, float] | None,
     horizon: bool,
     poses_out: Path | None,
-    mask: Any,
+    mask: Path | None,
     overwrite: bool,
     as_json: bool,
 ) -> int:
@@ -110,6 +110,7 @@ def command(
     from bevgen.calibration.sample import read_sample
     from bevgen.calibration.sheet import draw_report
     from bevgen.cli.progress import progress_bar
+    from bevgen.images.mask import read_mask
 
     _check(out, poses_out, overwrite, mode, resolution)
     _check_kept((poses, pairs_file), poses_out)
@@ -117,7 +118,7 @@ def command(
     with progress_bar("reading") as on_progress:
         sample = read_sample(
             choose(pairs, count), heading=mode, vertical_fov=vertical_fov, horizon=horizon,
-            mask=mask, on_skip=_say_skipped, on_progress=on_progress,
+            mask=None if mask is None else read_mask(mask), on_skip=_say_skipped, on_progress=on_progress,
         )  # fmt: skip
     with progress_bar("comparing") as on_progress:
         report = calibrate_sample(sample, resolution=resolution, on_progress=on_progress)

@@ -37,15 +37,6 @@ def input_folder(what: str) -> Callable[[F], F]:
     )  # fmt: skip
 
 
-def _read_mask(context: click.Context, option: click.Parameter, path: Path | None) -> Any:
-    """Read the mask that an option names."""
-    if path is None or context.resilient_parsing:
-        return None
-    from bevgen.images.mask import read_mask
-
-    return read_mask(path)
-
-
 def shard_file(function: F) -> F:
     """Take the file that a command reads."""
     return click.argument("path", metavar="FILE", type=FILE)(function)
@@ -62,7 +53,7 @@ overwrite = click.option("--overwrite", is_flag=True, help="Replace what the out
 as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 
 mask = click.option(
-    "--mask", type=FILE, metavar="IMAGE", callback=_read_mask,
+    "--mask", type=FILE, metavar="IMAGE",
     help="White where panoramas are used, black where they show a car or a cap, which is then not"
     " seen; of their size, or proportional to it. bevgen mask makes one.",
 )  # fmt: skip
@@ -118,8 +109,11 @@ class BevOptions(NamedTuple):
     def settings(self) -> BevSettings:
         """Return the settings: options override the preset."""
         from bevgen.conversion.settings import BevSettings
+        from bevgen.images.mask import read_mask
 
-        return BevSettings.from_preset(self.preset, **self.given)
+        path = self.given["mask"]
+        mask = None if path is None else read_mask(path)
+        return BevSettings.from_preset(self.preset, **{**self.given, "mask": mask})
 
     def origins(self) -> dict[str, str]:
         """Say of each setting whether it is from an option or the preset."""
