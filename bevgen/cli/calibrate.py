@@ -118,7 +118,8 @@ def command(
     with progress_bar("reading") as on_progress:
         sample = read_sample(
             choose(pairs, count), heading=mode, vertical_fov=vertical_fov, horizon=horizon,
-            mask=None if mask is None else read_mask(mask), on_skip=_say_skipped, on_progress=on_progress,
+            mask=None if mask is None else read_mask(mask),
+            on_skip=_say_skipped, on_progress=on_progress,
         )  # fmt: skip
     with progress_bar("comparing") as on_progress:
         report = calibrate_sample(sample, resolution=resolution, on_progress=on_progress)
