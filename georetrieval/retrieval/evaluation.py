@@ -104,9 +104,9 @@ def evaluate(
         seed = run.read_settings().seed if run.settings_path.exists() else 0
     branches: Branches = {}
     hashes: dict[BranchName, str] = {}
-    for name, path in paths.items():
-        branch, settings, hashes[name], _ = load_hashed(path)
-        branches[name] = branch, settings
+    for kind, path in paths.items():
+        branch, settings, hashes[kind], _ = load_hashed(path)
+        branches[kind] = branch, settings
 
     def load(which: str) -> EmbeddedSplit:
         found = embed_split(dataset, which, branches, hashes, run, seed, device, on_progress)
