@@ -26,7 +26,7 @@ from typing import Any, cast
 import numba
 from numba import config
 
-__all__ = ["cache_folder", "njit", "sources_digest"]
+__all__ = ["cache_folder", "is_kept", "njit", "sources_digest"]
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +60,11 @@ def sources_digest(folder: Path) -> str:
 def cache_folder() -> Path:
     """Return where compiled code is kept: beside the source, at home, or where Numba is told."""
     return Path(str(numba.njit(cache=True)(cache_folder).stats.cache_path))  # compiles nothing
+
+
+def is_kept(compiled: Any) -> bool:
+    """Whether there is code on disk for a cached function, up to date with its source."""
+    return bool(compiled._cache._cache_file._load_index())
 
 
 def _stamp(compiled: Any) -> None:

@@ -24,6 +24,10 @@ MAX_SIZE = 8192
 MAX_RESOLUTION = 1000.0
 FULL_SPHERE = (90.0, -90.0)
 FULL_CIRCLE = (-180.0, 180.0)
+# The ellipsoid WGS84: semi-major axis in metres, flattening, and square of the eccentricity.
+EARTH_RADIUS = 6_378_137.0
+EARTH_FLATTENING = 1 / 298.257223563
+EARTH_E2 = EARTH_FLATTENING * (2 - EARTH_FLATTENING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +219,20 @@ def _half_open(azimuth: ArrayLike) -> Floats:
     """Degrees of -180 to 180, those straight behind as -180."""
     azimuth = np.asarray(azimuth, np.float64)
     return np.where(azimuth >= 180, azimuth - 360, azimuth)
+
+
+def are_poses(poses: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which rows of height, heading, pitch and roll `Pose` takes, (n,): of many at once."""
+    within = np.abs(poses) <= (np.inf, np.inf, 90.0, 180.0)
+    return (np.isfinite(poses) & within).all(axis=1) & (poses[:, 0] > 0)
+
+
+def is_full_sphere(height: int, width: int, degrees_across: float = 360.0) -> bool:
+    """Whether pixels as high as wide, within 1 %, would show the sphere from top to bottom.
+
+    Of an image of another shape nobody knows which part it shows, unless told.
+    """
+    return abs(width / degrees_across * 180 / height - 1) <= 0.01
 
 
 def _is_finite(value: Any) -> bool:

@@ -14,13 +14,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from bevgen.errors import InputError
-from bevgen.geometry import PanoramaView, Pose
+from bevgen.geometry import EARTH_E2, EARTH_RADIUS, PanoramaView, Pose
 
 Array = NDArray[np.float64]
-
-EQUATOR = 6_378_137.0  # metres: the semi-major axis of WGS84
-FLATTENING = 1 / 298.257223563
-_E2 = FLATTENING * (2 - FLATTENING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,14 +284,14 @@ class LocalPlane:
         axes = self._axes()
         above = _earth_centred(self.latitude, self.longitude) + np.stack([x, y], axis=-1) @ axes[:2]
         # Down along the plane's normal to the ellipsoid: a quadratic, whose nearer root counts.
-        squash = np.array([1.0, 1.0, 1 / (1 - _E2)])
+        squash = np.array([1.0, 1.0, 1 / (1 - EARTH_E2)])
         a = (axes[2] ** 2 * squash).sum()
         b = (above * axes[2] * squash).sum(axis=-1)
-        c = (above**2 * squash).sum(axis=-1) - EQUATOR**2
+        c = (above**2 * squash).sum(axis=-1) - EARTH_RADIUS**2
         with np.errstate(invalid="ignore"):
             z = -c / (b + np.sqrt(b**2 - a * c))
         x0, y0, z0 = np.moveaxis(above + z[..., None] * axes[2], -1, 0)
-        latitude = np.rad2deg(np.arctan2(z0, (1 - _E2) * np.hypot(x0, y0)))
+        latitude = np.rad2deg(np.arctan2(z0, (1 - EARTH_E2) * np.hypot(x0, y0)))
         longitude = np.rad2deg(np.arctan2(y0, x0))
         return latitude, longitude
 
@@ -317,7 +313,7 @@ class LocalPlane:
 def _earth_centred(latitude: ArrayLike, longitude: ArrayLike) -> Array:
     """Points (..., 3) on the ellipsoid, in metres from the Earth's centre."""
     phi, lam = np.deg2rad(latitude), np.deg2rad(longitude)
-    across = EQUATOR / np.sqrt(1 - _E2 * np.sin(phi) ** 2)
+    across = EARTH_RADIUS / np.sqrt(1 - EARTH_E2 * np.sin(phi) ** 2)
     flat = across * np.cos(phi)
-    z = (1 - _E2) * across * np.sin(phi)
+    z = (1 - EARTH_E2) * across * np.sin(phi)
     return np.stack(np.broadcast_arrays(flat * np.cos(lam), flat * np.sin(lam), z), axis=-1)

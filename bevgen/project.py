@@ -12,8 +12,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from bevgen.errors import InputError
-from bevgen.geometry import FULL_SPHERE, BevGrid, PanoramaView, Pose
-from bevgen.projection.arrays import as_batch, device_result, host_result, is_on_device
+from bevgen.geometry import FULL_SPHERE, BevGrid, PanoramaView, Pose, are_poses, is_full_sphere
+from bevgen.projection.arrays import (
+    as_batch,
+    device_result,
+    host_array,
+    host_result,
+    is_on_device,
+)
 from bevgen.projection.backends import cuda_backend, host_backend
 from bevgen.projection.network_input import mean_and_std
 
@@ -69,7 +75,8 @@ def project_view(
     if compat is not None:
         check_compat(compat, view, pose)
     flat = bev.reshape(1, grid.size**2, panorama.shape[2])
-    host_backend(device).sample_from_host(panorama[None], planner, [pose], flat)
+    poses = np.array([[pose.height, pose.heading, pose.pitch, pose.roll]], np.float64)
+    host_backend(device).sample_from_host(panorama[None], planner, poses, flat)
     return bev, planner.valid(pose)
 
 
@@ -120,17 +127,19 @@ class Projector:
     heading: float = 0.0
     pitch: float = 0.0
     roll: float = 0.0
-    vertical_fov: tuple[float, float] = FULL_SPHERE
+    vertical_fov: tuple[float, float] | None = None
     antialias: bool = True
     compat: Compat | None = None
     device: Device = "auto"
 
     def __post_init__(self) -> None:
         if self.compat is not None:
-            check_compat(self.compat, PanoramaView(1, 1, self.vertical_fov), self.pose)
+            check_compat(
+                self.compat, PanoramaView(1, 1, self.vertical_fov or FULL_SPHERE), self.pose
+            )
         if self.device not in ("auto", "cpu", "cuda"):
             raise InputError(f'device must be "auto", "cpu" or "cuda", not {self.device!r}')
-        _ = self.grid, self.pose, PanoramaView(1, 1, self.vertical_fov)
+        _ = self.grid, self.pose, PanoramaView(1, 1, self.vertical_fov or FULL_SPHERE)
 
     @property
     def grid(self) -> BevGrid:
@@ -184,7 +193,7 @@ class Projector:
         poses = self._poses(planner.view, len(images), height, heading, pitch, roll)
         flat = len(images), self.size**2, images.shape[3]
         if isinstance(images, np.ndarray):
-            out = host_result(out, shape, images.dtype)
+            out = host_result(out, shape, images)
             backend = host_backend(self.device)
             backend.sample_from_host(images, planner, poses, out.reshape(flat))
         else:
@@ -193,7 +202,7 @@ class Projector:
             out = target if out is None else out
         if not return_valid:
             return out
-        valids = [planner.valid(pose) for pose in poses]
+        valids = [planner.valid(Pose(*pose)) for pose in poses.tolist()]
         return out, np.stack(valids) if len(shape) == 4 else valids[0].copy()
 
     def to_chw(
@@ -253,32 +262,40 @@ class Projector:
     def _placed(self, panorama: Any) -> Any:
         """Return an array of the host as NumPy's, one of the device as Numba's."""
         if not is_on_device(panorama):
-            return np.asarray(panorama)
+            return host_array(panorama)
         if self.device == "cpu":
             raise InputError("the panorama is on a GPU: copy it to the host, or use device cuda")
         return cuda_backend().as_device_array(panorama)
 
     def _planner(self, images: Any) -> Planner:
-        view = PanoramaView(images.shape[1], images.shape[2], self.vertical_fov)
+        height, width = images.shape[1:3]
+        if self.vertical_fov is None and not is_full_sphere(height, width):
+            raise InputError(
+                f"{width} x {height} pixels are not 2:1, so it is not known which part of the"
+                " sphere they show: say it by vertical_fov=(top, bottom)"
+            )
+        view = PanoramaView(height, width, self.vertical_fov or FULL_SPHERE)
         return _planner(self.grid, view, self.antialias, self.compat)
 
-    def _poses(self, view: PanoramaView, n: int, *own: ArrayLike | None) -> list[Pose]:
-        """One pose per image: its own values where given, else the projector's."""
-        if all(given is None for given in own):
-            return [self.pose] * n
-        columns = []
-        for name, given in zip(("height", "heading", "pitch", "roll"), own, strict=True):
+    def _poses(self, view: PanoramaView, n: int, *own: ArrayLike | None) -> NDArray[np.float64]:
+        """Height, heading, pitch and roll per image, (n, 4): its own where given, checked."""
+        poses = np.empty((n, 4))
+        for k, (name, given) in enumerate(
+            zip(("height", "heading", "pitch", "roll"), own, strict=True)
+        ):
             values = np.asarray(getattr(self, name) if given is None else given, np.float64)
             if values.shape not in ((), (n,)):
                 raise InputError(
                     f"{name} must be one number or one for each of the {n} panoramas,"
                     f" not of shape {values.shape}"
                 )
-            columns.append(np.broadcast_to(values, n).tolist())
-        poses = [Pose(*values) for values in zip(*columns, strict=True)]
-        if self.compat is not None:
-            for pose in poses:
-                check_compat(self.compat, view, pose)
+            poses[:, k] = values
+        if any(given is not None for given in own):
+            for row in poses[~are_poses(poses)][:1].tolist():
+                Pose(*row)  # raises, and says why
+            if self.compat is not None:
+                for row in poses.tolist():
+                    check_compat(self.compat, view, Pose(*row))
         return poses
 
 
@@ -290,7 +307,7 @@ def project(
     heading: float = 0.0,
     pitch: float = 0.0,
     roll: float = 0.0,
-    vertical_fov: tuple[float, float] = FULL_SPHERE,
+    vertical_fov: tuple[float, float] | None = None,
     antialias: bool = True,
     compat: Compat | None = None,
     return_valid: bool = False,
@@ -312,7 +329,8 @@ def project(
     heading, pitch, roll
         Degrees: compass direction of the centre column, nose up, right side down.
     vertical_fov
-        Elevations in degrees of the panorama's upper and lower edge.
+        Elevations in degrees of the panorama's upper and lower edge; None for the whole sphere,
+        and then the panorama must be 2:1.
     antialias
         Average where a BEV pixel covers many panorama pixels, as it does near the nadir.
     compat

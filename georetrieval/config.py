@@ -27,7 +27,7 @@ from georetrieval.errors import SettingsError
 BranchName = Literal["panorama", "bev"]
 """A branch is called by what its queries are."""
 BRANCHES: tuple[BranchName, ...] = ("panorama", "bev")
-Pixels = Annotated[int, Field(ge=1)]
+Pixels = Annotated[int, Field(ge=1, le=16384)]
 Size = tuple[Pixels, Pixels]
 Share = float
 
@@ -37,7 +37,9 @@ def _false_is_none(value: Any) -> Any:
 
 
 class _Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False
+    )
 
 
 class DataSettings(_Settings):
@@ -53,18 +55,21 @@ class DataSettings(_Settings):
     train_split: str = "train"
     validation_split: str = "val"
     heading: Literal["known", "unknown"] = "known"
-    """Unknown: each query is turned by a random angle, in training and evaluation."""
+    """Unknown: each query is rotated by a random angle, in training and evaluation."""
     fov: float = Field(default=360.0, gt=0, le=360)
     """Horizontal field of view that queries show, degrees around the centre; a panorama is cropped,
     a BEV black outside of the sector."""
     train_pairs: int | None = Field(default=None, ge=2)
     """Of the training split as published; a dry run without the data counts with it."""
 
+    any_modality: bool = False
+    """Take shards whatever their images are, such as satellite tiles as queries."""
+
     _off = field_validator("pairs", mode="before")(_false_is_none)
 
 
 class EncoderSettings(_Settings):
-    """One encoder, shared by a branch's two views."""
+    """One encoder, shared by a branch's queries and references."""
 
     name: str = "convnext_base.fb_in22k_ft_in1k_384"
     """A model of timm, or ``open_clip:NAME`` for the image tower of a CLIP model."""
@@ -76,6 +81,8 @@ class EncoderSettings(_Settings):
     gradient_checkpointing: bool = False
     channels_last: bool = True
     compile: bool = False
+    round_queries: bool = False
+    """Queries of the BEV branch are cut to the circle that fits in: rotated, they look no other."""
 
 
 class SamplingSettings(_Settings):
@@ -94,16 +101,19 @@ class SamplingSettings(_Settings):
 
 
 class AugmentSettings(_Settings):
-    """Random changes of whole batches: flips and turns by the pair, all others by the image."""
+    """Random changes of whole batches: flips and rotations by the pair, all others by the image."""
 
     flip: Share = Field(default=0.5, ge=0, le=1)
-    """Both views mirrored together."""
+    """Both images of a pair flipped left to right."""
     turn: Share = Field(default=0.75, ge=0, le=1)
-    """Both views turned together by 90, 180 or 270 degrees."""
+    """Both images of a pair rotated by 90, 180 or 270 degrees."""
     free_turn: bool = False
-    """Turn both by any angle instead; corners of the turned squares are black."""
+    """Rotate both by any angle instead; corners of the rotated squares are black."""
     turn_reference: Share = Field(default=0.0, ge=0, le=1)
-    """The reference turned alone by 90, 180 or 270 degrees."""
+    """The reference rotated alone by 90, 180 or 270 degrees."""
+    rotated_negatives: int = Field(default=0, ge=0, le=8)
+    """Copies of each query at other headings, which its reference must not pick: they teach a
+    BEV branch headings, for searching where none is known; best with ``round_queries``."""
     compression: Share = Field(default=0.5, ge=0, le=1)
     """What a JPEG file takes."""
     quality: int = Field(default=90, ge=1, le=100)
@@ -125,7 +135,7 @@ class AugmentSettings(_Settings):
 class OptimSettings(_Settings):
     """How the weights change."""
 
-    epochs: int = Field(default=40, ge=1)
+    epochs: int = Field(default=40, ge=1, le=1_000_000)
     learning_rate: float = Field(default=1e-3, gt=0)
     weight_decay: float = Field(default=0.01, ge=0)
     decay_all: bool = False
@@ -140,7 +150,7 @@ class OptimSettings(_Settings):
 
 
 class BranchSettings(_Settings):
-    """A branch: one encoder for a query view and the reference."""
+    """A branch: one encoder for queries and references."""
 
     encoder: EncoderSettings = EncoderSettings()
     sampling: SamplingSettings = SamplingSettings()
@@ -157,10 +167,10 @@ class Settings(_Settings):
     panorama: BranchSettings | None = BranchSettings()
     """False switches a branch off."""
     bev: BranchSettings | None = BranchSettings()
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, lt=2**63)
     evaluate_every: int = Field(default=4, ge=1)
     """Epochs between evaluations on the validation split."""
-    loader_threads: int = Field(default=2, ge=1)
+    loader_threads: int = Field(default=2, ge=1, le=256)
 
     _off = field_validator("panorama", "bev", mode="before")(_false_is_none)
 
@@ -179,7 +189,7 @@ class Settings(_Settings):
         return {name: branch for name, branch in both.items() if branch is not None}
 
 
-def load_settings(path: Path, overrides: Sequence[str] = ()) -> Settings:
+def load_settings(path: Path | str, overrides: Sequence[str] = ()) -> Settings:
     """Read a TOML file, with single values replaced.
 
     Parameters
@@ -194,8 +204,9 @@ def load_settings(path: Path, overrides: Sequence[str] = ()) -> Settings:
     SettingsError
         If the file is no TOML, a key is unknown (the nearest is named) or a value cannot be used.
     """
+    path = Path(path)
     try:
-        values = tomllib.loads(path.read_text("utf-8"))
+        values = tomllib.loads(path.read_text("utf-8-sig"))  # editors of Windows begin with a mark
     except FileNotFoundError:
         raise SettingsError(f"{path} does not exist") from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:

@@ -10,22 +10,26 @@ Every file name in it is spelt here and nowhere else::
     embeddings/              vectors that an evaluation made, used again by the next
     evaluation-NAME.json     a result of `evaluate`
     report.html              the page about all of it
+    training.lock            while it is written
 """
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 from urllib.parse import quote, unquote
 
 from pydantic import ValidationError
 
+from bevgen import only_writer
 from georetrieval.config import BRANCHES, BranchName, Settings, settings_json
-from georetrieval.errors import CheckpointError
+from georetrieval.errors import CheckpointError, WriteError
 from georetrieval.files import written_whole
 
 EVALUATION = "evaluation-"
@@ -61,10 +65,23 @@ class Run:
     def __str__(self) -> str:
         return str(self.folder)
 
-    def create(self) -> Self:
-        """Make the folder, if it is not there."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        return self
+    @contextmanager
+    def only_writer(self) -> Iterator[None]:
+        """Make the folder, and hold the run: nobody else trains into it or imports weights.
+
+        Raises
+        ------
+        RefusedError
+            If another process does.
+        WriteError
+            If nothing can be written there.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise WriteError(f"{self} cannot be made: {error.strerror}") from error
+        with only_writer(self.folder / "training"):  # inside, as nothing else may be written beside
+            yield
 
     # Paths
 
@@ -142,7 +159,6 @@ class Run:
 
     def write_settings(self, settings: Settings) -> None:
         """Write what the run is trained with; ``data.root`` should be absolute."""
-        self.create()
         with written_whole(self.settings_path) as part:
             part.write_text(settings_json(settings), "utf-8")
 
@@ -157,6 +173,8 @@ class Run:
             try:
                 line = json.loads(text)
             except json.JSONDecodeError:
+                continue
+            if not isinstance(line, dict) or not {"branch", "epoch"} <= line.keys():
                 continue
             lines = kept.setdefault(line["branch"], [])
             while lines and (

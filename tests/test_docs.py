@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
 import os
 import re
@@ -17,6 +18,7 @@ import click
 import pytest
 
 from bevgen.cli import bevgen_command
+from georetrieval.cli import georetrieval_command
 from tests.helpers.paths import ROOT
 
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
@@ -45,42 +47,46 @@ def blocks(page: Path) -> list[Block]:
 
 
 def typed_lines(page: Path) -> list[str]:
-    """Command lines that begin with bevgen: those in blocks, continued ones joined."""
+    """Command lines of ours in blocks, continued ones joined."""
     lines = []
     for block in blocks(page):
-        if block.language in ("console", "bash", "sh", "shell"):
+        if block.language in ("console", "bash", "sh", "shell", ""):
             joined = block.text.replace("\\\n", " ")
             lines += [line.removeprefix("$ ") for line in joined.splitlines()]
-    return [line for line in lines if line.startswith("bevgen ")]
+    return [
+        line for line in lines if re.match(r"(bevgen|georetrieval|python -m pipelines\.)", line)
+    ]
 
 
 def mentioned_lines(page: Path) -> list[str]:
     """Commands and bare options in running text, such as `bevgen info --rows`."""
     text = FENCE.sub("", page.read_text("utf-8"))
-    return re.findall(r"`(bevgen [a-z][^`]*)`", text)
+    return re.findall(r"`((?:bevgen|georetrieval) [a-z][^`]*)`", text)
 
 
 def words_of(line: str) -> list[str]:
-    """Words of a command line without the name, and without what follows a pipe."""
-    return shlex.split(re.split(r" [|>] ", line)[0])[1:]
+    """Words of a command line, without what follows a pipe or a #."""
+    return shlex.split(re.split(r" [|>] ", line)[0], comments=True)
 
 
 def find_command(words: list[str]) -> tuple[click.Command, list[str]]:
-    context = click.Context(bevgen_command)
-    command = bevgen_command.get_command(context, words[0])
-    assert command is not None, f"no command {words[0]!r}"
-    return command, words[1:]
+    if words[0] == "python":
+        return importlib.import_module(words[2]).main, words[3:]
+    group = {"bevgen": bevgen_command, "georetrieval": georetrieval_command}[words[0]]
+    command = group.get_command(click.Context(group), words[1])
+    assert command is not None, f"no command {words[1]!r}"
+    return command, words[2:]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_commands_in_the_docs_can_be_typed(page):
     for line in typed_lines(page):
         words = words_of(line)
-        if words[0].startswith("--"):
+        if words[1].startswith("--"):
             continue
         command, arguments = find_command(words)
         try:
-            command.make_context(words[0], arguments)
+            command.make_context(" ".join(words), arguments)
         except click.exceptions.Exit:
             pass  # --help
         except click.UsageError as error:

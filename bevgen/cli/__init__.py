@@ -13,9 +13,11 @@ from bevgen.errors import BevgenError, InputError
 COMMANDS = {
     "convert": "Turn a folder of panoramas into bird's-eye views.",
     "pack": "Store satellite, map, panorama or drone images as shards of one size.",
+    "warmup": "Compile what is compiled at the first use, for images of containers.",
     "preview": "Draw one panorama, its bird's-eye view and mask, to check the settings.",
     "calibrate": "Find camera height, heading and horizon from satellite tiles.",
     "ground": "Find latitude and longitude of points in panoramas, and how sure that is.",
+    "mosaic": "Put the panoramas of a street together to one map of its ground.",
     "info": "Show what a shard file holds.",
     "verify": "Check every image, checksum and table of a shard file.",
     "merge": "Make one portable file of an index and its shards.",

@@ -21,7 +21,7 @@ from bevgen.cli import COMMANDS, options
 @click.option(
     "--decoder", type=click.Choice(["auto", "rows", "pillow"]), default="auto", show_default=True,
     help="rows decodes of plain JPEG files only the rows that are needed; the pixels are the same."
-    "  auto does so for 500 images and more.",
+    "  auto does so as soon as that has been compiled, in the background from 100 images on.",
 )  # fmt: skip
 @click.option(
     "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True,

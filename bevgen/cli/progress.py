@@ -53,3 +53,18 @@ def progress_bar(description: str) -> Iterator[Callable[[int, int], None]]:
             lines.update(description, done, total)
 
         yield on_progress
+
+
+@contextmanager
+def progress_steps() -> Iterator[Callable[[str, int, int], None]]:
+    """Show a bar for each of several steps; its function takes also what is done."""
+    console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+    lines: dict[str, ProgressLines] = {}
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("", total=None)
+
+        def watch(what: str, done: int, total: int) -> None:
+            progress.update(task, description=what, completed=done, total=total)
+            lines.setdefault(what, ProgressLines(console)).update(what, done, total)
+
+        yield watch

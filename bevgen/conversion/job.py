@@ -7,21 +7,20 @@ import threading
 import time
 from dataclasses import dataclass
 from functools import cache
-from io import BytesIO
 from pathlib import Path
 from typing import Literal, get_args
 from uuid import uuid4
 
 import numpy as np
-from PIL import Image
 
+from bevgen.conversion.inputs import Item
 from bevgen.conversion.output import disk_errors
-from bevgen.conversion.plan import Item
 from bevgen.conversion.products import product_of
 from bevgen.conversion.report import STAGES, ShardReport, Watcher
 from bevgen.conversion.settings import BevSettings, Settings
 from bevgen.errors import BevgenError, DeviceError, InputError
 from bevgen.geometry import BevGrid, PanoramaView, Pose
+from bevgen.images import row_decoder
 from bevgen.images.decoding import open_image
 from bevgen.images.metadata import info_from_name
 from bevgen.project import Device, project_view
@@ -48,6 +47,8 @@ class Work:
         For a cluster, where a worker that was given up may still be writing the same shard.
     decoder, device
         As in `bevgen.convert`.
+    many
+        Whether the run is worth the compilation of a decoder.
     """
 
     root: Path
@@ -56,6 +57,7 @@ class Work:
     contested: bool
     decoder: Decoder = "pillow"
     device: Device = "auto"
+    many: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +89,8 @@ class ShardJob:
         check_device(self.work.device)  # a cluster's worker has its own
         if isinstance(self.work.settings, BevSettings):
             load_kernels(self.work.decoder, self.work.device)
+            if self.work.decoder == "auto":
+                row_decoder.begin_loading(compile_too=self.work.many)
         attempt = uuid4().hex[:8] if self.work.contested else ""
         with disk_errors(self.path):
             return begin_shard(self.path, len(self.items), self.header, attempt=attempt)
@@ -144,7 +148,10 @@ class ShardJob:
         prepared = product_of(self.work.settings, self.work.device).prepare(
             file.shape, item.own, info
         )
-        image = file.pixels(prepared.rows if self.work.decoder == "rows" else None)
+        by_rows = self.work.decoder == "rows" or (
+            self.work.decoder == "auto" and row_decoder.is_loaded()
+        )
+        image = file.pixels(prepared.rows if by_rows else None)
         times.append(time.perf_counter())
         picture = prepared.make(image)
         times.append(time.perf_counter())
@@ -201,11 +208,7 @@ def load_kernels(decoder: Decoder, device: Device) -> None:
         image = np.zeros((16, 32, 3), np.uint8)
         project_view(image, BevGrid(1, 1.0), PanoramaView(16, 32), Pose(), device=device)
         if decoder == "rows":
-            from bevgen.images.jpeg import decode_rows
-
-            file = BytesIO()
-            Image.fromarray(image).save(file, "JPEG")
-            decode_rows(file.getvalue(), 0, 16)
+            row_decoder.load()
     except DeviceError:
         raise
     except Exception as error:

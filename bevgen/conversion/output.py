@@ -1,4 +1,4 @@
-"""An output on the disk: one run at a time, what is left of others, and errors in writing."""
+"""An output on the disk: what is left of other runs, and errors in writing."""
 
 from __future__ import annotations
 

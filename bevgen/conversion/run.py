@@ -32,8 +32,8 @@ from bevgen.shards import (
 
 log = logging.getLogger(__name__)
 
-# Below so many images, compiling the decoder of rows may take longer than it saves.
-MANY = 500
+# For fewer images the decoder of rows is not compiled, only taken if it has been before.
+MANY = 100
 
 
 def convert(
@@ -71,7 +71,8 @@ def convert(
     decoder
         ``"pillow"`` leaves all decoding to Pillow; ``"rows"`` gives the same pixels sooner, as it
         decodes of plain JPEG files only the rows that are needed, but is compiled once on a
-        machine; ``"auto"`` takes it for 500 images and more.
+        machine; ``"auto"`` takes it as soon as its compiled code is there, and from 100 images on
+        has it compiled in the background.
     device
         ``"cuda"`` projects on the GPU of each worker; ``"auto"`` and ``"cpu"`` do not.
     watcher
@@ -140,11 +141,12 @@ def _run_jobs(
     """Make the missing shards; only threads of this process can be watched and stopped inside."""
     inside = scheduler in ("threads", "sync")
     stop = threading.Event()
-    if decoder == "auto":
-        decoder = "rows" if plan.images_todo >= MANY else "pillow"
+    many = plan.images_todo >= MANY
+    if decoder == "auto" and not inside:  # a worker may be the only one on its machine
+        decoder = "rows" if many else "pillow"
     # Pieces of 64 hide Dask's cost; smaller ones keep all workers busy in a small run.
     piece = 64 if count is None else min(max(plan.images_todo // (4 * count), 1), 64)
-    work = Work(plan.root.absolute(), plan.settings, piece, count is None, decoder, device)
+    work = Work(plan.root.absolute(), plan.settings, piece, count is None, decoder, device, many)
     told = (watcher, stop) if inside else (None, None)
     jobs = [
         ShardJob(work, shard.path.absolute(), shard.items or (), plan.header(shard), *told)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bevgen.errors import PanoramaError
-from bevgen.geometry import FULL_CIRCLE, FULL_SPHERE, PanoramaView
+from bevgen.geometry import FULL_CIRCLE, FULL_SPHERE, PanoramaView, is_full_sphere
 from bevgen.images.metadata import PanoramaInfo
 
 # Panoramas resized for a network are squashed somewhat; more is a mistake.
@@ -35,7 +35,7 @@ def panorama_view(
     horizontal = info.horizontal_fov or FULL_CIRCLE
     vertical = vertical_fov or info.vertical_fov
     if vertical is None:
-        if abs(width / (horizontal[1] - horizontal[0]) * 180 / height - 1) > 0.01:
+        if not is_full_sphere(height, width, horizontal[1] - horizontal[0]):
             raise PanoramaError(
                 f"{width} x {height} pixels are not 2:1, so it is not known which part of the"
                 f" sphere they show: say it with --vertical-fov TOP BOTTOM or --preset"

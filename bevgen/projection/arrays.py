@@ -18,6 +18,23 @@ def is_on_device(array: Any) -> bool:
     )
 
 
+def host_array(panorama: Any) -> NDArray[Any]:
+    """Return an array of the host as NumPy's.
+
+    Raises
+    ------
+    InputError
+        If it is a Pillow image whose values are no intensities.
+    """
+    mode = getattr(panorama, "mode", None)
+    if isinstance(mode, str) and mode not in ("L", "LA", "RGB", "RGBA", "RGBX", "F"):
+        raise InputError(
+            f"values of a Pillow image of mode {mode} cannot be interpolated: give"
+            ' image.convert("RGB")'
+        )
+    return np.asarray(panorama)
+
+
 def as_batch(image: Any, size: int) -> tuple[Any, tuple[int, ...]]:
     """Return an (N, H, W, C) view of the input, contiguous, and the result's shape.
 
@@ -51,9 +68,9 @@ def as_batch(image: Any, size: int) -> tuple[Any, tuple[int, ...]]:
 
 
 def host_result(
-    out: NDArray[Any] | None, shape: tuple[int, ...], dtype: np.dtype[Any]
+    out: NDArray[Any] | None, shape: tuple[int, ...], images: NDArray[Any]
 ) -> NDArray[Any]:
-    """Return the array to write, given or new.
+    """Return the array to write, given or new, of the images' dtype.
 
     Raises
     ------
@@ -61,10 +78,12 @@ def host_result(
         If the given one cannot be written as it is.
     """
     if out is None:
-        return np.empty(shape, dtype)
-    _check(out, shape, dtype)
+        return np.empty(shape, images.dtype)
+    _check(out, shape, images.dtype)
     if not (out.flags.c_contiguous and out.flags.writeable):
         raise InputError("out must be C-contiguous and writeable")
+    if np.may_share_memory(out, images):
+        raise InputError("out must not overlap the panorama, which is read while it is written")
     return out
 
 

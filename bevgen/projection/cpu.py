@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from bevgen.projection.sampling_uint8 import sample_uint8
 
 
 def sample_from_host(
-    images: NDArray[Any], planner: Planner, poses: Sequence[Pose], bevs: NDArray[Any]
+    images: NDArray[Any], planner: Planner, poses: NDArray[np.float64], bevs: NDArray[Any]
 ) -> None:
     """Project a batch from host memory to host memory.
 
@@ -23,15 +22,17 @@ def sample_from_host(
     ----------
     images : (N, H, W, C) uint8 or float32
         C-contiguous.
-    planner, poses
-        What makes the lookups; a pose for each image.
+    planner
+        What makes the lookups.
+    poses : (N, 4) float64
+        Height, heading, pitch and roll of each image.
     bevs : (N, pixels, C) of the images' dtype, written
     """
     sample = sample_uint8 if images.dtype == np.uint8 else sample_float32
     images = images.view()
     images.flags.writeable = False  # one compiled kernel for read-only and writable arrays
-    for image, pose, bev in zip(images, poses, bevs, strict=True):
-        lookup, shift = planner.lookup(pose)
+    for image, pose, bev in zip(images, poses.tolist(), bevs, strict=True):
+        lookup, shift = planner.lookup(Pose(*pose))
         sample(
             image,
             lookup.columns,

@@ -13,11 +13,11 @@ from __future__ import annotations
 import math
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache, lru_cache
-from itertools import groupby
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from bevgen.errors import BevgenError, DeviceError, InputError
 from bevgen.geometry import Pose, needed_rows
 from bevgen.projection.cuda_kernels import IMAGES, THREADS, TILE, Format, kernels_of
-from bevgen.projection.lookup import Lookup
+from bevgen.projection.lookup import SUBPIXEL, Lookup
 from bevgen.projection.planning import FOUR_SAMPLES, Planner, model_of
 
 SIMULATED = bool(getattr(config, "ENABLE_CUDASIM", False))
@@ -91,7 +91,7 @@ def new(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
 def sample(
     panoramas: Any,
     planner: Planner,
-    poses: Sequence[Pose],
+    poses: NDArray[np.float64],
     bevs: Any,
     scaling: Scaling | None = None,
 ) -> None:
@@ -100,8 +100,10 @@ def sample(
     Parameters
     ----------
     panoramas : (N, H, W, C) uint8 or float32, on the device, C-contiguous
-    planner, poses
-        What makes the lookups; a pose for each image.
+    planner
+        What makes the lookups.
+    poses : (N, 4) float64
+        Height, heading, pitch and roll of each image.
     bevs : (N, size, size, C), or with a scaling (N, C, size, size), on the device, written
     scaling
         Store ``(value / 255 - mean) / std``, channels apart, instead of the values.
@@ -130,7 +132,7 @@ def _sample(
     source: _Source,
     channels: int,
     planner: Planner,
-    poses: Sequence[Pose],
+    poses: NDArray[np.float64],
     bevs: Any,
     scaling: Scaling | None,
     stream: Any,
@@ -148,16 +150,13 @@ def _sample(
     view, size = planner.view, planner.grid.size
     panorama = view.width, view.height, view.wraps
     tiles = math.ceil(size / TILE[0]), math.ceil(size / TILE[1])
-    start = 0
-    for height, run in groupby(poses, key=lambda pose: _shared(planner, pose)):
-        alike = list(run)
-        stop = start + len(alike)
+    for start, stop, shared in _runs(planner, poses):
         images = values, stride, -offset, start
-        if height is None:
-            kernels_of(packed).posed[(*tiles, len(alike)), THREADS, stream](
+        if not shared:
+            kernels_of(packed).posed[(*tiles, stop - start), THREADS, stream](
                 *images,
                 *panorama,
-                _cameras(alike, stream),
+                _cameras(poses[start:stop], stream),
                 _model(planner),
                 size,
                 float(planner.grid.resolution),
@@ -165,29 +164,49 @@ def _sample(
                 *stored,
                 stored_words,
             )
-        else:
-            lookup, shifts, varying = _lookup_and_shifts(planner, alike)
-            placed = _on_device(lookup)
-            centres = kernels_of(packed._replace(shifting=varying)).centres
-            groups = math.ceil(len(alike) / IMAGES)
-            centres[(*tiles, groups), THREADS, stream](
-                *images,
-                stop,
-                *panorama,
-                placed.columns,
-                placed.rows,
-                shifts,
-                size,
-                *stored,
-                stored_words,
+            continue
+        shifts = _shifts(planner, poses[start:stop])
+        varying = bool((shifts != shifts[0]).any())
+        lookup = _on_device(planner.lookup(Pose(float(poses[start, 0])))[0])
+        on_device = _shifts_on_device(shifts.tobytes())
+        groups = math.ceil(len(shifts) / IMAGES)
+        centres = kernels_of(packed._replace(shifting=varying)).centres
+        centres[(*tiles, groups), THREADS, stream](
+            *images,
+            stop,
+            *panorama,
+            lookup.columns,
+            lookup.rows,
+            on_device,
+            size,
+            *stored,
+            stored_words,
+        )
+        if lookup.averaged.size:
+            means = kernels_of(form._replace(shifting=varying)).means
+            blocks = math.ceil(lookup.averaged.size / THREADS), 1, groups
+            means[blocks, THREADS, stream](
+                *images, stop, *panorama, *lookup[2:], on_device, size, *stored, bevs
             )
-            if placed.averaged.size:
-                blocks = math.ceil(placed.averaged.size / THREADS), 1, groups
-                means = kernels_of(form._replace(shifting=varying)).means
-                means[blocks, THREADS, stream](
-                    *images, stop, *panorama, *placed[2:], shifts, size, *stored, bevs
-                )
-        start = stop
+
+
+def _runs(planner: Planner, poses: NDArray[np.float64]) -> Iterator[tuple[int, int, bool]]:
+    """Yield first and last (exclusive) of images that follow each other and share a lookup.
+
+    Or that share none, as each looks its own way: the third value says which.
+    """
+    level = (poses[:, 2:] == 0).all(axis=1) & planner.view.wraps
+    key = np.where(level | planner.compat, poses[:, 0], -1.0)  # heights are positive
+    edges = [0, *(np.flatnonzero(key[1:] != key[:-1]) + 1).tolist(), len(key)]
+    for start, stop in pairwise(edges):
+        yield start, stop, bool(key[start] > 0)
+
+
+def _shifts(planner: Planner, poses: NDArray[np.float64]) -> NDArray[np.int32]:
+    """Columns to add to a lookup, as `Planner.lookup` returns them."""
+    turn = 0 if planner.compat else planner.view.width * SUBPIXEL
+    shifts = np.rint(-poses[:, 1] / 360 * turn).astype(np.int64)
+    return (shifts % max(turn, 1)).astype(np.int32)
 
 
 def _in_words(values: Any, stride: int, offset: int) -> bool:
@@ -204,22 +223,6 @@ def _can_pack(bevs: Any, size: int) -> bool:
 
 def _address(array: Any) -> int:
     return 0 if SIMULATED else array.device_ctypes_pointer.value
-
-
-def _shared(planner: Planner, pose: Pose) -> float | None:
-    """Return what images of one lookup share: the height; None of those that need their own."""
-    return pose.height if planner.compat or planner.shifts(pose) else None
-
-
-def _lookup_and_shifts(planner: Planner, poses: Sequence[Pose]) -> tuple[Lookup, Any, bool]:
-    """Return what images of one lookup share, their shifts on the device, whether those differ."""
-    if all(pose is poses[0] for pose in poses):  # as a rule
-        lookup, shift = planner.lookup(poses[0])
-        shifts = np.full(len(poses), shift, np.int32)
-    else:
-        planned = [planner.lookup(pose) for pose in poses]
-        lookup, shifts = planned[0][0], np.array([shift for _, shift in planned], np.int32)
-    return lookup, _shifts_on_device(shifts.tobytes()), bool((shifts != shifts[0]).any())
 
 
 @lru_cache(maxsize=16)
@@ -245,15 +248,14 @@ def _on_device(lookup: Lookup) -> DeviceLookup:
     )
 
 
-def _cameras(poses: Sequence[Pose], stream: Any) -> Any:
+def _cameras(poses: NDArray[np.float64], stream: Any) -> Any:
     """(n, 10) float64 on the device: `camera_of` each, all at once."""
-    angles = np.radians([(-pose.heading, pose.pitch, pose.roll) for pose in poses])
+    angles = np.radians(poses[:, 1:] * (-1, 1, 1))
     (ch, cp, cr), (sh, sp, sr) = np.cos(angles).T, np.sin(angles).T
     zero = np.zeros_like(ch)
     tilted = (cr, zero, sr), (sp * sr, cp, -sp * cr), (-cp * sr, sp, cp * cr)  # Rx(pitch) Ry(roll)
     axes = [(ch * x - sh * y, sh * x + ch * y, z) for x, y, z in zip(*tilted, strict=True)]
-    heights = [pose.height for pose in poses]
-    cameras = np.stack([*(value for axis in axes for value in axis), np.array(heights)], axis=-1)
+    cameras = np.stack([*(value for axis in axes for value in axis), poses[:, 0]], axis=-1)
     return cuda.to_device(np.ascontiguousarray(cameras), stream=stream)
 
 
@@ -281,7 +283,7 @@ def _scale_and_bias(scaling: tuple[bytes, bytes] | None, channels: int) -> tuple
 
 @_named_failures()
 def sample_from_host(
-    images: NDArray[Any], planner: Planner, poses: Sequence[Pose], bevs: NDArray[Any]
+    images: NDArray[Any], planner: Planner, poses: NDArray[np.float64], bevs: NDArray[Any]
 ) -> None:
     """Project a batch from host memory to host memory; see `bevgen.projection.cpu`.
 
@@ -305,12 +307,12 @@ def sample_from_host(
         waiting()
 
 
-def _rows(planner: Planner, poses: Sequence[Pose]) -> tuple[int, int]:
+def _rows(planner: Planner, poses: NDArray[np.float64]) -> tuple[int, int]:
     """Rows of the panoramas that are sent: multiples of eight, which keeps words aligned."""
     height = planner.view.height
-    if any(pose is not poses[0] for pose in poses) and len(set(poses)) > 1:
+    if (poses != poses[0]).any():
         return 0, height
-    first, last = needed_rows(planner.grid, planner.view, poses[0])
+    first, last = needed_rows(planner.grid, planner.view, Pose(*poses[0].tolist()))
     first, last = first // 8 * 8, min(-(-last // 8) * 8, height)
     return (first, last) if first < last else (0, height)
 
@@ -328,7 +330,7 @@ class _Slot:
         images: NDArray[Any],
         first: int,
         planner: Planner,
-        poses: Sequence[Pose],
+        poses: NDArray[np.float64],
         bevs: NDArray[Any],
     ) -> Callable[[], None]:
         """Send images, whose first row is row ``first``; returns what fetches the BEVs."""

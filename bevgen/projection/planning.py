@@ -208,7 +208,7 @@ def subpixels(coordinate: float) -> int:
     return np.int32(np.int32(coordinate * SUBPIXEL + (SUBPIXEL + 0.5)) - SUBPIXEL)
 
 
-@njit(error_model="numpy", fastmath={"contract"})
+@njit(error_model="numpy")
 def locate_all(
     xs: NDArray[np.float64],
     ys: NDArray[np.float64],

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 @click.option(
     "--heading",
     type=click.Choice(["known", "unknown"]),
-    help="Unknown turns each query by a random angle.  [default: as in training]",
+    help="Unknown rotates each query by a random angle.  [default: as in training]",
 )
 @options.fov
 @click.option(
@@ -47,6 +47,11 @@ if TYPE_CHECKING:
     help="Name of the result.  [default: the split and what differs from training, such as"
     " test-unknown-fov90]",
 )
+@click.option(
+    "--any-modality",
+    is_flag=True,
+    help="Take shards whatever their images are, such as satellite tiles as queries.",
+)
 @options.device
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 def command(
@@ -58,6 +63,7 @@ def command(
     fov: float | None,
     gallery: str,
     name: str | None,
+    any_modality: bool,
     device: str,
     as_json: bool,
 ) -> None:
@@ -73,8 +79,10 @@ def command(
 
     settings = Run(run).read_settings()
     changes = {"reference": reference, "heading": heading, "fov": fov}
+    changes["any_modality"] = any_modality or None
     data = settings.data.model_copy(update={k: v for k, v in changes.items() if v is not None})
-    with Progress(console=Console(stderr=True), transient=True) as progress:
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         tasks = {}
 
         def on_progress(title: str, done: int, total: int) -> None:
@@ -88,7 +96,6 @@ def command(
             split,
             name=name,
             matched=gallery == "matched",
-            seed=settings.seed,
             device=join_processes(device).device,
             on_progress=on_progress,
         )

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 @click.option(
     "--input-size",
     type=options.SIZE,
-    help="Of an ONNX graph's images.  [default: the branch's, where both views have one]",
+    help="Of an ONNX graph's images.  [default: the branch's, if it is one for both]",
 )
 def command(run: Path, branch: BranchName, out: Path, input_size: tuple[int, int] | None) -> None:
     """Write a branch's encoder for other software, as safetensors or ONNX."""
@@ -70,7 +70,7 @@ def _own_size(checkpoint: Path) -> tuple[int, int]:
     size = sizes.pop()
     if sizes or size is None:
         raise SettingsError(
-            "the branch's two views have no one size: say which the graph takes with"
+            "the branch's queries and references differ in size: say which the graph takes with"
             " --input-size, such as 384x384"
         )
     return size

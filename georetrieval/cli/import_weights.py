@@ -51,18 +51,21 @@ def command(
 
     run = Run(out)
     path = run.checkpoint(kind)
-    if path.exists():
-        raise CheckpointError(f"{path} exists already: delete it, or name another --out")
     settings = EncoderSettings(
         name=encoder or PUBLISHED,
         pretrained=False,
         query_size=query_size,
         reference_size=reference_size,
     )
-    before = run.read_settings() if run.settings_path.exists() else None
-    branch = import_branch(source, path, kind, settings)
-    about = f"{kind}: weights of {source.name} (sha256 {checkpoint_hash(source)}...)"
-    _write_settings(run, before, kind, settings, about)
+    about = f"{kind}: weights of {source.name}"
+    if source.is_file():
+        about += f" (sha256 {checkpoint_hash(source)}...)"
+    with run.only_writer():
+        if path.exists():
+            raise CheckpointError(f"{path} exists already: delete it, or name another --out")
+        before = run.read_settings() if run.settings_path.exists() else None
+        branch = import_branch(source, path, kind, settings)
+        _write_settings(run, before, kind, settings, about)
     numbers = sum(p.numel() for p in branch.encoder.parameters())
     click.echo(
         f"{path}: {settings.name}, {numbers:,} parameters,"

@@ -56,6 +56,8 @@ overrides = click.option(
 )
 run = click.option(
     "--run",
+    "--run-folder",  # torchrun takes --run for the start of an option of its own
+    "run",
     type=PATH,
     default=Path("run"),
     show_default=True,

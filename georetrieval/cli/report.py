@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from georetrieval.cli import COMMANDS, options
-from georetrieval.errors import DataError
-
-if TYPE_CHECKING:
-    from georetrieval.retrieval.results import Evaluation
 
 
 @click.command("report", help=COMMANDS["report"])
@@ -37,25 +32,9 @@ def command(run: Path, root: Path | None, out: Path | None) -> None:
     from georetrieval.run import Run
 
     made = Run(run)
-    dataset = Dataset(made.read_settings().data, root)
-    # The split that is called test is the headline.
-    evaluations = {name: _load(path) for name, path in made.evaluations().items()}
-    out = out or made.report_path
-    write_report(made, dataset, list(evaluations.values()), out, names=list(evaluations))
-    count = len(evaluations)
+    out = write_report(made, Dataset(made.read_settings().data, root), out=out)
+    count = len(made.evaluations())
     click.echo(
         f"{out}: {out.stat().st_size / 1e6:.1f} MB, {count} evaluation{'s' if count != 1 else ''};"
         " open it in a browser"
     )
-
-
-def _load(path: Path) -> Evaluation:
-    from georetrieval.retrieval.results import Evaluation
-
-    try:
-        return Evaluation.load(path)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(
-            f"{path} is not an evaluation that this version can read ({error}): delete it, or"
-            " evaluate again"
-        ) from error

@@ -10,7 +10,7 @@ import click
 
 from bevgen.commands import EXIT_INTERRUPTED
 from georetrieval.cli import COMMANDS, options
-from georetrieval.errors import SettingsError
+from georetrieval.errors import SettingsError, WriteError
 
 if TYPE_CHECKING:
     from georetrieval.config import BranchName
@@ -53,6 +53,7 @@ def command(
 
     from georetrieval.cli.dry_run import print_forecast
     from georetrieval.cli.training_view import TrainingView
+    from georetrieval.run import Run
     from georetrieval.training.loop import train
     from georetrieval.training.processes import join_processes
 
@@ -81,6 +82,13 @@ def command(
                 wandb=wandb,
                 watcher=view,
             )
+    except WriteError as error:
+        way_on = "continue with" if Run(run).states() else "give"
+        resume_flag = " and --resume" if Run(run).states() else ""
+        raise WriteError(
+            f"{error}. What was saved before is whole: make room or mend the cause, then {way_on}"
+            f" the same command{resume_flag}"
+        ) from error
     except KeyboardInterrupt:
         console.print("Interrupted; the state is saved. Continue with the same command and:")
         console.print("  --resume")

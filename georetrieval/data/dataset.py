@@ -8,9 +8,18 @@ from typing import Literal, Self
 from bevgen import ShardSet
 from georetrieval.config import BranchName, DataSettings
 from georetrieval.data.pairs import Pairs, join
+from georetrieval.errors import DataError
 
 ShardKey = Literal["panorama", "bev", "reference"]
 """What the settings call a shard file: the queries of a branch, or the references of all."""
+
+
+MODALITIES: dict[ShardKey, tuple[str, ...]] = {
+    "panorama": ("panorama", "drone"),
+    "bev": ("bev",),
+    "reference": ("satellite", "map", "drone"),
+}
+"""What each may hold: a branch whose queries are references would find them all."""
 
 
 class Dataset:
@@ -54,9 +63,19 @@ class Dataset:
         ------
         ShardError
             If it is missing, incomplete or damaged.
+        DataError
+            If its images are of another modality than its use asks for.
         """
         if key not in self._opened:
-            self._opened[key] = ShardSet(self.path(key))
+            found = ShardSet(self.path(key))
+            if found.kind not in MODALITIES[key] and not self.settings.any_modality:
+                found.close()
+                raise DataError(
+                    f"{self.path(key)} holds {found.kind} images, where data.{key} takes"
+                    f" {' or '.join(MODALITIES[key])} images: name the right file, or say that you"
+                    " mean it with data.any_modality = true"
+                )
+            self._opened[key] = found
         return self._opened[key]
 
     def pairs(self, branch: BranchName, split: str) -> Pairs:
@@ -72,11 +91,29 @@ class Dataset:
     def image_sizes(self, branch: BranchName) -> dict[str, tuple[int, int]]:
         """Return height and width of ``query`` and ``reference`` images, of the files there are."""
         keys: dict[str, ShardKey] = {"query": branch, "reference": "reference"}
-        found = {view: self.shards(key) for view, key in keys.items() if self.path(key).exists()}
-        return {view: (one.image_shape[0], one.image_shape[1]) for view, one in found.items()}
+        found = {role: self.shards(key) for role, key in keys.items() if self.path(key).exists()}
+        return {role: (one.image_shape[0], one.image_shape[1]) for role, one in found.items()}
 
     def close(self) -> None:
         """Close what was opened."""
         for shards in self._opened.values():
             shards.close()
         self._opened.clear()
+
+
+def role_of(shards: ShardSet, branch: BranchName) -> Literal["query", "reference"]:
+    """Tell whether a branch takes a file's images as queries or as references.
+
+    Raises
+    ------
+    DataError
+        If it takes them as neither.
+    """
+    if shards.kind == branch:
+        return "query"
+    if shards.kind in MODALITIES["reference"]:
+        return "reference"
+    raise DataError(
+        f"{shards.path} holds {shards.kind} images, which the {branch} branch was not trained on:"
+        " name other shards, or say what they are to it with --as"
+    )

@@ -78,10 +78,28 @@ def load_branch(path: Path) -> tuple[Branch, EncoderSettings, BranchName]:
     return branch.eval(), settings, kind
 
 
+def load_hashed(path: Path) -> tuple[Branch, EncoderSettings, str, BranchName]:
+    """Load a branch with the hash of its file, of which a training may put a better one in place.
+
+    Raises
+    ------
+    CheckpointError
+        As `load_branch`.
+    """
+    while True:
+        before = checkpoint_hash(path)
+        branch, settings, kind = load_branch(path)
+        if checkpoint_hash(path) == before:
+            return branch, settings, before, kind
+
+
 def checkpoint_hash(path: Path) -> str:
     """Return 16 hex digits that name a file's content, for embeddings made with it."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
 
 
 def save_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:

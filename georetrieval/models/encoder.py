@@ -10,10 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from georetrieval.config import EncoderSettings, Size
+from georetrieval.config import BranchName, EncoderSettings, Size
 from georetrieval.errors import CheckpointError, SettingsError
 from georetrieval.models.published import OPEN_CLIP, obstacle, published, way_out
 from georetrieval.models.weights import branch_scale, load_weights, weights_file
+from georetrieval.transforms.orientation import cut_circle
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 Trunk = tuple[nn.Module, tuple[float, ...], tuple[float, ...]]
@@ -42,6 +43,7 @@ class Encoder(nn.Module):
 
     def __init__(self, settings: EncoderSettings, *, load: bool = True) -> None:
         super().__init__()
+        self.round_queries = settings.round_queries
         wanted = settings if load else settings.model_copy(update={"pretrained": False})
         if settings.name.startswith(OPEN_CLIP):
             self.trunk, mean, std = _open_clip_tower(wanted)
@@ -52,6 +54,10 @@ class Encoder(nn.Module):
             trunk.set_grad_checkpointing(True)
         self.register_buffer("mean", torch.tensor(mean)[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(std)[:, None, None], persistent=False)
+
+    def as_query(self, images: Tensor, kind: BranchName) -> Tensor:
+        """Cut queries (n, 3, H, W) as this model wants them; see ``round_queries``."""
+        return cut_circle(images) if self.round_queries and kind == "bev" else images
 
     def forward(self, images: Tensor) -> Tensor:
         """Embed (n, 3, H, W) float in 0 to 1 as (n, D) float32 of length 1."""

@@ -19,6 +19,8 @@ from georetrieval.models.weights import SCALE, load_trunk, read_weights
 
 PUBLISHED = "convnext_base.fb_in22k_ft_in1k_384"
 """The encoder of all weights that Sample4Geo and EP-BEV published for it."""
+LARGEST_SCALE = 1000
+"""Of similarities; CLIP's own limit is 100."""
 TOLERANCE = 1e-5
 """Largest difference between numbers of unit vectors that is taken for rounding."""
 
@@ -63,6 +65,12 @@ def import_branch(source: Path, path: Path, kind: BranchName, settings: EncoderS
         raise CheckpointError(
             f"{error}. The model is {settings.name}: name the right one with --encoder"
         ) from None
+    scale = given[SCALE].float()
+    if scale.numel() != 1 or not 0 <= scale.item() <= math.log(LARGEST_SCALE):
+        raise CheckpointError(
+            f"{source}: {SCALE} is {scale.flatten().tolist()[:3]}, not the logarithm of a scale"
+            f" from 1 to {LARGEST_SCALE}"
+        )
     with torch.no_grad():
         branch.logit_scale.copy_(given[SCALE].reshape(()))
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -16,6 +16,7 @@ from PIL import Image
 from bevgen import ShardError, ShardSet
 from georetrieval.config import BranchName
 from georetrieval.data.dataset import Dataset, ShardKey
+from georetrieval.errors import DataError
 from georetrieval.retrieval.results import Evaluation, Method
 
 log = logging.getLogger(__name__)
@@ -51,7 +52,7 @@ class Pictures:
             path = dataset.path(key)
             try:
                 self._shards[key] = dataset.shards(key) if path.exists() else None
-            except ShardError as error:
+            except (DataError, ShardError) as error:
                 log.warning("the report goes without pictures of %s: %s", path, error)
                 self._shards[key] = None
 

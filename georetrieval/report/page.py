@@ -30,13 +30,13 @@ PAPER = "https://arxiv.org/abs/2408.05475"
 
 
 def write_report(
-    run: Run,
-    dataset: Dataset,
-    evaluations: Sequence[Evaluation],
-    out: Path,
+    run: Run | Path | str,
+    dataset: Dataset | None = None,
+    evaluations: Sequence[Evaluation] | None = None,
+    out: Path | None = None,
     *,
     names: Sequence[str] | None = None,
-) -> None:
+) -> Path:
     """Write the page of a run.
 
     Parameters
@@ -45,19 +45,32 @@ def write_report(
         Its settings, figures and checkpoints are told of as far as they are there.
     dataset
         Of the training; pictures are taken from it. An evaluation on other data takes them from
-        the folder that it names, while that exists.
+        the folder that it names, while that exists. None for the run's own.
     evaluations
-        The first one is the headline. There may be none.
+        The first one is the headline. There may be none. None for those that the run keeps, by
+        their names.
     out
-        The ``.html`` file.
+        The ``.html`` file; None for the run's ``report.html``.
     names
         What to call the evaluations; by default their split, data and heading.
+
+    Returns
+    -------
+    Path
+        The file.
 
     Raises
     ------
     GeoretrievalError
         If a checkpoint cannot be read or the file cannot be written.
     """
+    run = Run.at(run)
+    out = out or run.report_path
+    if dataset is None:
+        dataset = Dataset(run.read_settings().data)
+    if evaluations is None:
+        kept = {name: Evaluation.load(path) for name, path in run.evaluations().items()}
+        evaluations, names = list(kept.values()), list(kept)
     titled = title_evaluations(evaluations, names)
     settings = read_settings(run)
     hashes = run_checkpoints(run)
@@ -75,6 +88,7 @@ def write_report(
     with written_whole(out) as part:
         # An id may be the name of a file, and that need not be valid text.
         part.write_text(text, "utf-8", errors="replace")
+    return out
 
 
 def environment() -> Environment:

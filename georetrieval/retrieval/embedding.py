@@ -140,7 +140,7 @@ def embed_rows(
                 if degrees is not None:
                     angles = torch.from_numpy(degrees[done : done + len(batch)]).float()
                     batch = rotate(batch, angles, kind)
-                batch = limit_fov(batch, fov, kind)
+                batch = encoder.as_query(limit_fov(batch, fov, kind), kind)
             with torch.autocast(device.type, precision, enabled=mixed):
                 parts.append(encoder(batch))
             done += len(batch)

@@ -18,7 +18,7 @@ from georetrieval.config import BranchName, DataSettings
 from georetrieval.data.dataset import Dataset
 from georetrieval.data.positions import distances
 from georetrieval.errors import CheckpointError, DataError, SplitError
-from georetrieval.models.checkpoints import checkpoint_hash, digest, load_branch
+from georetrieval.models.checkpoints import digest, load_hashed
 from georetrieval.retrieval.metrics import summarize
 from georetrieval.retrieval.ranking import Ranking, rank_references
 from georetrieval.retrieval.results import Evaluation, Method, result_name
@@ -51,13 +51,13 @@ def fuse(panorama: Tensor, bev: Tensor, weight: float) -> Tensor:
 
 
 def evaluate(
-    run: Run | Path,
-    dataset: Dataset,
-    split: str,
+    run: Run | Path | str,
+    dataset: Dataset | None = None,
+    split: str = "test",
     *,
     name: str | None = None,
     matched: bool = False,
-    seed: int = 0,
+    seed: int | None = None,
     device: torch.device | None = None,
     on_progress: Callable[[str, int, int], None] = lambda *_: None,
 ) -> Evaluation:
@@ -69,7 +69,7 @@ def evaluate(
         It holds weights of one branch or both. Embeddings are kept in it, and used again for the
         same weights and data.
     dataset
-        May be other data than the run was trained on.
+        May be other data than the run was trained on, which None takes.
     split
         Name in pairs.csv.
     name
@@ -78,7 +78,7 @@ def evaluate(
         Search only references that are right for some query (Sample4Geo on University-1652),
         instead of the split's whole gallery (its baseline).
     seed
-        Of unknown headings and of the bootstrap.
+        Of unknown headings and of the bootstrap; None for the run's.
     device
         Where to embed.
     on_progress
@@ -98,8 +98,13 @@ def evaluate(
     paths = run.checkpoints()
     if not paths:
         raise CheckpointError(f"{run} holds no checkpoints: train first, or name another --run")
-    branches: Branches = {name: load_branch(path)[:2] for name, path in paths.items()}
-    hashes: dict[BranchName, str] = {name: checkpoint_hash(path) for name, path in paths.items()}
+    if dataset is None:
+        dataset = Dataset(run.read_settings().data)
+    if seed is None:
+        seed = run.read_settings().seed if run.settings_path.exists() else 0
+    loaded = {name: load_hashed(path) for name, path in paths.items()}
+    branches: Branches = {name: found[:2] for name, found in loaded.items()}
+    hashes: dict[BranchName, str] = {name: found[2] for name, found in loaded.items()}
 
     def load(which: str) -> EmbeddedSplit:
         found = embed_split(dataset, which, branches, hashes, run, seed, device, on_progress)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from georetrieval.config import BranchName, DataSettings
+from georetrieval.errors import DataError
 from georetrieval.files import written_whole
 from georetrieval.retrieval.metrics import Estimate
 
@@ -121,8 +122,23 @@ class Evaluation:
 
     @classmethod
     def load(cls, path: Path) -> Evaluation:
-        """Read JSON of `save`."""
-        values = json.loads(path.read_text("utf-8"))
+        """Read JSON of `save`.
+
+        Raises
+        ------
+        DataError
+            If it is none, or of another version.
+        """
+        try:
+            return cls._of(json.loads(path.read_text("utf-8")))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise DataError(
+                f"{path} is not an evaluation that this version can read ({error}): delete it, or"
+                " evaluate again"
+            ) from error
+
+    @classmethod
+    def _of(cls, values: dict[str, Any]) -> Evaluation:
         for method in values["methods"]:
             method["figures"] = {k: Estimate(**v) for k, v in method["figures"].items()}
         values["methods"] = [Method(**method) for method in values["methods"]]

@@ -79,14 +79,14 @@ def embed_split(
     pairs = next(iter(joined.values()))
     unknown = data.heading == "unknown"
     degrees = unknown_headings(len(pairs), seed) if unknown else None
-    turned = f"-unknown{seed}" if unknown else ""
-    turned += f"-fov{data.fov:g}" if data.fov < 360 else ""
+    posed = f"-unknown{seed}" if unknown else ""
+    posed += f"-fov{data.fov:g}" if data.fov < 360 else ""
     queries: dict[str, Tensor] = {}
     gallery: dict[str, Tensor] = {}
     for name, (branch, encoder) in branches.items():
         query = _Rows(
             f"{split} {name} query",
-            run.embeddings(f"{name}-query-{split}{turned}"),
+            run.embeddings(f"{name}-query-{split}{posed}"),
             dataset.shards(name),
             joined[name].queries,
             encoder.query_size,

@@ -1,4 +1,4 @@
-"""What a branch's views are like in the network, and what of it cannot be trained."""
+"""What sizes a branch's images have in the network, and what of it cannot be trained."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from georetrieval.errors import SettingsError
 from georetrieval.models.encoder import Encoder, check_size
 from georetrieval.transforms.orientation import visible_columns
 
-VIEWS = ("query", "reference")
+ROLES = ("query", "reference")
 
 
-def view_sizes(name: BranchName, settings: Settings, stored: Mapping[str, Size]) -> dict[str, Size]:
-    """Return height and width of a branch's query and reference before the view is limited.
+def image_sizes(
+    name: BranchName, settings: Settings, stored: Mapping[str, Size]
+) -> dict[str, Size]:
+    """Return height and width of a branch's query and reference, with the whole field of view.
 
     Parameters
     ----------
@@ -22,7 +24,7 @@ def view_sizes(name: BranchName, settings: Settings, stored: Mapping[str, Size])
     settings
         Of the run.
     stored
-        Sizes in the shards, for views whose size the encoder's settings leave open.
+        Sizes in the shards, for those whose size the encoder's settings leave open.
 
     Raises
     ------
@@ -32,22 +34,22 @@ def view_sizes(name: BranchName, settings: Settings, stored: Mapping[str, Size])
     encoder = settings.branches()[name].encoder
     set_to = {"query": encoder.query_size, "reference": encoder.reference_size}
     sizes = {}
-    for view in VIEWS:
-        size = set_to[view] or stored.get(view)
+    for role in ROLES:
+        size = set_to[role] or stored.get(role)
         if size is None:
             raise SettingsError(
-                f"the size of {name} {view} images is that of the shards, which are not there:"
-                f" set {name}.encoder.{view}_size"
+                f"the size of {name} {role} images is that of the shards, which are not there:"
+                f" set {name}.encoder.{role}_size"
             )
-        sizes[view] = size
+        sizes[role] = size
     return sizes
 
 
 def input_sizes(
     name: BranchName, settings: Settings, stored: Mapping[str, Size]
 ) -> dict[str, Size]:
-    """Return the sizes that enter the encoder: `view_sizes`, with a panorama's crop applied."""
-    sizes = view_sizes(name, settings, stored)
+    """Return the sizes that enter the encoder: `image_sizes`, with a panorama's crop applied."""
+    sizes = image_sizes(name, settings, stored)
     if name == "panorama":
         height, width = sizes["query"]
         sizes["query"] = height, visible_columns(width, settings.data.fov)
@@ -65,9 +67,9 @@ def check_sizes(
         It says which images, and which settings change them.
     """
     model = settings.branches()[name].encoder.name
-    for view, size in input_sizes(name, settings, stored).items():
+    for role, size in input_sizes(name, settings, stored).items():
         try:
-            check_size(encoder, size, model, f"{_called(name, view)} images")
+            check_size(encoder, size, model, f"{_called(name, role)} images")
         except SettingsError as error:
             raise SettingsError(
                 f"{error}: set encoder.query_size and encoder.reference_size"
@@ -83,22 +85,22 @@ def check_turns(name: BranchName, settings: Settings, stored: Mapping[str, Size]
         It says which images.
     """
     augment = settings.branches()[name].augment
-    sizes = view_sizes(name, settings, stored)
-    for view in VIEWS:
-        keys = ["turn"] if augment.turn and (name, view) != ("panorama", "query") else []
-        if augment.turn_reference and view == "reference":
+    sizes = image_sizes(name, settings, stored)
+    for role in ROLES:
+        keys = ["turn"] if augment.turn and (name, role) != ("panorama", "query") else []
+        if augment.turn_reference and role == "reference":
             keys.append("turn_reference")
-        height, width = sizes[view]
+        height, width = sizes[role]
         if keys and height != width:
             zero = " and ".join(f"augment.{key}" for key in keys)
             raise SettingsError(
-                f"{_called(name, view)} images of {height}x{width} pixels cannot be turned by 90"
+                f"{_called(name, role)} images of {height}x{width} pixels cannot be turned by 90"
                 f" degrees: make them square, or set {zero} to 0"
             )
 
 
-def _called(name: str, view: str) -> str:
-    return name if view == "query" else "reference"
+def _called(name: str, role: str) -> str:
+    return name if role == "query" else "reference"
 
 
 def check_batches(settings: BranchSettings, processes: int) -> None:

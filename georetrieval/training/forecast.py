@@ -226,7 +226,7 @@ def _make_fake(module: nn.Module) -> None:
 
 def _step_peak(branch: Branch, sizes: dict[str, Size], count: int, precision: torch.dtype) -> int:
     """Return the bytes of gradients and activations that live at one time in a step."""
-    images = [torch.empty(count, 3, *sizes[view]) for view in ("query", "reference")]
+    images = [torch.empty(count, 3, *sizes[role]) for role in ("query", "reference")]
     branch.zero_grad(set_to_none=True)
     with _Live([*branch.parameters(), *branch.buffers()]) as live:
         live.see(images)

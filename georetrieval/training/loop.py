@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -39,15 +40,15 @@ from georetrieval.training.state import State
 from georetrieval.training.tracking import Tracker, Watcher
 from georetrieval.transforms.augment import augment_pairs
 from georetrieval.transforms.network_input import to_network
-from georetrieval.transforms.orientation import rotate, unknown_headings
+from georetrieval.transforms.orientation import cut_circle, other_headings, rotate, unknown_headings
 
 SAVE_SECONDS = 600.0  # what a crash within a long epoch costs at most
 
 
 def train(
     settings: Settings,
-    root: Path,
-    run: Run | Path,
+    root: Path | str,
+    run: Run | Path | str,
     *,
     branches: Sequence[BranchName] | None = None,
     resume: bool = False,
@@ -85,32 +86,36 @@ def train(
         If interrupted by Ctrl-C or SIGTERM; the state is saved first.
     """
     run, processes, watcher = Run.at(run), processes or Processes(), watcher or Watcher()
+    root = Path(root)
     for name in branches or ():
         if name not in settings.branches():
             there = ", ".join(settings.branches())
             raise SettingsError(f"the settings have no branch {name!r}; there are {there}")
     placed = settings.data.model_copy(update={"root": root.absolute()})
     placed = settings.model_copy(update={"data": placed})
-    if processes.first:
-        check_begun(run, resume=resume)
-        run.create()
-        if not resume:
+    with run.only_writer() if processes.first else nullcontext():
+        if processes.first:
+            check_begun(run, resume=resume)
+            if not resume:
+                run.write_settings(placed)
+        tracker = Tracker(run, tensorboard=tensorboard, wandb=wandb) if processes.first else None
+        try:
+            for name in branches or settings.branches():
+                with Dataset(settings.data, root) as dataset:
+                    setup = Setup.prepare(name, settings, dataset, run, processes)
+                    begun = resume and run.state(name).exists()
+                    state = State.begin(setup, load=not begun)
+                    if resume:
+                        state.restore(setup)
+                    if not begun:
+                        state.save(setup)  # what is written from now on can be continued
+                    fit(setup, state, watcher, tracker)
+        finally:
+            if tracker is not None:
+                tracker.close()
+        if processes.first:
+            # Again, as a resumed run may have moved its data; not before they were found the same.
             run.write_settings(placed)
-    tracker = Tracker(run, tensorboard=tensorboard, wandb=wandb) if processes.first else None
-    try:
-        for name in branches or settings.branches():
-            with Dataset(settings.data, root) as dataset:
-                setup = Setup.prepare(name, settings, dataset, run, processes)
-                state = State.begin(setup, load=not (resume and run.state(name).exists()))
-                if resume:
-                    state.restore(setup)
-                fit(setup, state, watcher, tracker)
-    finally:
-        if tracker is not None:
-            tracker.close()
-    if processes.first:
-        # Again, as a resumed run may have moved its data; not before they were found the same.
-        run.write_settings(placed)
 
 
 def check_begun(run: Run, *, resume: bool) -> None:
@@ -120,7 +125,11 @@ def check_begun(run: Run, *, resume: bool) -> None:
         raise CheckpointError(f"{run} holds a run: add --resume, or name a new folder with --run")
     if not resume and (found := run.checkpoints()):
         first = next(iter(found.values()))
-        raise CheckpointError(f"{first} was not trained here: name a new folder with --run")
+        raise CheckpointError(
+            f"{first} has no state to continue from, as it was imported or its training was cut"
+            f" off: name a new folder with --run, where encoder.pretrained = {str(first)!r} starts"
+            " from it, or delete it"
+        )
     if resume and not begun:
         raise CheckpointError(f"{run} holds nothing to resume: leave out --resume")
 
@@ -238,7 +247,10 @@ def learn(setup: Setup, state: State, batch: Batch, compare: InfoNCE) -> float:
 
 
 def augmented(setup: Setup, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Return a batch's (n, 3, H, W) queries and references as the network sees them."""
+    """Return a batch's (n, 3, H, W) queries and references as the network sees them.
+
+    With rotated negatives there are more queries: their copies at other headings follow.
+    """
     data, encoder, device = setup.settings.data, setup.branch.encoder, setup.processes.device
     query = to_network(batch.query, encoder.query_size, device)
     reference = to_network(batch.reference, encoder.reference_size, device)
@@ -247,6 +259,11 @@ def augmented(setup: Setup, batch: Batch, generator: torch.Generator) -> tuple[T
     query, reference = augment_pairs(
         query, reference, setup.name, setup.branch.augment, generator, fov=data.fov
     )
+    if copies := setup.branch.augment.rotated_negatives:
+        decoys = other_headings(query, copies, setup.name, generator)
+        query = torch.cat([query, decoys])
+    if encoder.round_queries and setup.name == "bev":
+        query = cut_circle(query)
     if encoder.channels_last:
         query = query.contiguous(memory_format=torch.channels_last)
         reference = reference.contiguous(memory_format=torch.channels_last)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 import torch.nn.functional as F
-from open_clip.loss import ClipLoss
+from open_clip.loss import ClipLoss, gather_features
 from torch import Tensor
 
 
@@ -26,11 +29,32 @@ class InfoNCE(ClipLoss):
         self.label_smoothing = label_smoothing
 
     def forward(self, query: Tensor, reference: Tensor, scale: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Return the loss of (n, D) unit vectors, row i of one belonging to row i of the other."""
+        """Compare a batch of pairs.
+
+        Parameters
+        ----------
+        query, reference : (n, D) unit vectors
+            Row i of one belongs to row i of the other. Queries beyond the references belong to
+            none: no reference should pick them.
+        scale
+            What similarities are multiplied by.
+        """
+        query, others = query[: len(reference)], query[len(reference) :]
         by_query, by_reference = self.get_logits(query, reference, scale)
+        if len(others):
+            by_reference = torch.cat([by_reference, self._pair(others, reference, scale).T], 1)
         target = self.get_ground_truth(query.device, len(by_query))
         losses = [
             F.cross_entropy(logits, target, label_smoothing=self.label_smoothing)
             for logits in (by_query, by_reference)
         ]
         return (losses[0] + losses[1]) / 2
+
+    def _pair(self, others: Tensor, reference: Tensor, scale: Tensor) -> Tensor:
+        """Logits of all processes' further queries against all their references."""
+        if self.world_size > 1:
+            found: Any = gather_features(
+                others, reference, gather_with_grad=True, rank=self.rank, world_size=self.world_size
+            )
+            others, reference = found
+        return scale * others @ reference.T

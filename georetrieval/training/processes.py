@@ -14,7 +14,9 @@ from typing import Any, Self
 import torch
 import torch.distributed as dist
 
-from georetrieval.errors import SettingsError
+from georetrieval.errors import GeoretrievalError, SettingsError
+
+VARIABLES = ("WORLD_SIZE", "RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,24 +44,53 @@ def join_processes(device: str) -> Processes:
     Raises
     ------
     SettingsError
-        If there is no such device.
+        If there is no such device, or the environment names the other processes only in part.
+    GeoretrievalError
+        If the others do not answer.
     """
     if device not in ("auto", "cpu", "cuda"):
         raise SettingsError(f"device must be auto, cpu or cuda, not {device!r}")
     if device == "cuda" and not torch.cuda.is_available():
         raise SettingsError("there is no GPU that torch can use: train with --device cpu")
+    started = _started_by_torchrun()
     cuda = device != "cpu" and torch.cuda.is_available()
     local = int(os.environ.get("LOCAL_RANK", "0"))
+    if cuda and local >= torch.cuda.device_count():
+        raise SettingsError(
+            f"process {local} of this machine has no GPU of its own, as there are"
+            f" {torch.cuda.device_count()}: start as many processes as GPUs, or use --device cpu"
+        )
     here = torch.device("cuda", local) if cuda else torch.device("cpu")
     if cuda:
         torch.cuda.set_device(here)
-    if "WORLD_SIZE" not in os.environ:
+    if not started:
         return Processes(device=here)
     if not dist.is_initialized():
-        dist.init_process_group("nccl" if cuda else "gloo", timeout=timedelta(hours=2))
+        try:
+            dist.init_process_group("nccl" if cuda else "gloo", timeout=timedelta(hours=2))
+        except (RuntimeError, ValueError) as error:
+            reason = str(error).partition("\n")[0]
+            raise GeoretrievalError(f"the other processes cannot be joined: {reason}") from error
         # Threads of the group that outlive Python may end the process with an error.
         atexit.register(_leave_processes)
     return Processes(dist.get_rank(), dist.get_world_size(), here)
+
+
+def _started_by_torchrun() -> bool:
+    """Tell whether the environment names the other processes, and refuse half of the names."""
+    found = {name: os.environ.get(name) for name in VARIABLES}
+    if found["WORLD_SIZE"] is None:
+        return False
+    missing = [name for name, value in found.items() if value is None]
+    if missing:
+        raise SettingsError(
+            f"WORLD_SIZE is set in the environment, but {' and '.join(missing)} not: start several"
+            " processes with torchrun, which sets them all, or unset WORLD_SIZE"
+        )
+    for name in ("WORLD_SIZE", "RANK", "MASTER_PORT", "LOCAL_RANK"):
+        if not os.environ.get(name, "0").isdecimal():
+            raise SettingsError(f"{name} in the environment is {os.environ[name]!r}, no number")
+    return True
 
 
 def _leave_processes() -> None:

@@ -19,6 +19,10 @@ from georetrieval.training.processes import Processes
 log = logging.getLogger(__name__)
 
 
+LATER = (("encoder", "round_queries", False), ("augment", "rotated_negatives", 0))
+"""Settings that were added to format 1, and what they were before."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Setup:
     """A branch, its data, and where its results go.
@@ -80,10 +84,13 @@ class Setup:
 
     def digest(self) -> str:
         """Return a digest of all that decides what a run does, but for where its files lie."""
-        data = self.settings.data
+        data, branch = self.settings.data, self.branch.model_dump(mode="json")
+        for part, name, usual in LATER:
+            if branch[part][name] == usual:
+                del branch[part][name]  # a run that was begun before there was the setting goes on
         queries, references = self.dataset.shards(self.name), self.dataset.shards("reference")
         return digest(
-            self.branch.model_dump(mode="json"),
+            branch,
             [data.heading, data.fov, self.settings.seed, self.settings.evaluate_every],
             [queries.plan, queries.settings],
             [references.plan, references.settings],

@@ -152,6 +152,12 @@ class State:
             raise CheckpointError(
                 f"{path} was made by {values['processes']} processes: resume with as many"
             )
+        weights = setup.run.checkpoint(setup.name)
+        if processes.first and values["best"] >= 0 and not weights.exists():
+            raise CheckpointError(
+                f"{weights}, the best weights so far, is missing: put it back, or delete {path} to"
+                " train the branch anew"
+            )
         self.branch.load_state_dict(values["model"])
         self.optimizer.load_state_dict(values["optimizer"])
         self.scaler.load_state_dict(values["scaler"])

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import suppress
 from typing import Any
 
 from georetrieval.config import BranchSettings
-from georetrieval.errors import SettingsError
+from georetrieval.errors import SettingsError, WriteError
 from georetrieval.run import Run
 
 
@@ -41,7 +42,8 @@ class Tracker:
     """
 
     def __init__(self, run: Run, *, tensorboard: bool = False, wandb: bool = False) -> None:
-        self._file = run.metrics_path.open("a", encoding="utf-8", buffering=1)
+        self._path = run.metrics_path
+        self._file = self._path.open("a", encoding="utf-8", buffering=1)
         self._writer = self._wandb = None
         if tensorboard:
             try:
@@ -64,7 +66,10 @@ class Tracker:
             "epoch": round(epoch, 4),
             **figures,
         }
-        self._file.write(json.dumps(line) + "\n")
+        try:
+            self._file.write(json.dumps(line) + "\n")
+        except OSError as error:
+            raise WriteError(f"{self._path} could not be written: {error.strerror}") from error
         numbers = {f"{branch}/{k}": v for k, v in figures.items() if isinstance(v, int | float)}
         if self._writer is not None:
             for name, value in numbers.items():
@@ -87,7 +92,8 @@ class Tracker:
 
     def close(self) -> None:
         """Flush and close."""
-        self._file.close()
+        with suppress(OSError):  # a disk that is full has been reported
+            self._file.close()
         if self._writer is not None:
             self._writer.close()
         if self._wandb is not None:

@@ -13,6 +13,8 @@ from torch import Tensor
 
 from georetrieval.config import BranchName
 
+APART = 12.0
+
 
 def flip(images: Tensor, which: Tensor) -> Tensor:
     """Flip some images left to right; ``which`` is bool (n,)."""
@@ -49,6 +51,24 @@ def rotate(images: Tensor, degrees: Tensor, kind: BranchName) -> Tensor:
         free = (~exact).to(images.device)
         result[free] = _interpolate(images[free], degrees[~exact])
     return result
+
+
+def cut_circle(images: Tensor) -> Tensor:
+    """Leave of squares (n, 3, S, S) the circle that fits in, black elsewhere."""
+    axis = (torch.arange(images.shape[3], device=images.device) + 0.5) * 2 / images.shape[3] - 1
+    return images * (axis[None] ** 2 + axis[:, None] ** 2 <= 1)
+
+
+def other_headings(
+    images: Tensor, copies: int, kind: BranchName, generator: torch.Generator
+) -> Tensor:
+    """Rotate each query by angles that are not its own: (copies * n, 3, H, W).
+
+    Angles are at least `APART` degrees; nearer ones show the same place, and almost the same way.
+    """
+    count = copies * len(images)
+    degrees = torch.rand(count, generator=generator) * (360 - 2 * APART) + APART
+    return rotate(images.repeat(copies, 1, 1, 1), degrees, kind)
 
 
 def limit_fov(images: Tensor, fov: float, kind: BranchName) -> Tensor:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bevgen.errors import InputError
-from bevgen.geometry import Pose
+from bevgen.geometry import EARTH_E2, EARTH_RADIUS, Pose
 from pipelines.citymaker.streets import Street
 from pipelines.citymaker.styles import DISTRICTS, ORIGIN, District
 
@@ -274,10 +274,8 @@ def local_metres(
 
 def metres_per_degree() -> tuple[float, float]:
     """Metres per degree of latitude and of longitude at ORIGIN, on the WGS84 ellipsoid."""
-    radius, flattening = 6378137.0, 1 / 298.257223563
-    e2 = flattening * (2 - flattening)
     latitude = math.radians(ORIGIN[0])
-    w2 = 1 - e2 * math.sin(latitude) ** 2
-    meridian = radius * (1 - e2) / w2**1.5
-    parallel = radius / math.sqrt(w2) * math.cos(latitude)
+    w2 = 1 - EARTH_E2 * math.sin(latitude) ** 2
+    meridian = EARTH_RADIUS * (1 - EARTH_E2) / w2**1.5
+    parallel = EARTH_RADIUS / math.sqrt(w2) * math.cos(latitude)
     return meridian * math.pi / 180, parallel * math.pi / 180

@@ -27,6 +27,7 @@ from rasterio.transform import from_origin
 from rasterio.windows import Window
 
 from bevgen.errors import InputError
+from bevgen.geometry import EARTH_RADIUS
 from pipelines.citymaker.dataset import Artist, District, Settings, available_cores, plan, prepare
 from pipelines.citymaker.places import latitude_longitude, local_metres
 from pipelines.citymaker.render import ABOVE, picture
@@ -34,7 +35,7 @@ from pipelines.citymaker.styles import satellite_light
 
 FORMATS = ("geotiff", "xyz", "mbtiles")
 BLOCK, TILE = 512, 256
-WORLD = 2 * math.pi * 6378137.0
+WORLD = 2 * math.pi * EARTH_RADIUS
 """Metres around the equator in web Mercator."""
 
 Pixels = NDArray[np.uint8]

@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bevgen.geometry import Pose
-from pipelines.citymaker.buildings import solid
 from pipelines.citymaker.scene import (
     CELL,
     COS,
@@ -37,6 +36,7 @@ from pipelines.citymaker.scene import (
     list_by_cell,
     turned_boxes,
 )
+from pipelines.citymaker.site import solid
 from pipelines.citymaker.styles import satellite_light
 from pipelines.citymaker.world import CAR_PAINTS, car
 

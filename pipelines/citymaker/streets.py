@@ -5,8 +5,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -275,69 +276,87 @@ def parking_spots(streets: list[Street]) -> NDArray[np.float64]:
 
 def street_details(streets: list[Street], rng: np.random.Generator) -> list[list[float]]:
     """Patches on streets: manhole covers, drains, repairs, stains, arrows."""
-    patches = []
+    patches: list[list[float]] = []
     for street in streets:
-        kind, length = street.kind, street.length
-        if kind.half_width < 2 or length < 8:
+        if street.kind.half_width < 2 or street.length < 8:
             continue
-        half = kind.half_width
-        paved = kind.surface in (Ground.ASPHALT, Ground.CONCRETE)
-
-        def put(
-            along: float,
-            across: float,
-            size: tuple[float, float],
-            radius: float,
-            what: Ground,
-            tone: float = 1.0,
-            turn: float = 0.0,
-            street: Street = street,
-        ) -> None:
-            x, y, ux, uy = street.at(along, across)[0]
-            c, s = math.cos(turn), math.sin(turn)
-            c, s = ux * c - uy * s, uy * c + ux * s
-            seed = int(rng.integers(1, 2**20))
-            patches.append([x, y, c, s, *size, radius, what, tone, seed, 1])
-
-        for along in np.arange(rng.uniform(3, 12), length, rng.uniform(14, 26)):
-            across = rng.uniform(-0.6, 0.6) * half
-            put(along + rng.uniform(-4, 4), across, (0.33, 0.33), 0.33, Ground.MANHOLE)
-        for along in np.arange(rng.uniform(5, 15), length - 4, rng.uniform(20, 32)):
-            for side in (-1, 1):
-                put(along, side * (half - 0.25), (0.25, 0.2), 0.02, Ground.DRAIN)
-        if not paved:
-            continue
-        for _ in range(rng.poisson(length / 20)):
-            size = (rng.uniform(0.6, 5.0), rng.uniform(0.4, 1.5))
-            across = rng.uniform(-0.7, 0.7) * half
-            tone = rng.choice([0.62, 0.75, 0.85, 1.25, 1.4])
-            put(rng.uniform(0, length), across, size, 0.05, Ground.PATCH, tone)
-        for _ in range(rng.poisson(length / 90)):  # a trench across, or along
-            tone = rng.choice([0.66, 0.78, 1.3])
-            if rng.uniform() < 0.5:
-                size = (rng.uniform(0.3, 0.7), half)
-                put(rng.uniform(0, length), 0.0, size, 0.02, Ground.PATCH, tone)
-            else:
-                run = min(rng.uniform(6, 16), length / 2 - 1)
-                across = rng.uniform(-0.6, 0.6) * half
-                place = rng.uniform(run, length - run)
-                curved = len(street.points) > 2
-                size = (3.0 if curved else run, 0.35)
-                put(place, across, size, 0.02, Ground.PATCH, tone)
-        for _ in range(rng.poisson(length / 30)):
-            across = rng.uniform(-0.9, 0.9) * half
-            put(rng.uniform(0, length), across, (0.7, 0.5), 0.4, Ground.STAIN)
-        if kind.marking in (2, 3) or (kind.marking == 1 and half > 4.5):
-            for end in range(2):
-                if street.trims[end] and rng.uniform() < 0.7:
-                    back = street.trims[end] + rng.uniform(8, 12)
-                    along = back if end == 0 else length - back
-                    if not 10 < along < length - 10:
-                        continue
-                    across = 0.5 * half * (1 if end == 0 else -1)
-                    turn = math.pi if end == 0 else 0.0
-                    put(along, across, (1.8, 0.5), 0.0, Ground.ARROW, 1.0, turn)
+        put = partial(_put, patches, street, rng)
+        _cover(street, rng, put)
+        if street.kind.surface in (Ground.ASPHALT, Ground.CONCRETE):
+            _wear(street, rng, put)
+            _point(street, rng, put)
     return patches
+
+
+def _put(
+    patches: list[list[float]],
+    street: Street,
+    rng: np.random.Generator,
+    along: float,
+    across: float,
+    size: tuple[float, float],
+    radius: float,
+    what: Ground,
+    tone: float = 1.0,
+    turn: float = 0.0,
+) -> None:
+    """Lay one patch on a street, some metres along and across it."""
+    x, y, ux, uy = street.at(along, across)[0]
+    c, s = math.cos(turn), math.sin(turn)
+    c, s = ux * c - uy * s, uy * c + ux * s
+    seed = int(rng.integers(1, 2**20))
+    patches.append([x, y, c, s, *size, radius, what, tone, seed, 1])
+
+
+def _cover(street: Street, rng: np.random.Generator, put: Callable[..., None]) -> None:
+    """Lay manhole covers and drains."""
+    half, length = street.kind.half_width, street.length
+    for along in np.arange(rng.uniform(3, 12), length, rng.uniform(14, 26)):
+        across = rng.uniform(-0.6, 0.6) * half
+        put(along + rng.uniform(-4, 4), across, (0.33, 0.33), 0.33, Ground.MANHOLE)
+    for along in np.arange(rng.uniform(5, 15), length - 4, rng.uniform(20, 32)):
+        for side in (-1, 1):
+            put(along, side * (half - 0.25), (0.25, 0.2), 0.02, Ground.DRAIN)
+
+
+def _wear(street: Street, rng: np.random.Generator, put: Callable[..., None]) -> None:
+    """Lay repairs, trenches and stains."""
+    half, length = street.kind.half_width, street.length
+    for _ in range(rng.poisson(length / 20)):
+        size = (rng.uniform(0.6, 5.0), rng.uniform(0.4, 1.5))
+        across = rng.uniform(-0.7, 0.7) * half
+        tone = rng.choice([0.62, 0.75, 0.85, 1.25, 1.4])
+        put(rng.uniform(0, length), across, size, 0.05, Ground.PATCH, tone)
+    for _ in range(rng.poisson(length / 90)):  # a trench across, or along
+        tone = rng.choice([0.66, 0.78, 1.3])
+        if rng.uniform() < 0.5:
+            size = (rng.uniform(0.3, 0.7), half)
+            put(rng.uniform(0, length), 0.0, size, 0.02, Ground.PATCH, tone)
+        else:
+            run = min(rng.uniform(6, 16), length / 2 - 1)
+            across = rng.uniform(-0.6, 0.6) * half
+            place = rng.uniform(run, length - run)
+            curved = len(street.points) > 2
+            size = (3.0 if curved else run, 0.35)
+            put(place, across, size, 0.02, Ground.PATCH, tone)
+    for _ in range(rng.poisson(length / 30)):
+        across = rng.uniform(-0.9, 0.9) * half
+        put(rng.uniform(0, length), across, (0.7, 0.5), 0.4, Ground.STAIN)
+
+
+def _point(street: Street, rng: np.random.Generator, put: Callable[..., None]) -> None:
+    """Paint arrows before the ends of wide streets."""
+    kind, half, length = street.kind, street.kind.half_width, street.length
+    if not (kind.marking in (2, 3) or (kind.marking == 1 and half > 4.5)):
+        return
+    for end in range(2):
+        if street.trims[end] and rng.uniform() < 0.7:
+            back = street.trims[end] + rng.uniform(8, 12)
+            along = back if end == 0 else length - back
+            if not 10 < along < length - 10:
+                continue
+            across = 0.5 * half * (1 if end == 0 else -1)
+            put(along, across, (1.8, 0.5), 0.0, Ground.ARROW, 1.0, math.pi if end == 0 else 0.0)
 
 
 def clearance(

@@ -9,15 +9,8 @@ from datetime import date
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.citymaker.buildings import (
-    Site,
-    build_row,
-    furnish,
-    lay_features,
-    lay_gardens,
-    plant,
-    solid,
-)
+from pipelines.citymaker.buildings import build_row
+from pipelines.citymaker.planting import furnish, plant
 from pipelines.citymaker.scene import (
     CELL,
     COS,
@@ -44,6 +37,7 @@ from pipelines.citymaker.scene import (
     list_by_cell,
     turned_boxes,
 )
+from pipelines.citymaker.site import Site, solid
 from pipelines.citymaker.streets import (
     Street,
     lay_streets,
@@ -52,6 +46,7 @@ from pipelines.citymaker.streets import (
     street_tables,
 )
 from pipelines.citymaker.styles import RGB, District, Season, season_of
+from pipelines.citymaker.yards import lay_features, lay_gardens
 
 MARGIN = 130.0
 """Metres of the same around the part of a district in which pictures are taken."""

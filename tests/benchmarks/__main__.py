@@ -77,7 +77,8 @@ def main(words: list[str] | None = None) -> int:
         except NotHereError as problem:
             print(f"{name} is left out: {problem}", file=sys.stderr)
             continue
-        report.save(options.out, result | {"machine": report.machine(options.device)})
+        about = {"machine": report.machine(options.device), "code": report.code()}
+        report.save(options.out, result | about)
     tables = report.markdown(report.load(options.out, list(known)))
     (options.out / "benchmarks.md").write_text(tables, "utf-8")
     if options.docs:

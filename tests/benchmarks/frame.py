@@ -164,7 +164,9 @@ def measure(contest: Contest, setup: Setup, rounds: int) -> dict[str, Any]:
 
 
 def judge(row: Row, ways: Mapping[str, dict[str, Any]], clock: str) -> list[dict[str, Any]]:
-    """Work out a row's figures, and one more row for its memory."""
+    """Work out a row's figures, and one more row for its memory; none if a way is lacking."""
+    if row.ours not in ways or row.peer not in (None, *ways):
+        return []
     ours = ways[row.ours]
     line = {"number": row.number, "what": row.what, "must": row.must, "aim": row.aim}
     if row.peer is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
@@ -14,6 +15,7 @@ from statistics import median
 from typing import Any
 
 from tests.benchmarks.frame import MB, verdict
+from tests.helpers.paths import ROOT
 
 PACKAGES = (
     "bevgen numpy numba pillow h5py dask scipy scikit-learn torch faiss-cpu opencv-python-headless"
@@ -59,6 +61,15 @@ def _gpu() -> str:
     return torch.cuda.get_device_name()
 
 
+def code() -> str:
+    """Return a digest of all that is measured: a figure of other code is marked."""
+    digest = hashlib.sha256()
+    for package in ("bevgen", "georetrieval"):
+        for path in sorted((ROOT / package).rglob("*.py")):
+            digest.update(path.relative_to(ROOT).as_posix().encode() + path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
 def save(folder: Path, result: Mapping[str, Any]) -> None:
     """Keep one contest's result."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -95,7 +106,8 @@ def _machine_text(where: Mapping[str, Any]) -> str:
 
 
 def _rows_table(results: Sequence[Mapping[str, Any]]) -> str:
-    lines = ["| # | what | ours | peer | figure | must | aim | |", "|" + " --- |" * 8]
+    head = ["#", "what", "ours", "peer", "figure", "must", "aim", "", "on"]
+    lines, now = [_line(head), "|" + " --- |" * len(head)], code()
     rows = [(row, result) for result in results for row in result["rows"]]
     for row, result in sorted(rows, key=lambda pair: _order(pair[0]["number"])):
         unit = result["unit"]
@@ -108,9 +120,17 @@ def _rows_table(results: Sequence[Mapping[str, Any]]) -> str:
             figures = [write(row[k]) for k in ("figure", "must", "aim")]
         what = row["what"] + (f" vs {row['peer_name']}" if row.get("peer_name") else "")
         lines.append(
-            "| " + " | ".join([row["number"], what, *cells, *figures, verdict(row)]) + " |"
+            _line([row["number"], what, *cells, *figures, verdict(row), _where(result, now)])
         )
     return "\n".join(lines)
+
+
+def _where(result: Mapping[str, Any], now: str) -> str:
+    """Say on what a figure was taken and when, and whether the code has changed since."""
+    where = result["machine"]
+    chip = where["processor"] if where["device"] == "cpu" else where["device"]
+    older = "" if result.get("code") == now else ", older code"
+    return f"{chip.partition(' avx')[0]}, {where['date']}{older}"
 
 
 def _order(number: str) -> tuple[int, str]:

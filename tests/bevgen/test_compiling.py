@@ -9,6 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from pkgutil import walk_packages
 
+import numpy as np
 import pytest
 
 import bevgen
@@ -101,6 +102,29 @@ def test_damaged_compiled_code_is_not_the_images_fault(tmp_path: Path) -> None:
     run_bevgen(*words, env=environment)
     with ShardSet(tmp_path / "o.h5") as shards:
         assert len(shards) == 3
+
+
+def test_a_decoder_that_is_not_there_is_compiled_beside_the_run(tmp_path: Path) -> None:
+    """Once it is there small runs take it too; the pixels are those of Pillow throughout."""
+    images, kept = (
+        panoramas(tmp_path / "in", [f"p{k:03d}.jpg" for k in range(130)]),
+        tmp_path / "kept",
+    )
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(kept)}
+    words = ["convert", "--in", images, "--height", 2, *SMALL, "-v", "--out"]
+    first = run_bevgen(*words, tmp_path / "first.h5", env=environment)
+    assert "is being compiled; until then Pillow decodes" in first.stderr
+    done = run_bevgen("warmup", env=environment)
+    assert f"kept in {kept}" in done.stdout
+    assert list(kept.rglob("decoding.decode-*.nbc"))
+    assert list(kept.rglob("*sample_uint8-*.nbc"))
+    second = run_bevgen(*words, tmp_path / "second.h5", env=environment)
+    assert "is being compiled" not in second.stderr
+    pillow = tmp_path / "pillow.h5"
+    run_bevgen(*words, pillow, "--decoder", "pillow", env=environment)
+    expected = ShardSet(pillow).read(range(130))
+    for name in ("first.h5", "second.h5"):
+        np.testing.assert_array_equal(ShardSet(tmp_path / name).read(range(130)), expected)
 
 
 ENTRY = """

@@ -386,5 +386,20 @@ def test_nothing_beyond_the_panorama_and_the_bev_is_touched(
     assert int(done.stdout) == digest(None)
 
 
+def test_another_processor_draws_the_same(tmp_path: Path) -> None:
+    """One with neither AVX nor fused multiplications; its code is not mixed with ours."""
+    generic = {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": "", "NUMBA_CACHE_DIR": tmp_path}
+    done = subprocess.run(
+        [sys.executable, "-c", "from tests.helpers.guarded import digest; print(digest(None))"],
+        env=os.environ | {name: str(value) for name, value in generic.items()},
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) == digest(None)
+
+
 def test_memory_does_end_there(tmp_path: Path) -> None:
     assert run_guarded(tmp_path, "beyond").returncode in (-signal.SIGSEGV, -signal.SIGBUS)

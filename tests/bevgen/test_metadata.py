@@ -6,11 +6,16 @@ from PIL.TiffImagePlugin import IFDRational
 
 from bevgen.errors import PanoramaError
 from bevgen.images.metadata import (
+    FILE_NAME,
+    GPANO,
+    POSES_FILE,
     PanoramaInfo,
     info_from_exif,
     info_from_gpano,
     info_from_name,
+    info_from_row,
 )
+from bevgen.tables import PoseRow
 from tests.helpers.image_files import exif, gpano, gpano_crop
 
 SHAPE = (512, 1024)
@@ -27,6 +32,25 @@ def test_fallback_fills_gaps_only():
 
 
 # --- names ---
+
+
+def test_each_value_keeps_its_source():
+    """The first source that says a value is named with it, whatever came between."""
+    row = info_from_row(PoseRow("a.jpg", pitch=1.0, height=2.5))
+    gpano_said = PanoramaInfo.said_by(GPANO, heading=10.0, pitch=9.0, roll=None)
+    name = info_from_name("40.75,-73.97_2022-08_mpyEVlsley4foc-t1ndVpA_d62_z3.jpg")
+    merged = row.fallback(PanoramaInfo()).fallback(gpano_said).fallback(name)
+    assert (merged.heading, merged.pitch, merged.roll, merged.height) == (10.0, 1.0, None, 2.5)
+    assert merged.origins == {
+        "pitch": POSES_FILE,
+        "height": POSES_FILE,
+        "heading": GPANO,
+        "latitude": FILE_NAME,
+        "longitude": FILE_NAME,
+        "date": FILE_NAME,
+    }
+    assert info_from_row(None) == PanoramaInfo()
+    assert row == PanoramaInfo(pitch=1.0, height=2.5)  # whoever says it
 
 
 @pytest.mark.parametrize(

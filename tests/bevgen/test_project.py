@@ -14,9 +14,11 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from PIL import Image
 
 import bevgen
 from bevgen.errors import InputError
+from bevgen.geometry import FULL_SPHERE as SPHERE
 from bevgen.geometry import BevGrid, PanoramaView, Pose, panorama_pixels
 from bevgen.presets import PRESETS
 from bevgen.project import Projector, project, project_view
@@ -165,14 +167,10 @@ def test_the_place_of_the_seam_changes_nothing(
 ) -> None:
     rng = np.random.default_rng(width)
     panorama = rng.integers(0, 256, (64, width, channels)).astype(dtype)
-    bev = project(panorama, size=33, resolution=0.3, antialias=antialias)
-    rolled = project(
-        np.roll(panorama, columns, axis=1),
-        size=33,
-        resolution=0.3,
-        antialias=antialias,
-        heading=-columns * 360 / width,
-    )
+    known = {"size": 33, "resolution": 0.3, "antialias": antialias, "vertical_fov": SPHERE}
+    bev = project(panorama, **known)
+    turned = np.roll(panorama, columns, axis=1)
+    rolled = project(turned, **known, heading=-columns * 360 / width)
     np.testing.assert_array_equal(rolled, bev)
 
 
@@ -187,7 +185,8 @@ def test_the_place_of_the_seam_changes_nothing(
     antialias=st.booleans(),
 )
 def test_there_is_no_black_line(width: int, **settings: Any) -> None:
-    bev, valid = project(np.full((32, width), 255, np.uint8), **settings, return_valid=True)
+    white = np.full((32, width), 255, np.uint8)
+    bev, valid = project(white, **settings, vertical_fov=SPHERE, return_valid=True)
     assert valid.all()
     assert (bev == 255).all()
 
@@ -257,11 +256,12 @@ def published(panorama: NDArray[np.uint8], height: float) -> tuple[Array, NDArra
 def test_compat_equals_the_published_formula(width: int, height: int, camera: float) -> None:
     panorama = np.random.default_rng(width).integers(1, 256, (height, width), np.uint8)
     expected, shown = published(panorama, camera)
-    bev, valid = project(panorama, height=camera, compat="ep-bev", return_valid=True)
+    known = {"height": camera, "compat": "ep-bev", "vertical_fov": SPHERE}
+    bev, valid = project(panorama, **known, return_valid=True)
     np.testing.assert_array_equal(valid, shown)
     np.testing.assert_allclose(bev, expected, atol=1)
     # The script samples points: asking for anti-aliasing or not makes no difference.
-    again = project(panorama, height=camera, compat="ep-bev", antialias=False)
+    again = project(panorama, **known, antialias=False)
     np.testing.assert_array_equal(bev, again)
 
 
@@ -387,6 +387,28 @@ def test_a_batch_with_poses_equals_one_by_one() -> None:
     np.testing.assert_array_equal(
         project(batch, size=40), [project(image, size=40) for image in batch]
     )
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (64, 256), (64, 120, 3), (2, 64, 120, 3)])
+def test_an_unknown_part_of_the_sphere_is_refused(shape: tuple[int, ...]) -> None:
+    panorama = np.zeros(shape, np.uint8)
+    with pytest.raises(InputError, match=r"not 2:1, .* say it by vertical_fov=\(top, bottom\)"):
+        project(panorama)
+    assert project(panorama, vertical_fov=(30.0, -60.0)).shape[-1] == 512 or len(shape) > 2
+
+
+def test_palette_images_are_refused() -> None:
+    image = Image.fromarray(np.zeros((16, 32, 3), np.uint8))
+    assert project(image, size=8).shape == (8, 8, 3)
+    with pytest.raises(InputError, match=r'mode P .* give image\.convert\("RGB"\)'):
+        project(image.convert("P"), size=8)
+
+
+def test_out_must_not_overlap_the_panorama() -> None:
+    memory = np.zeros((16, 32, 3), np.uint8)
+    out = memory.reshape(-1)[: 8 * 8 * 3].reshape(8, 8, 3)
+    with pytest.raises(InputError, match="must not overlap"):
+        Projector(size=8)(memory, out=out)
 
 
 def test_out_is_written_and_returned(random_panorama: NDArray[np.uint8]) -> None:

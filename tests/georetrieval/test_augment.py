@@ -10,7 +10,14 @@ from georetrieval.config import AugmentSettings
 from georetrieval.transforms.augment import augment_pairs
 from georetrieval.transforms.jpeg import compress
 from georetrieval.transforms.network_input import to_network
-from georetrieval.transforms.orientation import _interpolate, flip, limit_fov, rotate
+from georetrieval.transforms.orientation import (
+    _interpolate,
+    cut_circle,
+    flip,
+    limit_fov,
+    other_headings,
+    rotate,
+)
 
 NOTHING = dict.fromkeys(
     ("flip", "turn", "compression", "photometric", "blur_or_sharpen", "dropout"), 0
@@ -413,3 +420,23 @@ def test_network_input_is_resized_and_scaled():
     weights = torch.tensor([1, 3, 3, 1]) / 8
     expected = torch.einsum("i,j,cij->c", weights, weights, same[0, :, 1:5, 3:7])
     torch.testing.assert_close(half[0, :, 1, 2], expected)
+
+
+def test_a_circle_looks_alike_at_any_heading():
+    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    cut = cut_circle(images)
+    assert (cut[..., 0, 0] == 0).all()
+    assert (cut[..., 31, :] == images[..., 31, :]).all()
+    shown = (rotate(cut_circle(torch.ones(1, 3, 64, 64)), torch.tensor([33.0]), "bev") > 0.99).sum()
+    assert shown == pytest.approx(np.pi * 32**2 * 3, rel=0.06)
+
+
+def test_copies_at_other_headings_are_none_of_the_query_s_own():
+    generator = torch.Generator().manual_seed(0)
+    ramp = torch.linspace(0, 1, 360).expand(1, 3, 8, 360)
+    copies = other_headings(ramp, 50, "panorama", generator)
+    rolled = copies[:, 0, 0].argmin(dim=1)
+    away = torch.minimum(rolled, 360 - rolled)
+    assert len(copies) == 50
+    assert away.min() >= 11
+    assert away.float().std() > 20

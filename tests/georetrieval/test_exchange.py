@@ -199,7 +199,7 @@ def test_imported_branches_are_evaluated_and_trained_from(world, tmp_path, capsy
     recipe = tmp_path / "recipe.toml"
     recipe.write_text("panorama = false\n")
     assert georetrieval("train", "--data", world.root, "--recipe", recipe, "--run", run) == 1
-    assert "was not trained here" in capsys.readouterr().err
+    assert "has no state to continue from" in capsys.readouterr().err
 
 
 @torch.no_grad()

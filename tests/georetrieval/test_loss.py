@@ -44,3 +44,21 @@ def test_the_right_order_costs_least():
     right = loss(vectors, vectors, torch.tensor(14.0))
     wrong = loss(vectors, vectors.roll(1, 0), torch.tensor(14.0))
     assert right < 2 < wrong
+
+
+def test_queries_beyond_the_references_must_not_be_picked():
+    generator = torch.Generator().manual_seed(2)
+    query, reference = (
+        normalize(torch.randn(n, 12, generator=generator, dtype=torch.float64)) for n in (15, 5)
+    )
+    scale = 1 / 0.07
+    found = InfoNCE(label_smoothing=0.1)(query, reference, torch.tensor(scale, dtype=query.dtype))
+    logits = scale * reference.numpy() @ query.numpy().T
+    total = 0.0
+    for scores in (logits[:, :5].T, logits):  # of each query; of each reference among all 15
+        target = np.full(scores.shape, 0.1 / scores.shape[1])
+        target[np.arange(5), np.arange(5)] += 0.9
+        logs = scores - np.log(np.exp(scores - scores.max(1, keepdims=True)).sum(1, keepdims=True))
+        logs -= scores.max(1, keepdims=True)
+        total += -(target * logs).sum(axis=1).mean() / 2
+    np.testing.assert_allclose(found.item(), total, rtol=1e-9)

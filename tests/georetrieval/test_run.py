@@ -1,9 +1,12 @@
 """A run's folder: the same whether Python or the command line made it."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 
+import georetrieval as face
 from georetrieval import cli
 from georetrieval.data.dataset import Dataset
 from georetrieval.errors import CheckpointError
@@ -87,3 +90,31 @@ def test_no_run_and_a_damaged_one_are_told_apart(tmp_path):
         (tmp_path / "settings.json").write_bytes(text)
         with pytest.raises(CheckpointError, match=r"settings\.json is damaged"):
             Run(tmp_path).read_settings()
+
+
+def test_the_public_face_in_four_calls(small_world, tmp_path, monkeypatch):
+    recipe = small_world.root / "georetrieval.toml"
+    settings = tiny_settings("bev", optim__epochs=1, sampling__batch_size=8, seed=5)
+    values = settings.model_dump(mode="json", exclude_none=True) | {"panorama": False}
+    recipe.write_text("".join(toml(values)), "utf-8")
+    monkeypatch.chdir(tmp_path)
+    read = face.load_settings(str(recipe), ["bev.optim.weight_decay=0.5"])
+    assert read.bev is not None
+    assert read.bev.optim.weight_decay == 0.5
+    face.train(read, str(small_world.root), "run")
+    found = face.evaluate("run")
+    assert (found.split, len(found.queries)) == ("test", 6)
+    page = face.write_report("run")
+    assert page == Run.at("run").report_path
+    assert "6 queries" in page.read_text("utf-8")
+
+
+def test_the_public_face_is_light_and_whole():
+    script = (
+        "import sys, georetrieval; heavy = {'torch', 'numba', 'h5py', 'pydantic', 'timm'};"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules);"
+        "[getattr(georetrieval, name) for name in georetrieval.__all__]"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
+    with pytest.raises(AttributeError, match="no attribute 'no_such'"):
+        face.no_such  # noqa: B018

@@ -24,10 +24,10 @@ from bevgen.geometry import BevGrid, PanoramaView, Pose, panorama_pixels
 from bevgen.shards import ShardSet
 from bevgen.tables import PoseRow, read_poses
 from pipelines.citymaker import render, scene, styles, world
-from pipelines.citymaker.buildings import solid
 from pipelines.citymaker.dataset import Settings, make_city, plan, shots
 from pipelines.citymaker.rig import CAP_DEGREES, CAPS, build_car, hidden, put_cap
 from pipelines.citymaker.scene import Scene, Solid
+from pipelines.citymaker.site import solid
 from pipelines.citymaker.trace import GROUND, SKY, trace
 from tests.helpers.ground_truth import psnr as psnr_of_floats
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import csv
-import importlib
 import json
-import shlex
 import shutil
 import subprocess
 import sys
@@ -135,18 +133,6 @@ def test_steps_tell_what_they_miss(tmp_path):
     text = run("cvact", "--root", tmp_path, "--out", tmp_path, "--step", "neighbours", code=2)
     assert f"{tmp_path / 'utm.csv'} does not exist: run the step poses first" in text
     assert "Traceback" not in text
-
-
-@pytest.mark.parametrize("page", ["README.md", "docs/datasets.md"])
-def test_commands_in_the_docs_can_be_typed(page):
-    text = (ROOT / page).read_text("utf-8").split("`")
-    lines = [line for block in text for line in block.splitlines()]
-    lines = [line for line in lines if line.startswith("python -m pipelines.")]
-    assert lines
-    for line in lines:
-        module, *words = shlex.split(line, comments=True)[2:]
-        command = importlib.import_module(module).main
-        command.make_context(module, words)
 
 
 # --- CVUSA ---

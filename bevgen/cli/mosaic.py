@@ -1,0 +1,146 @@
+"""`bevgen mosaic`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from bevgen.cli import COMMANDS, options
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+ABOVE_0 = click.FloatRange(min=0, min_open=True)
+
+
+@click.command("mosaic", help=COMMANDS["mosaic"])
+@options.input_folder("panoramas, in the order of their names")
+@options.poses
+@options.output("GeoTIFF to write; a picture with the same name and .png is written beside it.")
+@click.option(
+    "--poses-out", type=options.FILE, metavar="CSV", help="Write the refined poses to this file."
+)
+@click.option(
+    "--height", type=ABOVE_0, default=2.0, show_default=True,
+    help="Camera above the ground, metres, where --poses does not say it.",
+)  # fmt: skip
+@click.option(
+    "--resolution", type=ABOVE_0, default=0.05, show_default=True, help="Metres per pixel."
+)
+@click.option(
+    "--mask", "mask_file", type=options.FILE, metavar="PNG",
+    help="White where panoramas count, black where they show what carries the camera.",
+)  # fmt: skip
+@click.option(
+    "--position-error", type=ABOVE_0, default=3.0, show_default=True,
+    help="Standard deviation of GPS, metres east and north.",
+)  # fmt: skip
+@click.option(
+    "--heading-error", type=ABOVE_0, default=5.0, show_default=True,
+    help="Standard deviation of the compass, degrees.",
+)  # fmt: skip
+@click.option(
+    "--register/--no-register", "refine", default=True, show_default=True,
+    help="Correct what GPS and compass say by what the pictures show.",
+)  # fmt: skip
+@options.overwrite
+@click.argument("names", nargs=-1)
+def command(
+    root: Path,
+    poses: Path | None,
+    out: Path,
+    poses_out: Path | None,
+    height: float,
+    resolution: float,
+    mask_file: Path | None,
+    position_error: float,
+    heading_error: float,
+    refine: bool,
+    overwrite: bool,
+    names: tuple[str, ...],
+) -> None:
+    """Put NAMES, or all panoramas of a folder, together to one map of the street's ground."""
+    from bevgen.errors import InputError, RefusedError
+
+    picture = out.with_suffix(".png")
+    if out.suffix.lower() not in (".tif", ".tiff"):
+        raise click.UsageError(f"--out {out} must end in .tif: it will be a GeoTIFF")
+    for path in (out, picture, poses_out):
+        if path and path.exists() and not overwrite:
+            raise RefusedError(f"{path} exists: name another file, or add --overwrite")
+    try:
+        from bevgen.mosaic import Prior, correlations, gains, level_views, read_sequence, register
+        from bevgen.mosaic.writing import write_mosaic
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"a mosaic needs {error.name}, which is not installed: pip install 'bevgen[mosaic]'"
+        ) from error
+    from bevgen.cli.progress import progress_steps
+    from bevgen.tables import read_poses, write_poses
+
+    def skip(reason: str) -> None:
+        click.echo(f"skipped: {reason}", err=True)
+
+    rows = read_poses(poses) if poses else {}
+    mask = _mask(mask_file) if mask_file else None
+    sequence = read_sequence(root, rows, height, names=list(names), mask=mask, skip=skip)
+    prior = Prior(position_error, heading_error if sequence.knows_headings else 30.0)
+    with progress_steps() as watch:
+        views = level_views(sequence, watch)
+        placements, pairs = sequence.guess, [(i, i + 1) for i in range(len(sequence.frames) - 1)]
+        if refine:
+            placements, pairs = register(views, sequence.guess, sequence.height, prior, watch)
+        if poses_out:
+            write_poses(poses_out, sequence.rows(placements))
+        factors = gains(views, placements, sequence.height, pairs)
+        before, after = (
+            correlations(views, stand, sequence.height, pairs)
+            for stand in (sequence.guess, placements)
+        )
+        del views
+        canvas, claimed = write_mosaic(
+            sequence, placements, factors, resolution, out, picture, watch
+        )
+    _say_how_far(sequence.guess, placements, pairs, before, after)
+    click.echo(
+        f"{out}: {len(sequence.frames)} frames, {canvas.columns} x {canvas.rows} pixels of"
+        f" {resolution:g} m, {claimed:,.0f} square metres of ground known"
+    )
+
+
+def _mask(path: Path) -> NDArray[np.uint8]:
+    """Read a mask: 255 where panoramas count."""
+    import numpy as np
+    from PIL import Image
+
+    from bevgen.errors import InputError
+
+    try:
+        with Image.open(path) as image:
+            return (np.asarray(image.convert("L")) > 127).astype(np.uint8) * 255
+    except OSError as error:
+        raise InputError(f"{path} cannot be read as a mask: {error}") from error
+
+
+def _say_how_far(guess, placements, pairs, before, after) -> None:
+    """Print what pictures added to GPS and compass, and which frames hang on GPS alone."""
+    import numpy as np
+
+    moved = np.hypot(*(placements - guess)[:, :2].T)
+    turned = np.abs(placements - guess)[:, 2]
+    click.echo(
+        f"{len(pairs)} pairs of frames show the same ground; their pictures agree to"
+        f" {np.nanmedian(after):.2f} (by GPS and compass {np.nanmedian(before):.2f})"
+    )
+    click.echo(
+        f"moved by {np.median(moved):.2f} m, {moved.max():.2f} at most; turned by"
+        f" {np.median(turned):.1f} degrees, {turned.max():.1f} at most"
+    )
+    held = {k for pair in pairs for k in pair}
+    if alone := [k for k in range(len(guess)) if k not in held]:
+        click.echo(
+            f"{len(alone)} frames share no ground with others and stand where GPS says", err=True
+        )
