@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from bevgen.cli import COMMANDS, options
 from bevgen.commands import EXIT_FAILED
+
+if TYPE_CHECKING:
+    from bevgen.export import Format, Layout
 
 
 @click.command("export", help=COMMANDS["export"])
@@ -40,8 +44,8 @@ from bevgen.commands import EXIT_FAILED
 def command(
     path: Path,
     out: Path | None,
-    ending: str | None,
-    layout: str,
+    ending: Format | None,
+    layout: Layout,
     footprints: Path | None,
     overwrite: bool,
 ) -> int:

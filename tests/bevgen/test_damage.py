@@ -25,7 +25,7 @@ def check(folder, count, seed, undisturbed, *options):
     images.mkdir()
     good = damaged_folder(images, count, seed)
     out = folder / "bev.h5"
-    report, _ = run_convert(images, out, *options)
+    report = run_convert(images, out, *options)
     fate = fates(out)
     assert len(fate) == count + len(good) == report["rows"] + report["failures"]
     assert all(reason for reason in fate.values() if reason is not None)

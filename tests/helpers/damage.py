@@ -1,25 +1,20 @@
 """Folders of good and damaged files, converted by the real command: what happened to each."""
 
 import json
-import subprocess
-import sys
 
 import numpy as np
 
 from bevgen import ShardSet
 from tests.helpers.image_files import encoded, scene
+from tests.helpers.runs import SMALL, bevgen
 
 
 def run_convert(folder, out, *options):
-    """Run `bevgen convert` as a user does; the report, and what it printed to stderr."""
-    done = subprocess.run(
-        [sys.executable, "-m", "bevgen", "convert", "--in", folder, "--out", out, "--size", "32",
-         "--resolution", "0.5", "--json", *options],
-        capture_output=True, text=True, timeout=1200, check=False,
-    )  # fmt: skip
-    assert "Traceback" not in done.stderr, done.stderr
+    """Run `bevgen convert` to its end; its report, None where it printed none."""
+    where = ("--in", folder, "--out", out)
+    done = bevgen("convert", *where, *SMALL, "--json", *options, expect=None, timeout=1200)
     assert done.returncode in (0, 1, 3), done.stderr
-    return json.loads(done.stdout) if done.stdout else None, done.stderr
+    return json.loads(done.stdout) if done.stdout else None
 
 
 def fates(out):

@@ -65,7 +65,8 @@ def make_town(root: Path, count: int = 12, *, headings: bool = False) -> Town:
     bevs = ShardSet(root / "bev.h5")
     ids = list(bevs.ids)
     write_shards(root / "satellite.h5", "satellite", ids, bevs.read(range(count)), positions)
-    run = Run(root / "run").create()
+    run = Run(root / "run")
+    run.folder.mkdir()
     for name in ("panorama", "bev"):
         torch.manual_seed(0)
         save_branch(run.checkpoint(name), Branch(ENCODER), ENCODER, name)
