@@ -9,6 +9,7 @@ import json
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -93,7 +94,8 @@ def ground_errors(
         Which part of the ground that is.
     """
     said = json.loads((city / "city.json").read_text("utf-8"))["settings"]
-    settings = Settings(**{k: tuple(v) if isinstance(v, list) else v for k, v in said.items()})
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in said.items()}
+    settings = Settings(**values)
     district = next(d for d in plan(settings) if any(x.name == drive for x in d.drives))
     frames = next(x for x in district.drives if x.name == drive).frames
     day = settings.dates[0]
@@ -140,6 +142,8 @@ def ground_errors(
 def main(city: Path, drive: str, poses: Path, mosaic: Path | None) -> None:
     """Print how far poses and mosaic of a drive are from the truth."""
     folder = city / "drive" / drive
+    if not folder.is_dir():
+        raise click.UsageError(f"{folder} is no drive of the city; make it with --drive")
     for name, path in (("GPS", folder / "poses.csv"), ("refined", poses)):
         off = pose_errors(path, folder / "truth.csv")
         print(

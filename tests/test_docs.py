@@ -185,6 +185,36 @@ def test_readme_runs_as_printed(reader_folder, monkeypatch):
     assert run_page(ROOT / "README.md", reader_folder, monkeypatch) >= 2
 
 
+def test_levelling_runs_as_printed(reader_folder, monkeypatch):
+    assert run_page(ROOT / "docs" / "level.md", reader_folder, monkeypatch) >= 1
+
+
+def test_masking_runs_as_printed(reader_folder, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    assert run_page(ROOT / "docs" / "masks.md", reader_folder, monkeypatch) >= 3
+
+
+def test_measuring_runs_as_printed(reader_folder, monkeypatch):
+    assert run_page(ROOT / "docs" / "measuring.md", reader_folder, monkeypatch) >= 3
+
+
+def test_the_mosaic_page_prints_what_it_says_but_for_the_last_digits(reader_folder):
+    (session,) = (b for b in blocks(ROOT / "docs" / "mosaic.md") if b.language == "console")
+    line, *shown = session.text.removeprefix("$ ").splitlines()
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    done = subprocess.run(
+        line, shell=True, cwd=reader_folder, env=environment, capture_output=True, text=True,
+        check=True,
+    )  # fmt: skip
+    number = re.compile(r"\d+(?:\.\d+)?")
+    assert [number.sub("N", row) for row in done.stdout.splitlines()] == [
+        number.sub("N", row) for row in shown
+    ]
+    # Decoders and vector units round differently: a hundredth here and there.
+    printed, promised = (list(map(float, number.findall(t))) for t in (done.stdout, session.text))
+    assert printed == pytest.approx(promised[-len(printed) :], rel=0.03, abs=0.03)
+
+
 def test_pictures_and_pages_that_the_readme_links_exist():
     text = (ROOT / "README.md").read_text("utf-8")
     links = re.findall(r"\]\(([^)#\s]+)[^)]*\)|(?:src|href)=\"([^\"#]+)\"", text)

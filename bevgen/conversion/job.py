@@ -47,8 +47,8 @@ class Work:
         For a cluster, where a worker that was given up may still be writing the same shard.
     decoder, device
         As in `bevgen.convert`.
-    many
-        Whether the run is worth the compilation of a decoder.
+    images
+        Of the whole run: for few a decoder is neither compiled nor loaded.
     """
 
     root: Path
@@ -57,7 +57,7 @@ class Work:
     contested: bool
     decoder: Decoder = "pillow"
     device: Device = "auto"
-    many: bool = False
+    images: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,7 @@ class ShardJob:
         if isinstance(self.work.settings, BevSettings):
             load_kernels(self.work.decoder, self.work.device)
             if self.work.decoder == "auto":
-                row_decoder.begin_loading(compile_too=self.work.many)
+                row_decoder.begin_loading(self.work.images)
         attempt = uuid4().hex[:8] if self.work.contested else ""
         with disk_errors(self.path):
             return begin_shard(self.path, len(self.items), self.header, attempt=attempt)

@@ -19,6 +19,7 @@ from bevgen.conversion.report import Report, ShardReport, Watcher
 from bevgen.conversion.schedule import run, worker_count
 from bevgen.conversion.settings import Settings
 from bevgen.errors import InputError
+from bevgen.images.row_decoder import WORTH_COMPILING
 from bevgen.locking import only_writer
 from bevgen.project import Device
 from bevgen.shards import (
@@ -31,9 +32,6 @@ from bevgen.shards import (
 )
 
 log = logging.getLogger(__name__)
-
-# For fewer images the decoder of rows is not compiled, only taken if it has been before.
-MANY = 100
 
 
 def convert(
@@ -141,12 +139,12 @@ def _run_jobs(
     """Make the missing shards; only threads of this process can be watched and stopped inside."""
     inside = scheduler in ("threads", "sync")
     stop = threading.Event()
-    many = plan.images_todo >= MANY
-    if decoder == "auto" and not inside:  # a worker may be the only one on its machine
-        decoder = "rows" if many else "pillow"
+    images = plan.images_todo
+    if decoder == "auto" and not inside:  # each worker would compile for itself
+        decoder = "rows" if images >= WORTH_COMPILING else "pillow"
     # Pieces of 64 hide Dask's cost; smaller ones keep all workers busy in a small run.
     piece = 64 if count is None else min(max(plan.images_todo // (4 * count), 1), 64)
-    work = Work(plan.root.absolute(), plan.settings, piece, count is None, decoder, device, many)
+    work = Work(plan.root.absolute(), plan.settings, piece, count is None, decoder, device, images)
     told = (watcher, stop) if inside else (None, None)
     jobs = [
         ShardJob(work, shard.path.absolute(), shard.items or (), plan.header(shard), *told)

@@ -19,9 +19,11 @@ from PIL import Image
 
 log = logging.getLogger(__name__)
 
-COMPILE = "from bevgen.images.row_decoder import load; load()"
+WORTH_LOADING, WORTH_COMPILING = 32, 100
+"""Images for which that takes less time than it saves, now or, once compiled, later."""
 
-_loaded, _begun = threading.Event(), threading.Lock()
+_COMPILE = "import os; os.nice(10); from bevgen.images.row_decoder import load; load()"
+_loaded, _ending, _begun = threading.Event(), threading.Event(), threading.Lock()
 
 
 def load() -> None:
@@ -39,24 +41,25 @@ def is_loaded() -> bool:
     return _loaded.is_set()
 
 
-def begin_loading(compile_too: bool) -> None:
-    """Load the compiled code in a thread, once; what is not on disk only if ``compile_too``."""
-    if not _loaded.is_set() and _begun.acquire(blocking=False):
-        threading.Thread(target=_load, args=(compile_too,), daemon=True).start()
+def begin_loading(images: int) -> None:
+    """Load the compiled code in a thread, once, if it is worth it for so many images."""
+    if images >= WORTH_LOADING and not is_loaded() and _begun.acquire(blocking=False):
+        thread = threading.Thread(target=_load, args=(images,), daemon=True)
+        # Python must not end while it loads machine code.
+        atexit.register(lambda: (_ending.set(), thread.join()))
+        thread.start()
 
 
-def _load(compile_too: bool) -> None:
+def _load(images: int) -> None:
     start = time.monotonic()
     try:
         from bevgen.compiling import is_kept
         from bevgen.images.jpeg.decoding import decode
 
-        if not is_kept(decode):
-            if not compile_too:
-                return
+        if not is_kept(decode) and images >= WORTH_COMPILING:
             log.info("the decoder of JPEG rows is being compiled; until then Pillow decodes")
             _compile_apart()
-        if is_kept(decode):
+        if is_kept(decode) and not _ending.is_set():
             load()
             log.info("the decoder of JPEG rows is ready after %.1f s", time.monotonic() - start)
     except Exception as error:  # Pillow can do it all
@@ -65,9 +68,9 @@ def _load(compile_too: bool) -> None:
 
 def _compile_apart() -> None:
     """Compile in a process of low priority, which ends with this one."""
-    words = [sys.executable, "-c", f"import os; os.nice(10); {COMPILE}"]
-    quiet = subprocess.DEVNULL
+    words, quiet = [sys.executable, "-c", _COMPILE], subprocess.DEVNULL
     child = subprocess.Popen(words, stdin=quiet, stdout=quiet, stderr=quiet, start_new_session=True)
-    atexit.register(child.terminate)
-    child.wait()
-    atexit.unregister(child.terminate)
+    while child.poll() is None:
+        if _ending.wait(0.1):
+            child.terminate()
+            child.wait()

@@ -156,11 +156,11 @@ def _layer(
     on_map = np.stack([columns - middle[1], middle[0] - rows], axis=-1) * canvas.resolution
     x, y = np.moveaxis(turned(on_map, -canvas.turn) / canvas.scale, -1, 0)
     at = panorama_position(x, y, stand.view, stand.pose)
-    maps = [np.asarray(v - 0.5, np.float32) for v in at[:2]]
+    across, down = (np.asarray(v - 0.5, np.float32) for v in at[:2])
     pixels, counts = frame
     border = cv2.BORDER_WRAP if stand.view.wraps else cv2.BORDER_REPLICATE
-    colours = cv2.remap(pixels, *maps, cv2.INTER_LINEAR, borderMode=border)
-    counted = cv2.remap(counts, *maps, cv2.INTER_LINEAR, borderMode=border) > 252
+    colours = cv2.remap(pixels, across, down, cv2.INTER_LINEAR, borderMode=border)
+    counted = cv2.remap(counts, across, down, cv2.INTER_LINEAR, borderMode=border) > 252
     d = np.hypot(x, y) / height
     weight = np.clip((d - NADIR) / FEATHER, 0, 1) * np.clip((REACH - d) / FEATHER, 0, 1)
     weight = weight / np.maximum(d, 0.1) ** 4 * (counted & at[2])

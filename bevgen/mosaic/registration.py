@@ -11,14 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.sparse
 from numpy.typing import NDArray
 from scipy import fft
 from scipy.sparse.linalg import spsolve
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from bevgen.errors import InputError
 from bevgen.mosaic.pictures import Array, Details, Level, LevelViews, Window, turned
@@ -122,16 +122,18 @@ def register(
             f" {SEARCH.far * 1.7 * height:.0f} m apart"
         )
     placements = settle(edges, start, sigma)
-    tree = cKDTree(placements[:, :2])
+    tree = KDTree(placements[:, :2])
     again = sorted((i, j) for i, j in tree.query_pairs(AGAIN) if j - i > 2)
     again = _nearest(again, placements)
     edges += _search_all(details, again, placements, 0.6, watch)
     placements = settle(edges, start, sigma)
     pairs = _agreeing(edges, placements)
+    del details  # one set of thousands of pictures at a time
     for number, level in enumerate(REFINE):
-        details = Details.of(views, level)
         watch("refining", number, len(REFINE))
-        placements = _refine(_Problem(details, pairs, start, sigma), placements)
+        problem = _Problem(Details.of(views, level), pairs, start, sigma)
+        placements = _refine(problem, placements)
+        del problem
     placements = _onto(placements, start, sigma)
     return Registered(placements * [height, height, 1, 1, 1], pairs)
 
@@ -212,13 +214,14 @@ def search(details: Details, i: int, j: int, track: Array, sigma: float) -> Edge
     """
     step, n = SEARCH.resolution, round(2 * SEARCH.far / SEARCH.resolution)
     window = Window(0.0, 0.0, n, step)
-    size = fft.next_fast_len(2 * n, real=True)
+    size: Any = fft.next_fast_len(2 * n, real=True)
 
     def spectra(k: int, heading: float) -> list[NDArray[np.complex64]]:
         stand = np.array([0, 0, heading, 0, 0])
         ground = details.draw_ground(k, stand, window).astype(np.float32)
         image = details.draw(details.picture(k), stand, window) * ground
-        return [fft.rfft2(a, (size, size)) for a in (image, image**2, ground)]
+        pictures = (image, image**2, ground)
+        return [np.asarray(fft.rfft2(a, (size, size)), np.complex64) for a in pictures]
 
     def sums(a: NDArray[np.complex64], b: NDArray[np.complex64]) -> NDArray[np.float32]:
         return fft.fftshift(fft.irfft2(a * b.conj(), (size, size)))
@@ -377,21 +380,22 @@ def _refine(problem: _Problem, placements: Array, rounds: int = 25) -> Array:
     """Let all placements settle together (Levenberg-Marquardt with robust differences)."""
     damping = 1e-3
     matrix, vector, cost = _equations(problem, placements)
+    following = matrix, vector, cost
     for _ in range(rounds):
         damped = matrix + scipy.sparse.diags(damping * matrix.diagonal())
         step = spsolve(damped.tocsc(), vector).reshape(-1, 5)
         trial = placements + step
         try:
-            next_matrix, next_vector, trial_cost = _equations(problem, trial)
+            following = _equations(problem, trial)
         except InputError:  # a tilt beyond all bounds
-            trial_cost = np.inf
-        if trial_cost >= cost:
+            following = matrix, vector, np.inf
+        if following[2] >= cost:
             damping *= 8
             if damping > 1e2:
                 break
             continue
         placements, damping = trial, damping / 5
-        matrix, vector, cost = next_matrix, next_vector, trial_cost
+        matrix, vector, cost = following
         if (np.abs(step) < _SETTLED).all():
             break
     return placements

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bevgen.errors import InputError
 from bevgen.geometry import Pose
 from bevgen.projection.planning import Planner
 from bevgen.projection.sampling import sample_float32
@@ -29,6 +30,8 @@ def sample_from_host(
     bevs : (N, pixels, C) of the images' dtype, written
     """
     sample = sample_uint8 if images.dtype == np.uint8 else sample_float32
+    if sample is sample_uint8 and not hasattr(sample, "py_func"):
+        raise InputError("NUMBA_DISABLE_JIT is set, but uint8 needs compiled code: unset it")
     images = images.view()
     images.flags.writeable = False  # one compiled kernel for read-only and writable arrays
     for image, pose, bev in zip(images, poses.tolist(), bevs, strict=True):

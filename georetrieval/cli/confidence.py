@@ -66,7 +66,7 @@ def command(
     ids = None
     if split is not None:
         model = Run.at(run or locator.index.run)
-        branch = next(iter(locator.index.header.model.checkpoints))
+        branch = next(iter(model.checkpoints()))
         with Dataset(model.read_settings().data) as dataset:
             ids = set(dataset.pairs(branch, split).ids)
     asked = list(find_photos(photos, poses, ids=ids))

@@ -114,15 +114,18 @@ class LogitConfidence:
             If something is missing or is no number.
         """
         try:
-            rows = {k: tuple(float(v) for v in values[k]) for k in ("centre", "scale", "weights")}
-            rest = {k: float(values[k]) for k in ("none", "least", "kept", "coverage")}
-            model = cls(**rows, **rest, photos=int(values["photos"]))
+            rows = [tuple(float(v) for v in values[k]) for k in ("centre", "scale", "weights")]
+            none, least, kept, coverage = (
+                float(values[k]) for k in ("none", "least", "kept", "coverage")
+            )
+            photos = int(values["photos"])
+            model = cls(rows[0], rows[1], rows[2], none, least, kept, coverage, photos)
         except (KeyError, TypeError, ValueError) as error:
             raise IndexFileError(
                 f"the index's confidence model is damaged ({error!r}): fit it again with"
                 " `georetrieval confidence`"
             ) from error
-        if {len(row) for row in rows.values()} != {len(FEATURES)}:
+        if {len(row) for row in rows} != {len(FEATURES)}:
             raise IndexFileError(
                 "the index's confidence model is of another version: fit it again with"
                 " `georetrieval confidence`"

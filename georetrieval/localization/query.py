@@ -207,7 +207,8 @@ class QueryViews:
         own = {}
         for name, images in drawn.items():
             encoder = self.encoders[name][0]
-            parts = (encoder.as_query(part, name) for part in images.split(BATCH))
+            kind = "bev" if name == "bev" else "panorama"
+            parts = (encoder.as_query(part, kind) for part in images.split(BATCH))
             own[name] = torch.cat([encoder(part) for part in parts]).cpu()
         if len(own) == 2:
             return fuse(own["panorama"], own["bev"], self.key.weight).numpy()

@@ -102,9 +102,11 @@ def evaluate(
         dataset = Dataset(run.read_settings().data)
     if seed is None:
         seed = run.read_settings().seed if run.settings_path.exists() else 0
-    loaded = {name: load_hashed(path) for name, path in paths.items()}
-    branches: Branches = {name: found[:2] for name, found in loaded.items()}
-    hashes: dict[BranchName, str] = {name: found[2] for name, found in loaded.items()}
+    branches: Branches = {}
+    hashes: dict[BranchName, str] = {}
+    for name, path in paths.items():
+        branch, settings, hashes[name], _ = load_hashed(path)
+        branches[name] = branch, settings
 
     def load(which: str) -> EmbeddedSplit:
         found = embed_split(dataset, which, branches, hashes, run, seed, device, on_progress)

@@ -1,6 +1,7 @@
 """Vectors rounded to int8, and products of them where this processor multiplies bytes right.
 
-Such products take a quarter of the time of float32's on processors that have instructions for them.
+Such products take a quarter of the time of float32's on processors that have instructions for them,
+and half of it where vectors are rounded to 6 bits and a sign.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ class Rounded:
     ----------
     exact : (N, D) float32
     bytes : (N, D) int8
+    levels
+        The largest byte.
     steps : (N,) float32
     lengths, errors : (N,) float64
         Lengths of the exact vectors, and of what rounding took from them.
@@ -34,18 +37,19 @@ class Rounded:
 
     exact: NDArray[np.float32]
     bytes: Tensor
+    levels: int
     steps: NDArray[np.float32]
     lengths: NDArray[np.float64]
     errors: NDArray[np.float64]
 
     @classmethod
-    def of(cls, vectors: Tensor) -> Rounded:
-        """Round (N, D) float32 vectors, some thousand at a time."""
+    def of(cls, vectors: Tensor, levels: int = 127) -> Rounded:
+        """Round (N, D) float32 vectors to bytes from -levels to levels, some thousand at a time."""
         whole = torch.empty(vectors.shape, dtype=torch.int8)
         steps, lengths, errors = [], [], []
         for start in range(0, len(vectors), CHUNK):
             part = vectors[start : start + CHUNK]
-            step = (part.abs().amax(1) / 127).clamp(min=1e-30)
+            step = (part.abs().amax(1) / levels).clamp(min=1e-30)
             nearest = (part / step[:, None]).round()
             whole[start : start + CHUNK] = nearest
             rest = part - nearest * step[:, None]
@@ -54,19 +58,25 @@ class Rounded:
             errors.append(rest.norm(dim=1).double().numpy())
         exact = vectors.contiguous().numpy()
         steps, lengths, errors = map(np.concatenate, (steps, lengths, errors))
-        return cls(exact, whole, steps, SAFE * lengths, SAFE * errors)
+        return cls(exact, whole, levels, steps, SAFE * lengths, SAFE * errors)
 
 
-def is_fast(dimensions: int) -> bool:
-    """Whether this processor multiplies bytes of so many dimensions fast, and without error."""
+def levels(dimensions: int) -> int:
+    """Return the largest byte whose products this processor makes fast and without error; or 0.
+
+    AVX2 alone adds two products in 16 bits, which overflow from bytes of 7 bits on; so vectors are
+    rounded to those of 6 bits and a sign.
+    """
     found = getattr(torch.cpu, "get_capabilities", dict)()
-    if not any(found.get(name) for name in INSTRUCTIONS):
-        return False
-    return is_exact(multiply_bytes, dimensions)
+    if any(found.get(name) for name in INSTRUCTIONS):
+        candidates = (127, 63)
+    else:
+        candidates = (63,) if found.get("avx2") else ()
+    return next((n for n in candidates if is_exact(multiply_bytes, dimensions, n)), 0)
 
 
 def multiply_bytes(queries: Tensor, references: Tensor) -> Tensor:
-    """Return the (n, m) int32 products of (n, D) and (m, D) int8, if `is_exact` says so.
+    """Return the (n, m) int32 products of (n, D) and (m, D) int8, where `is_exact` says so.
 
     The operator is private to torch, and not right everywhere: in torch 2.14 products of one
     dimension are not written at all, and without VNNI or AMX sums saturate.
@@ -75,8 +85,10 @@ def multiply_bytes(queries: Tensor, references: Tensor) -> Tensor:
 
 
 @cache
-def is_exact(multiply: Callable[[Tensor, Tensor], Tensor], dimensions: int) -> bool:
-    """Whether this processor multiplies bytes of so many dimensions without an error.
+def is_exact(
+    multiply: Callable[[Tensor, Tensor], Tensor], dimensions: int, largest: int = 127
+) -> bool:
+    """Whether this processor multiplies bytes from -largest to largest without an error.
 
     Tried once per process and number of dimensions, as the code that runs depends on both: with
     the largest and smallest bytes, whose sums saturate first, and with any bytes, in shapes that
@@ -84,9 +96,11 @@ def is_exact(multiply: Callable[[Tensor, Tensor], Tensor], dimensions: int) -> b
     """
     random = np.random.default_rng(0)
     for n, m in ((257, 515), (64, 64), (3, 5)):
-        a, b = (random.integers(-128, 128, (rows, dimensions), np.int8) for rows in (n, m))
-        for values, rows in ((a, n), (b, m)):
-            values[: rows // 2] = random.choice([-128, 127], (rows // 2, 1))
+        shapes = ((n, dimensions), (m, dimensions))
+        a, b = (random.integers(-largest, largest + 1, shape, np.int8) for shape in shapes)
+        for values in (a, b):
+            half = len(values) // 2
+            values[:half] = random.choice([-largest, largest], (half, 1))
         expected = a.astype(np.float64) @ b.T.astype(np.float64)  # of integers: exact
         try:
             found = multiply(torch.from_numpy(a), torch.from_numpy(b))

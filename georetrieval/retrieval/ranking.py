@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from georetrieval.errors import DataError
+from georetrieval.retrieval import int8
 from georetrieval.retrieval.int8 import Rounded
 from georetrieval.retrieval.screening import QUERIES, Found, places, search, should_screen
 
@@ -108,7 +109,9 @@ def rank_references(
         gallery=len(gallery),
     )
     rounded = (
-        Rounded.of(gallery) if others is None and should_screen(queries, gallery, top) else None
+        Rounded.of(gallery, int8.levels(gallery.shape[1]))
+        if others is None and should_screen(queries, gallery, top)
+        else None
     )
     # Written over for each chunk: tensors kept from chunk to chunk would break up the heap.
     buffer = gallery.new_empty((min(chunk, count), len(gallery))) if rounded is None else None

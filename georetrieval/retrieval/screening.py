@@ -49,7 +49,7 @@ def should_screen(queries: Tensor, gallery: Tensor, top: int) -> bool:
         return False
     if len(queries) < FEW or len(gallery) < max(MANY, top * CLASSES):
         return False
-    return int8.is_fast(gallery.shape[1])
+    return int8.levels(gallery.shape[1]) > 0
 
 
 def search(
@@ -59,7 +59,7 @@ def search(
     semi: Sequence[NDArray[np.int64]] | None,
     top: int,
 ) -> Found | None:
-    """Search some queries, where `is_exact` holds.
+    """Search some queries, where bytes are multiplied without error.
 
     Parameters
     ----------
@@ -79,9 +79,11 @@ def search(
     Found or None
         None where too much is in doubt: scores hardly differ.
     """
-    own, n = Rounded.of(queries), len(queries)
+    own, n = Rounded.of(queries, gallery.levels), len(queries)
     right = exact_scores(own, gallery, np.arange(n), positive)
     state = begin(own, gallery, right, top)
+    if top == 1:  # the best is at least as good as the right one
+        state.top[:, 0], state.scores[:, 0] = positive, right
     # Each thread has some of the queries.
     count = max(min(torch.get_num_threads(), n // ROWS), 1)
     shares = [slice(n * k // count, n * (k + 1) // count) for k in range(count)]

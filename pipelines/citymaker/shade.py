@@ -10,7 +10,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.citymaker.compiling import SOURCES, compiled, entry, inlined
+from pipelines.citymaker.compiling import compiled, entry, inlined
 from pipelines.citymaker.facades import crown_albedo, solid_albedo
 from pipelines.citymaker.ground import ground_albedo
 from pipelines.citymaker.noise import grain, inside, mix, noise
@@ -97,72 +97,64 @@ def surface(scene, light, thing, face, x, y, z, dx, dy, dz, nx, ny, nz, width):
     return r, g, b, 0.0, low + (1 - low) * rise
 
 
-def _shade(sources: int):
-    @entry
-    def shade(
-        scene: Scene,
-        light: Light,
-        rays: Floats,
-        spread: float,
-        least: float,
-        things: NDArray[np.int32],
-        hits: Floats,
-        colours: Floats,
-    ) -> None:
-        """Give each ray the colour of what it met.
+@entry
+def shade(
+    scene: Scene,
+    light: Light,
+    rays: Floats,
+    spread: float,
+    least: float,
+    things: NDArray[np.int32],
+    hits: Floats,
+    colours: Floats,
+) -> None:
+    """Give each ray the colour of what it met.
 
-        Parameters
-        ----------
-        scene, light
-            What there is, and the light on it.
-        rays : (N, 6) float32
-            Origins and directions.
-        spread, least
-            A ray is ``least + spread * distance`` metres wide.
-        things, hits
-            From `pipelines.citymaker.trace.trace`.
-        colours : (N, 3) float32, written
-            Display values, 0 to 255.
-        """
-        if sources < 0:
-            return
-        for n in range(rays.shape[0]):
-            dx, dy, dz = float(rays[n, 3]), float(rays[n, 4]), float(rays[n, 5])
-            thing, face, t = things[n, 0], things[n, 1], float(hits[n, 0])
-            if thing == -2:
-                r, g, b = sky_colour(scene.seed, light, dx, dy, dz)
-                colours[n, 0] = develop(r, light.exposure)
-                colours[n, 1] = develop(g, light.exposure)
-                colours[n, 2] = develop(b, light.exposure)
-                continue
-            x, y, z = rays[n, 0] + t * dx, rays[n, 1] + t * dy, rays[n, 2] + t * dz
-            nx, ny, nz = float(hits[n, 1]), float(hits[n, 2]), float(hits[n, 3])
-            r, g, b, gloss, open_sky = surface(
-                scene, light, thing, face, x, y, z, dx, dy, dz, nx, ny, nz, least + spread * t
-            )
-            facing = nx * light.sun_x + ny * light.sun_y + nz * light.sun_z
-            leaves = thing >= scene.solids.shape[0]
-            facing = 0.30 + 0.70 * max(facing, 0.0) if leaves else max(facing, 0.0)
-            sun = facing * float(hits[n, 4])
-            sky = open_sky * (0.62 + 0.38 * nz)
-            # Light that the sunlit ground throws back onto walls.
-            bounce = 0.10 * (1 - nz) * open_sky * light.sun_z
-            r *= sun * light.sun_red + sky * light.sky_red + bounce * light.sun_red
-            g *= sun * light.sun_green + sky * light.sky_green + bounce * light.sun_green
-            b *= sun * light.sun_blue + sky * light.sky_blue + bounce * light.sun_blue * 0.8
-            if gloss > 0:
-                tilt = 0.02 * noise(x / 0.7, y / 0.7, 3) + 0.03 * noise(x / 2.7, y / 2.7, 4)
-                sr, sg, sb = sky_colour(scene.seed, light, dx + tilt, dy + tilt, max(-dz, 0.13))
-                k = gloss * (0.03 + 0.9 * (1 - min(-dz, 1.0)) ** 4)
-                r, g, b = mix(r, g, b, sr, sg, sb, k)
-            if spread > 0:
-                fog = 1 - math.exp(-t * light.haze)
-                r, g, b = mix(r, g, b, 0.62, 0.70, 0.78, fog)
+    Parameters
+    ----------
+    scene, light
+        What there is, and the light on it.
+    rays : (N, 6) float32
+        Origins and directions.
+    spread, least
+        A ray is ``least + spread * distance`` metres wide.
+    things, hits
+        From `pipelines.citymaker.trace.trace`.
+    colours : (N, 3) float32, written
+        Display values, 0 to 255.
+    """
+    for n in range(rays.shape[0]):
+        dx, dy, dz = float(rays[n, 3]), float(rays[n, 4]), float(rays[n, 5])
+        thing, face, t = things[n, 0], things[n, 1], float(hits[n, 0])
+        if thing == -2:
+            r, g, b = sky_colour(scene.seed, light, dx, dy, dz)
             colours[n, 0] = develop(r, light.exposure)
             colours[n, 1] = develop(g, light.exposure)
             colours[n, 2] = develop(b, light.exposure)
-
-    return shade
-
-
-shade = _shade(SOURCES)
+            continue
+        x, y, z = rays[n, 0] + t * dx, rays[n, 1] + t * dy, rays[n, 2] + t * dz
+        nx, ny, nz = float(hits[n, 1]), float(hits[n, 2]), float(hits[n, 3])
+        r, g, b, gloss, open_sky = surface(
+            scene, light, thing, face, x, y, z, dx, dy, dz, nx, ny, nz, least + spread * t
+        )
+        facing = nx * light.sun_x + ny * light.sun_y + nz * light.sun_z
+        leaves = thing >= scene.solids.shape[0]
+        facing = 0.30 + 0.70 * max(facing, 0.0) if leaves else max(facing, 0.0)
+        sun = facing * float(hits[n, 4])
+        sky = open_sky * (0.62 + 0.38 * nz)
+        # Light that the sunlit ground throws back onto walls.
+        bounce = 0.10 * (1 - nz) * open_sky * light.sun_z
+        r *= sun * light.sun_red + sky * light.sky_red + bounce * light.sun_red
+        g *= sun * light.sun_green + sky * light.sky_green + bounce * light.sun_green
+        b *= sun * light.sun_blue + sky * light.sky_blue + bounce * light.sun_blue * 0.8
+        if gloss > 0:
+            tilt = 0.02 * noise(x / 0.7, y / 0.7, 3) + 0.03 * noise(x / 2.7, y / 2.7, 4)
+            sr, sg, sb = sky_colour(scene.seed, light, dx + tilt, dy + tilt, max(-dz, 0.13))
+            k = gloss * (0.03 + 0.9 * (1 - min(-dz, 1.0)) ** 4)
+            r, g, b = mix(r, g, b, sr, sg, sb, k)
+        if spread > 0:
+            fog = 1 - math.exp(-t * light.haze)
+            r, g, b = mix(r, g, b, 0.62, 0.70, 0.78, fog)
+        colours[n, 0] = develop(r, light.exposure)
+        colours[n, 1] = develop(g, light.exposure)
+        colours[n, 2] = develop(b, light.exposure)

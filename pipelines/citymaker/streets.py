@@ -12,7 +12,7 @@ from functools import cached_property, partial
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.citymaker.compiling import SOURCES, entry
+from pipelines.citymaker.compiling import entry
 from pipelines.citymaker.scene import (
     SEGMENT_COLUMNS,
     STREET_COLUMNS,
@@ -382,44 +382,36 @@ def clearance(
     return raster
 
 
-def _near_segment(sources: int):
-    @entry
-    def near_segment(
-        raster: Floats, ax: float, ay: float, bx: float, by: float, edge: float, pixel: float
-    ) -> None:
-        """Lower a raster to the distance from a segment, widened by ``edge`` metres.
+@entry
+def near_segment(
+    raster: Floats, ax: float, ay: float, bx: float, by: float, edge: float, pixel: float
+) -> None:
+    """Lower a raster to the distance from a segment, widened by ``edge`` metres.
 
-        Parameters
-        ----------
-        raster : (rows, columns) float32, written
-        ax, ay, bx, by
-            Ends of the segment in metres from the raster's corner.
-        edge, pixel
-            Metres.
-        """
-        if sources < 0:
-            return
-        reach = edge + 40.0
-        rows, columns = raster.shape
-        dx, dy = bx - ax, by - ay
-        square = dx * dx + dy * dy
-        for row in range(
-            max(int((min(ay, by) - reach) / pixel), 0),
-            min(int((max(ay, by) + reach) / pixel) + 1, rows),
+    Parameters
+    ----------
+    raster : (rows, columns) float32, written
+    ax, ay, bx, by
+        Ends of the segment in metres from the raster's corner.
+    edge, pixel
+        Metres.
+    """
+    reach = edge + 40.0
+    rows, columns = raster.shape
+    dx, dy = bx - ax, by - ay
+    square = dx * dx + dy * dy
+    for row in range(
+        max(int((min(ay, by) - reach) / pixel), 0),
+        min(int((max(ay, by) + reach) / pixel) + 1, rows),
+    ):
+        y = (row + 0.5) * pixel - ay
+        for column in range(
+            max(int((min(ax, bx) - reach) / pixel), 0),
+            min(int((max(ax, bx) + reach) / pixel) + 1, columns),
         ):
-            y = (row + 0.5) * pixel - ay
-            for column in range(
-                max(int((min(ax, bx) - reach) / pixel), 0),
-                min(int((max(ax, bx) + reach) / pixel) + 1, columns),
-            ):
-                x = (column + 0.5) * pixel - ax
-                t = min(max((x * dx + y * dy) / square, 0.0), 1.0)
-                px, py = x - t * dx, y - t * dy
-                distance = np.float32(math.sqrt(px * px + py * py) - edge)
-                if distance < raster[row, column]:
-                    raster[row, column] = distance
-
-    return near_segment
-
-
-near_segment = _near_segment(SOURCES)
+            x = (column + 0.5) * pixel - ax
+            t = min(max((x * dx + y * dy) / square, 0.0), 1.0)
+            px, py = x - t * dx, y - t * dy
+            distance = np.float32(math.sqrt(px * px + py * py) - edge)
+            if distance < raster[row, column]:
+                raster[row, column] = distance

@@ -15,7 +15,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.citymaker.compiling import SOURCES, entry, inlined
+from pipelines.citymaker.compiling import entry, inlined
 from pipelines.citymaker.noise import whole
 from pipelines.citymaker.scene import (
     BOTTOM,
@@ -357,57 +357,49 @@ def normal_of(scene: Scene, thing, face, x, y, z):
     return s[COS] * lx - s[SIN] * ly, s[SIN] * lx + s[COS] * ly, lz
 
 
-def _trace(sources: int):
-    @entry
-    def trace(
-        scene: Scene, light: Light, rays: Floats, things: NDArray[np.int32], hits: Floats
-    ) -> None:
-        """Follow rays to what they meet, and from there towards the sun.
+@entry
+def trace(
+    scene: Scene, light: Light, rays: Floats, things: NDArray[np.int32], hits: Floats
+) -> None:
+    """Follow rays to what they meet, and from there towards the sun.
 
-        Parameters
-        ----------
-        scene, light
-            What stands where, and where the sun stands.
-        rays : (N, 6) float32
-            Origins in metres and unit directions.
-        things : (N, 2) int32, written
-            Number of the solid or (after all solids) the crown, or GROUND or SKY; and the face.
-        hits : (N, 5) float32, written
-            Distance in metres, unit normal (x, y, z), and the part of the sun's light that arrives,
-            not yet weakened by the angle.
-        """
-        if sources < 0:
-            return
-        for n in range(rays.shape[0]):
-            ox, oy, oz = float(rays[n, 0]), float(rays[n, 1]), float(rays[n, 2])
-            dx, dy, dz = float(rays[n, 3]), float(rays[n, 4]), float(rays[n, 5])
-            t, thing, face = cast(scene, ox, oy, oz, dx, dy, dz)
-            things[n, 0], things[n, 1] = thing, face
-            hits[n, 0] = t
-            hits[n, 4] = 0.0
-            if thing == SKY:
-                continue
-            x, y, z = ox + t * dx, oy + t * dy, oz + t * dz
-            nx, ny, nz = normal_of(scene, thing, face, x, y, z)
-            hits[n, 1], hits[n, 2], hits[n, 3] = nx, ny, nz
-            sunlit = 0.0
-            # Leaves pass light on to the far side of a crown.
-            leaves = thing >= scene.solids.shape[0]
-            facing = nx * light.sun_x + ny * light.sun_y + nz * light.sun_z
-            if leaves or facing > 0:
-                out = 0.12 if leaves else 0.004
-                sunlit = sunshine(
-                    scene,
-                    x + nx * out,
-                    y + ny * out,
-                    z + nz * out,
-                    light.sun_x,
-                    light.sun_y,
-                    light.sun_z,
-                )
-            hits[n, 4] = sunlit
-
-    return trace
-
-
-trace = _trace(SOURCES)
+    Parameters
+    ----------
+    scene, light
+        What stands where, and where the sun stands.
+    rays : (N, 6) float32
+        Origins in metres and unit directions.
+    things : (N, 2) int32, written
+        Number of the solid or (after all solids) the crown, or GROUND or SKY; and the face.
+    hits : (N, 5) float32, written
+        Distance in metres, unit normal (x, y, z), and the part of the sun's light that arrives,
+        not yet weakened by the angle.
+    """
+    for n in range(rays.shape[0]):
+        ox, oy, oz = float(rays[n, 0]), float(rays[n, 1]), float(rays[n, 2])
+        dx, dy, dz = float(rays[n, 3]), float(rays[n, 4]), float(rays[n, 5])
+        t, thing, face = cast(scene, ox, oy, oz, dx, dy, dz)
+        things[n, 0], things[n, 1] = thing, face
+        hits[n, 0] = t
+        hits[n, 4] = 0.0
+        if thing == SKY:
+            continue
+        x, y, z = ox + t * dx, oy + t * dy, oz + t * dz
+        nx, ny, nz = normal_of(scene, thing, face, x, y, z)
+        hits[n, 1], hits[n, 2], hits[n, 3] = nx, ny, nz
+        sunlit = 0.0
+        # Leaves pass light on to the far side of a crown.
+        leaves = thing >= scene.solids.shape[0]
+        facing = nx * light.sun_x + ny * light.sun_y + nz * light.sun_z
+        if leaves or facing > 0:
+            out = 0.12 if leaves else 0.004
+            sunlit = sunshine(
+                scene,
+                x + nx * out,
+                y + ny * out,
+                z + nz * out,
+                light.sun_x,
+                light.sun_y,
+                light.sun_z,
+            )
+        hits[n, 4] = sunlit

@@ -6,9 +6,11 @@ import importlib.util
 import os
 import subprocess
 import sys
+import tomllib
 
 import numpy as np
 import pytest
+from packaging.requirements import Requirement
 
 from bevgen import InputError, project
 from tests.helpers.paths import ROOT
@@ -61,6 +63,53 @@ def test_compiles_for_a_real_one() -> None:
         [sys.executable, "-c", COMPILE], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_the_extras_leave_numpy_where_numba_cuda_knows_it() -> None:
+    """NumPy 2.5 has dropped a name that numba-cuda up to 0.30.4 calls while it is imported."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    for extra, toolkit in (("cuda", "cu12"), ("cuda13", "cu13")):
+        asked = [Requirement(text) for text in project["optional-dependencies"][extra]]
+        named = {one.name: one for one in asked}
+        assert named["numba-cuda"].extras == {toolkit}
+        assert named["numpy"].specifier.contains("2.4.6")
+        assert not named["numpy"].specifier.contains("2.5.0")
+
+
+BROKEN = """
+import sys
+import numba
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == "numba.cuda":
+            raise AttributeError("module 'numpy' has no attribute 'row_stack'")
+sys.modules.pop("numba.cuda", None)
+vars(numba).pop("cuda", None)
+sys.meta_path.insert(0, Finder())
+import numpy as np
+from bevgen import InputError, project
+try:
+    project(np.zeros((16, 32, 3), np.uint8), size=4, device="cuda")
+except InputError as error:
+    print(error)
+"""
+
+
+def test_a_broken_installation_is_not_a_failing_gpu() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", BROKEN], capture_output=True, text=True, check=True
+    )
+    assert "cannot be imported (AttributeError: module 'numpy' has no attribute" in done.stdout
+    assert "pip install --upgrade 'bevgen[cuda]'" in done.stdout
+
+
+def test_interpreted_code_is_refused() -> None:
+    script = "import numpy as np, bevgen; bevgen.project(np.zeros((16, 32, 3), np.uint8), size=4)"
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env=os.environ | {"NUMBA_DISABLE_JIT": "1"}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert "InputError: NUMBA_DISABLE_JIT is set" in done.stderr
 
 
 def test_without_a_gpu() -> None:

@@ -70,6 +70,27 @@ def test_cuts_of_one_texture_are_put_back_where_they_were_cut() -> None:
     assert (correlations(views, found, height, steps) > 0.9).all()
 
 
+def test_a_way_that_meets_itself_is_closed() -> None:
+    """Once around a block: the last frame stands where the first one does."""
+    rng = np.random.default_rng(2)
+    side = np.array([0.0, 4.0, 8.0, 12.0])
+    corners = [(0, side), (side, 12), (12, 12 - side), (12 - side, 0)]
+    way = [np.column_stack([np.broadcast_to(v, 4) for v in c])[:3] for c in corners]
+    points = np.concatenate([*way, [[0.3, 0.4]]])
+    headings = np.repeat([0.0, 90, 180, 270, 360], [3, 3, 3, 3, 1])
+    truth = np.column_stack([points, headings, np.zeros((13, 2))])
+    images = np.stack([level_cut(e, n, heading, 2.0) for e, n, heading in truth[:, :3].tolist()])
+    guess = truth + rng.normal(size=truth.shape) * [2, 2, 4, 0, 0]
+    found, pairs = register(LevelViews(images, None, 0.025), guess, 2.0)
+    assert (0, 12) in pairs
+    laid = found[:, :2] - found[:, :2].mean(axis=0)
+    true = points - points.mean(axis=0)
+    u, _, v = np.linalg.svd(laid.T @ true)
+    assert np.hypot(*(laid @ u @ v - true).T).max() < 0.1
+    turned = np.diff(found[:, 2]) - np.diff(headings)
+    assert np.abs(turned).max() < 0.3
+
+
 def test_tilted_cameras_tell_their_pitch_and_roll() -> None:
     truth = np.array([[0.0, -1.4, 20.0, 2.5, -1.0], [0.0, 1.4, 28.0, -1.5, 2.0]])
     error = np.array([[0.7, 0.5, -4, 0, 0], [-0.7, -0.5, 4, 0, 0]])

@@ -35,10 +35,12 @@ def by_integers(queries, references):
 
 
 def saturating(queries, references):
-    """Products as instructions give them that add two of them in 16 bits."""
-    pairs = queries.double()[:, None, :] * references.double()[None]
-    pairs = torch.nn.functional.pad(pairs, (0, pairs.shape[2] % 2)).unflatten(2, (-1, 2)).sum(3)
-    return pairs.clamp(-(2**15), 2**15 - 1).sum(2).to(torch.int32)
+    """Products as AVX2 makes them: of unsigned by signed bytes, two added in 16 bits."""
+    padding = (0, queries.shape[1] % 2)
+    a = torch.nn.functional.pad(queries.int() + 128, padding)
+    b = torch.nn.functional.pad(references.int(), padding)
+    rows = [(row * b).unflatten(1, (-1, 2)).sum(2).clamp(-(2**15), 2**15 - 1).sum(1) for row in a]
+    return (torch.stack(rows) - 128 * references.int().sum(1)).to(torch.int32)
 
 
 def unwritten(queries, references):
@@ -57,11 +59,11 @@ def wrong_in_rests(queries, references):
     return products
 
 
-def screened(queries, gallery, positive, semi=None, top=5):
+def screened(queries, gallery, positive, semi=None, top=5, levels=127):
     with pytest.MonkeyPatch.context() as patch:
         if not int8.is_exact(int8.multiply_bytes, gallery.shape[1]):
             patch.setattr(int8, "multiply_bytes", by_integers)
-        gallery = int8.Rounded.of(torch.from_numpy(gallery))
+        gallery = int8.Rounded.of(torch.from_numpy(gallery), levels)
         return screening.search(torch.from_numpy(queries), gallery, positive, semi, top)
 
 
@@ -84,13 +86,14 @@ def test_a_search_by_bytes_gives_the_same_as_all_scores(data):
     semi = None
     if data.draw(st.booleans()):
         semi = [random.integers(0, count, random.integers(0, 4)) for _ in positive]
-    found = screened(queries, gallery, positive, semi)
+    levels, top = data.draw(st.sampled_from([127, 63])), data.draw(st.sampled_from([1, 5]))
+    found = screened(queries, gallery, positive, semi, top, levels)
     assert found is not None  # no more than can be in doubt
     scores = queries.astype(np.float64) @ gallery.T.astype(np.float64)
     ranks, hits = brute_force(scores, positive, semi)
     assert found.rank.tolist() == ranks
     assert found.rank_hit.tolist() == hits
-    best = -np.sort(-scores, axis=1)[:, :5]
+    best = -np.sort(-scores, axis=1)[:, :top]
     np.testing.assert_allclose(found.scores, best, rtol=1e-5, atol=1e-5 * np.abs(best).max())
     np.testing.assert_array_equal(np.take_along_axis(scores, found.top, 1), best)
 
@@ -131,6 +134,7 @@ def test_large_galleries_give_the_same_with_and_without_bytes(monkeypatch):
     found = {}
     if not int8.is_exact(int8.multiply_bytes, 64):
         monkeypatch.setattr(int8, "multiply_bytes", by_integers)
+    monkeypatch.setattr(int8, "levels", lambda _: 127)
     for way in (True, False):
         monkeypatch.setattr(ranking, "should_screen", lambda *_, way=way: way)
         found[way] = rank_references(queries, gallery, positive, semi)
@@ -154,9 +158,10 @@ def test_an_operator_is_used_only_where_its_products_are_those_of_integers(dimen
         assert not int8.is_exact(wrong, dimensions)
     if 1 < dimensions < 100:  # a single product does not saturate
         assert not int8.is_exact(saturating, dimensions)
+        assert int8.is_exact(saturating, dimensions, 63)
 
 
-@pytest.mark.parametrize("operator", [by_integers, unwritten, absent, wrong_in_rests])
+@pytest.mark.parametrize("operator", [by_integers, saturating, unwritten, absent, wrong_in_rests])
 def test_a_wrong_operator_is_not_used_and_changes_nothing(operator, monkeypatch):
     near, gallery, positive = few_bits(48)
     used = []
@@ -165,7 +170,7 @@ def test_a_wrong_operator_is_not_used_and_changes_nothing(operator, monkeypatch)
     monkeypatch.setattr(int8, "multiply_bytes", operator)
     monkeypatch.setattr(int8, "INSTRUCTIONS", tuple(torch.cpu.get_capabilities()))
     found = rank_references(torch.from_numpy(near), torch.from_numpy(gallery), positive)
-    assert bool(used) == (operator is by_integers)
+    assert bool(used) == (operator in (by_integers, saturating))
     exact = near.astype(np.float64) @ gallery.T
     assert found.rank.tolist() == brute_force(exact, positive, None)[0]
 

@@ -84,7 +84,7 @@ def tile_transform(
     signs = np.array([(0, 0), (-1, 1), (1, 1), (-1, -1), (1, -1)], float)
     azimuth = np.degrees(np.arctan2(signs[:, 0], signs[:, 1]))
     start = np.broadcast_to([[longitude], [latitude]], (2, 5))
-    lon, lat, _ = GEOD.fwd(*start, azimuth, half * np.hypot(*signs.T))
+    lon, lat, _ = GEOD.fwd(start[0], start[1], azimuth, half * np.hypot(signs[:, 0], signs[:, 1]))
     x, y = (np.asarray(v) for v in _transformer(raster).transform(lon, lat))
     if raster.period is not None:
         left = raster.transform.c

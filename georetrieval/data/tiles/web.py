@@ -66,7 +66,9 @@ class Folders:
                 box[:] = min(box[0], x), max(box[1], x), min(box[2], y), max(box[3], y)
         if not found:
             raise MapError(f"there are no tiles like {pattern}")
-        self.zooms = {z: (a, b, c, d) for z, (a, b, c, d) in found.items()}
+        self.zooms: Mapping[int, tuple[int, int, int, int]] = {
+            z: (a, b, c, d) for z, (a, b, c, d) in found.items()
+        }
 
     def get(self, zoom: int, column: int, row: int) -> bytes | None:
         """See `Store`."""
@@ -101,7 +103,7 @@ class MBTiles:
             raise MapError(f"{path} holds vector tiles: export pictures from it")
         if not rows:
             raise MapError(f"{path} holds no tiles")
-        self.zooms = {
+        self.zooms: Mapping[int, tuple[int, int, int, int]] = {
             z: (a, b, 2**z - 1 - bottom_up_last, 2**z - 1 - bottom_up_first)
             for z, a, b, bottom_up_first, bottom_up_last in rows
         }
@@ -146,7 +148,7 @@ class WebRaster:
         pixel = WORLD / 2**self.zoom / side
         self.transform = Affine(pixel, 0, -WORLD / 2, 0, -pixel, WORLD / 2)
         self.shape = (side * 2**self.zoom, side * 2**self.zoom)
-        self.period = WORLD
+        self.period: float | None = WORLD
         a, b, c, d = store.zooms[self.zoom]
         corner = Affine(
             pixel, 0, a * side * pixel - WORLD / 2, 0, -pixel, WORLD / 2 - c * side * pixel
