@@ -49,4 +49,4 @@ wheel:
 	.ci/wheel
 
 clean:
-	rm -rf .venv dist docs/_build demo-out
+	rm -rf .venv .pytest_cache dist docs/_build demo-out

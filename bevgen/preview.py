@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from bevgen.calibration.level import LEAST_ROLL, compare_rolls, find_tilt
 from bevgen.conversion.products import Bev, Picture, PreparedBev
 from bevgen.conversion.settings import BevSettings
 from bevgen.drawing import (
@@ -32,7 +33,7 @@ from bevgen.drawing import (
 from bevgen.errors import InputError
 from bevgen.geometry import BevGrid, PanoramaView, Pose
 from bevgen.images.decoding import read_image
-from bevgen.images.metadata import POSES_FILE, PanoramaInfo, info_from_name, info_from_row
+from bevgen.images.metadata import GPANO, POSES_FILE, PanoramaInfo, info_from_name, info_from_row
 from bevgen.tables import read_poses
 
 Box = tuple[int, int, int, int]
@@ -46,6 +47,7 @@ PANORAMA_BOX: Box = (32, 104, 1056, 616)
 BEV_BOX: Box = (1084, 104, 1880, 900)
 MASK_BOX: Box = (32, 692, 240, 900)
 
+ROLL_SEEN = "roll in the picture"
 _SHOWN, _NOT_SHOWN = (226, 232, 236), (44, 48, 56)
 _NEAR, _FAR, _EDGE = (255, 196, 46), (72, 208, 255), (255, 112, 180)
 _SMOOTH = 3  # lines are drawn this much larger, then shrunk
@@ -119,8 +121,11 @@ def preview(
     prepared = Bev(settings).prepare((image.shape[0], image.shape[1]), own, info)
     picture = prepared.make(image)
     captions = _captions(prepared, origins)
+    captions += _roll_doubt(image, prepared)
+    mask = settings.mask
+    use = None if mask is None else mask.fitted((image.shape[0], image.shape[1]))
     sheet = draw_preview(
-        image,
+        image if use is None else np.where(use[..., None], image, image // 3),
         picture.image,
         _mask(picture),
         view=prepared.view,
@@ -128,6 +133,7 @@ def preview(
         grid=settings.grid,
         title=path.name,
         captions=captions,
+        heading_known=prepared.info.heading is not None,
     )
     return sheet, captions
 
@@ -136,6 +142,17 @@ def _mask(picture: Picture) -> NDArray[np.bool_]:
     if picture.valid is not None:
         return picture.valid
     return np.ones(picture.image.shape[:2], np.bool_)
+
+
+def _roll_doubt(image: NDArray[np.uint8], prepared: PreparedBev) -> list[Caption]:
+    """Say so if the roll that the metadata give fits the picture better the other way round."""
+    roll = prepared.info.roll
+    if roll is None or prepared.info.origins.get("roll") != GPANO or abs(roll) <= LEAST_ROLL:
+        return []
+    tilt = find_tilt(image, prepared.view)
+    if not compare_rolls([roll], [tilt]).is_turned:
+        return []
+    return [Caption(ROLL_SEEN, f"{tilt.roll:.2g}°", "turn it: --roll-sign")]
 
 
 def _captions(prepared: PreparedBev, origins: Mapping[str, str]) -> list[Caption]:
@@ -153,7 +170,7 @@ def _captions(prepared: PreparedBev, origins: Mapping[str, str]) -> list[Caption
     left, right = view.horizontal_fov
     captions = [
         caption("camera height", "height", f"{pose.height:g} m"),
-        caption("heading", "heading", f"{pose.heading:.4g}°"),
+        caption("heading", "heading", _heading(prepared)),
         caption("pitch", "pitch", f"{pose.pitch:.4g}°"),
         caption("roll", "roll", f"{pose.roll:.4g}°"),
         caption("vertical field", "vertical_fov", f"{top:.4g}° to {bottom:.4g}°"),
@@ -173,6 +190,12 @@ def _captions(prepared: PreparedBev, origins: Mapping[str, str]) -> list[Caption
     return captions
 
 
+def _heading(prepared: PreparedBev) -> str:
+    if prepared.info.heading is None:
+        return f"unknown, taken as {prepared.pose.heading:.4g}°"
+    return f"{prepared.pose.heading:.4g}°"
+
+
 # --- the sheet ---
 
 
@@ -186,6 +209,7 @@ def draw_preview(
     grid: BevGrid,
     title: str,
     captions: Sequence[Caption],
+    heading_known: bool = True,
 ) -> Image.Image:
     """Draw the sheet: panorama, bird's-eye view (BEV), mask, and the settings behind them.
 
@@ -203,6 +227,8 @@ def draw_preview(
         Headline, such as the name of the file.
     captions
         Lines of the legend; ten fit.
+    heading_known
+        Whether anybody says where north is; else no compass is drawn.
 
     Returns
     -------
@@ -212,11 +238,12 @@ def draw_preview(
     """
     sheet = Image.new("RGB", SHEET, PAPER)
     lines = _ground_lines(pose, grid)
-    _draw_panorama(sheet, panorama, view, pose, lines)
-    _draw_bev(sheet, bev, grid, lines)
+    _draw_panorama(sheet, panorama, view, pose, lines, heading_known)
+    _draw_bev(sheet, bev, grid, lines, heading_known)
     mask = Image.fromarray(np.where(valid[..., None], _SHOWN, _NOT_SHOWN).astype(np.uint8))
     sheet.paste(mask.resize(_size(MASK_BOX), Image.Resampling.NEAREST), MASK_BOX[:2])
-    _write_headlines(sheet, title, view, valid, grid)
+    up = "north up" if heading_known else "heading unknown: front up"
+    _write_headlines(sheet, title, view, valid, f"{grid.extent:.4g} x {grid.extent:.4g} m, {up}")
     _write_legend(sheet, lines)
     _write_captions(sheet, captions)
     return sheet
@@ -279,6 +306,7 @@ def _draw_panorama(
     view: PanoramaView,
     pose: Pose,
     lines: Sequence[_Line],
+    heading_known: bool,
 ) -> None:
     """Place the image where it lies on the sphere; draw the ground's lines, horizon and compass."""
     width, height = _size(PANORAMA_BOX)
@@ -294,26 +322,41 @@ def _draw_panorama(
     curves = [(frame_points(horizon, pose), WHITE)]
     curves += [(frame_points(line.points, pose), line.colour) for line in lines]
     _draw_curves(frame, curves)
+    if heading_known:
+        _draw_compass(frame, pose)
+    sheet.paste(frame, PANORAMA_BOX[:2])
+
+
+def _draw_compass(frame: Image.Image, pose: Pose) -> None:
+    """Mark the four directions on the horizon of a panorama."""
+    width = frame.width
     draw = ImageDraw.Draw(frame)
     marks = np.column_stack([_compass(np.array([0.0, 90.0, 180.0, 270.0])), np.zeros(4)])
     for letter, (column, row) in zip("NESW", frame_points(marks, pose), strict=True):
         column = min(max(column, 16), width - 16)  # at the seam, keep the letter whole
         draw.line([(column, row - 9), (column, row + 9)], WHITE, 3)
         write_on_picture(draw, (column, row - 14), letter, 34, "ms")
-    sheet.paste(frame, PANORAMA_BOX[:2])
 
 
 def _draw_bev(
-    sheet: Image.Image, bev: NDArray[np.uint8], grid: BevGrid, lines: Sequence[_Line]
+    sheet: Image.Image,
+    bev: NDArray[np.uint8],
+    grid: BevGrid,
+    lines: Sequence[_Line],
+    heading_known: bool,
 ) -> None:
-    """Draw the BEV with the ground's lines, a scale bar and an arrow to the north."""
+    """Draw the BEV with the ground's lines, a scale bar and an arrow to the north, if known."""
     width, height = _size(BEV_BOX)
     picture = Image.fromarray(bev).resize((width, height), Image.Resampling.LANCZOS)
     scale = np.array([width, -height]) / grid.extent
     centre = np.array([width, height]) / 2
     _draw_curves(picture, [(line.points[:, :2] * scale + centre, line.colour) for line in lines])
     draw_scale_bar(picture, grid.extent)
-    draw_north_arrow(picture)
+    if heading_known:
+        draw_north_arrow(picture)
+    else:
+        at = (width - 20, 44)
+        write_on_picture(ImageDraw.Draw(picture), at, "heading unknown", 38, "rm")
     sheet.paste(picture, BEV_BOX[:2])
 
 
@@ -340,14 +383,14 @@ def _write_headlines(
     title: str,
     view: PanoramaView,
     valid: NDArray[np.bool_],
-    grid: BevGrid,
+    of_bev: str,
 ) -> None:
     draw = ImageDraw.Draw(sheet)
     left = PANORAMA_BOX[0]
     draw.text((left, 44), fitted(title, 34, 1400), INK, font(34), "lm", stroke_width=0.5)
     parts = [
         (PANORAMA_BOX, "Panorama", f"{view.width} x {view.height} pixels, on the whole sphere"),
-        (BEV_BOX, "Bird's-eye view", f"{grid.extent:.4g} x {grid.extent:.4g} m, north up"),
+        (BEV_BOX, "Bird's-eye view", of_bev),
         (MASK_BOX, "Mask", f"{100 * valid.mean():.4g} % seen"),
     ]
     draw.line([(left, 68), (BEV_BOX[2], 68)], RULE, 1)

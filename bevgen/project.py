@@ -5,7 +5,7 @@ Numba is imported by the first projection, not by the import of this module.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -24,6 +24,7 @@ from bevgen.projection.backends import cuda_backend, host_backend
 from bevgen.projection.network_input import mean_and_std
 
 if TYPE_CHECKING:
+    from bevgen.projection.masking import Mask
     from bevgen.projection.planning import Planner
 
 Compat = Literal["ep-bev"]
@@ -38,6 +39,7 @@ def project_view(
     *,
     antialias: bool = True,
     compat: Compat | None = None,
+    mask: Mask | None = None,
     device: Device = "auto",
     out: NDArray[Any] | None = None,
 ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
@@ -53,6 +55,8 @@ def project_view(
         Average where a BEV pixel covers many panorama pixels.
     compat
         ``"ep-bev"`` for the published script's pixels; takes no angles.
+    mask
+        Which pixels of the panorama are used; all of them by default.
     device
         ``"cuda"`` for a GPU, else the CPU.
     out : (size, size, C) of the panorama's dtype, optional
@@ -65,6 +69,8 @@ def project_view(
 
     Raises
     ------
+    InputError
+        If the mask does not fit the panorama.
     DeviceError
         If the GPU fails.
     """
@@ -77,13 +83,24 @@ def project_view(
     flat = bev.reshape(1, grid.size**2, panorama.shape[2])
     poses = np.array([[pose.height, pose.heading, pose.pitch, pose.roll]], np.float64)
     host_backend(device).sample_from_host(panorama[None], planner, poses, flat)
-    return bev, planner.valid(pose)
+    if mask is None:
+        return bev, planner.valid(pose)
+    return bev, _masked(mask, planner, pose, bev)
 
 
 def _planner(grid: BevGrid, view: PanoramaView, antialias: bool, compat: Compat | None) -> Planner:
     from bevgen.projection.planning import Planner
 
     return Planner(grid, view, antialias and compat is None, compat is not None)
+
+
+def _masked(mask: Mask, planner: Planner, pose: Pose, bev: NDArray[Any]) -> NDArray[np.bool_]:
+    """Set to 0 what a mask hides of a BEV, and return what is left to be seen."""
+    from bevgen.projection.masking import hidden_by
+
+    hidden = hidden_by(mask, planner, pose)
+    bev.reshape(*hidden.shape, -1)[hidden] = 0
+    return planner.valid(pose) & ~hidden
 
 
 def check_compat(compat: str, view: PanoramaView, pose: Pose) -> None:
@@ -131,8 +148,14 @@ class Projector:
     antialias: bool = True
     compat: Compat | None = None
     device: Device = "auto"
+    mask: Any = field(default=None, compare=False)
+    _mask: Mask | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
+        if self.mask is not None:
+            from bevgen.projection.masking import Mask
+
+            object.__setattr__(self, "_mask", Mask.of(self.mask))
         if self.compat is not None:
             check_compat(
                 self.compat, PanoramaView(1, 1, self.vertical_fov or FULL_SPHERE), self.pose
@@ -196,6 +219,8 @@ class Projector:
             out = host_result(out, shape, images)
             backend = host_backend(self.device)
             backend.sample_from_host(images, planner, poses, out.reshape(flat))
+            if self._mask is not None:
+                return self._mask_all(self._mask, planner, poses, out, shape, return_valid)
         else:
             target = device_result(out, shape, images.dtype)
             cuda_backend().sample(images, planner, poses, target)
@@ -259,12 +284,36 @@ class Projector:
         cuda_backend().sample(images, planner, poses, target, scaling)
         return target if out is None else out
 
+    def _mask_all(
+        self,
+        mask: Mask,
+        planner: Planner,
+        poses: NDArray[np.float64],
+        bevs: NDArray[Any],
+        shape: tuple[int, ...],
+        return_valid: bool,
+    ) -> Any:
+        """Return BEVs, one or a batch, and what is to be seen of them, as `__call__` does."""
+        each = bevs.reshape(len(poses), self.size, self.size, -1)
+        valids = [
+            _masked(mask, planner, Pose(*pose), bev)
+            for pose, bev in zip(poses.tolist(), each, strict=True)
+        ]
+        if not return_valid:
+            return bevs
+        return bevs, np.stack(valids) if len(shape) == 4 else valids[0]
+
     def _placed(self, panorama: Any) -> Any:
         """Return an array of the host as NumPy's, one of the device as Numba's."""
         if not is_on_device(panorama):
             return host_array(panorama)
         if self.device == "cpu":
             raise InputError("the panorama is on a GPU: copy it to the host, or use device cuda")
+        if self._mask is not None:
+            raise InputError(
+                "a mask is for panoramas in host memory (device cuda takes those too): leave it"
+                " out, or copy the panorama to the host"
+            )
         return cuda_backend().as_device_array(panorama)
 
     def _planner(self, images: Any) -> Planner:
@@ -312,6 +361,7 @@ def project(
     compat: Compat | None = None,
     return_valid: bool = False,
     device: Device = "auto",
+    mask: Any = None,
 ) -> Any:
     """Turn a panorama into a north-up bird's-eye view of the flat ground around the camera.
 
@@ -339,6 +389,9 @@ def project(
         Also return which BEV pixels the panorama shows; the others are 0.
     device
         ``"cpu"``, ``"cuda"``, or ``"auto"``: a GPU for what is in its memory, else the CPU.
+    mask : (h, w) bool or uint8, optional
+        False, or below 128, where the panorama shows the camera's car or a cap: as if it showed
+        nothing there. Of the panorama's size, or proportional to it; for host memory.
 
     Returns
     -------
@@ -370,5 +423,6 @@ def project(
         antialias=antialias,
         compat=compat,
         device=device,
+        mask=mask,
     )
     return projector(panorama, return_valid=return_valid)

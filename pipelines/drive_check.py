@@ -142,6 +142,8 @@ def ground_errors(
 def main(city: Path, drive: str, poses: Path, mosaic: Path | None) -> None:
     """Print how far poses and mosaic of a drive are from the truth."""
     folder = city / "drive" / drive
+    if not folder.is_dir():
+        raise click.UsageError(f"{folder} is no drive of the city; make it with --drive")
     for name, path in (("GPS", folder / "poses.csv"), ("refined", poses)):
         off = pose_errors(path, folder / "truth.csv")
         print(

@@ -185,6 +185,15 @@ def test_readme_runs_as_printed(reader_folder, monkeypatch):
     assert run_page(ROOT / "README.md", reader_folder, monkeypatch) >= 2
 
 
+def test_levelling_runs_as_printed(reader_folder, monkeypatch):
+    assert run_page(ROOT / "docs" / "level.md", reader_folder, monkeypatch) >= 1
+
+
+def test_masking_runs_as_printed(reader_folder, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    assert run_page(ROOT / "docs" / "masks.md", reader_folder, monkeypatch) >= 3
+
+
 def test_measuring_runs_as_printed(reader_folder, monkeypatch):
     assert run_page(ROOT / "docs" / "measuring.md", reader_folder, monkeypatch) >= 3
 

@@ -17,6 +17,7 @@ from bevgen.images.decoding import open_image, read_image
 from bevgen.images.finding import default_id, find_images
 from bevgen.images.metadata import PanoramaInfo, info_from_name, info_from_row
 from bevgen.images.view import panorama_view
+from bevgen.projection.masking import Mask
 from bevgen.tables import read_pairs, read_poses
 
 _ROWS = 1024  # more rows of a panorama than this tell nothing more
@@ -135,7 +136,11 @@ def _tiles_of(path: Path) -> dict[str, tuple[str, float, float]]:
 
 
 def load_view(
-    pair: PairFiles, *, vertical_fov: tuple[float, float] | None = None, centred: bool = False
+    pair: PairFiles,
+    *,
+    vertical_fov: tuple[float, float] | None = None,
+    centred: bool = False,
+    mask: Mask | None = None,
 ) -> tuple[View, PanoramaInfo, tuple[int, int]]:
     """Read the two images of a pair for `bevgen.calibrate`.
 
@@ -147,6 +152,8 @@ def load_view(
         Top and bottom of the panorama in degrees; else what its metadata say.
     centred
         If nobody says, take pixels to be square and the horizon to be half way up.
+    mask
+        Which pixels of the panorama show the street.
 
     Returns
     -------
@@ -187,8 +194,12 @@ def load_view(
     grey = _grey(panorama, min(rows, _ROWS), width)
     lens = replace(view, height=grey.shape[0], width=grey.shape[1])
     pose = Pose(1.0, known.heading or 0.0, known.pitch or 0.0, known.roll or 0.0)
+    try:
+        use = None if mask is None else mask.fitted((rows, columns), grey.shape)
+    except InputError as error:
+        raise PanoramaError(f"{pair.panorama}: {error}") from error
     place = tile.shape[0] / 2 + pair.d_row, tile.shape[1] / 2 - pair.d_col
-    return View(grey, lens, pose, _grey(tile, *tile.shape[:2]), *place), known, (rows, columns)
+    return View(grey, lens, pose, _grey(tile, *tile.shape[:2]), *place, use), known, (rows, columns)
 
 
 def known_of(pair: PairFiles) -> PanoramaInfo:

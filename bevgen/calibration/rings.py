@@ -43,6 +43,8 @@ class View:
         Grey values, north up.
     row, column
         The camera in the tile, pixels from its upper left corner.
+    use : (H, W) bool, optional
+        Which pixels of the panorama show the street; all by default.
     """
 
     panorama: Grey
@@ -51,6 +53,7 @@ class View:
     tile: Grey
     row: float
     column: float
+    use: NDArray[np.bool_] | None = None
 
 
 # --- the two pictures over azimuth and log distance ---
@@ -85,7 +88,12 @@ def panorama_rings(view: View, horizon: float = 0.0) -> tuple[Floats, NDArray[np
     height, width = view.panorama.shape
     column = (turned - left) / (end - left) * width - 0.5
     row = (top - elevation) / (top - bottom) * height - 0.5
-    return _sample(view.panorama, row, column, view.lens.wraps)
+    grey, seen = _sample(view.panorama, row, column, view.lens.wraps)
+    if view.use is not None:
+        shown = _sample(np.where(view.use, np.uint8(255), np.uint8(0)), row, column,
+                        view.lens.wraps)[0]  # fmt: skip
+        seen &= shown > 254.5
+    return grey, seen
 
 
 def tile_rings(view: View, nearest: float, rings: int) -> tuple[Floats, NDArray[np.bool_]]:

@@ -11,6 +11,7 @@ from bevgen.calibration.pairs import PairFiles, load_view
 from bevgen.calibration.rings import View
 from bevgen.errors import InputError, PanoramaError
 from bevgen.images.metadata import PanoramaInfo
+from bevgen.projection.masking import Mask
 
 HEIGHTS = (0.5, 8.0)  # metres that are tried
 PARTS = (200, 6)  # parts of the tile's side that are tried where metres are not known
@@ -45,6 +46,8 @@ class Sample:
         As given; None to take that of each file.
     horizon
         Whether the horizon is looked for.
+    mask
+        Which pixels of the panoramas show the street; None for all.
     """
 
     loaded: Sequence[Loaded]
@@ -52,6 +55,7 @@ class Sample:
     heading: Heading
     vertical_fov: tuple[float, float] | None
     horizon: bool
+    mask: Mask | None = None
 
     @property
     def views(self) -> list[View]:
@@ -66,7 +70,7 @@ class Sample:
 
     def load(self, pair: PairFiles) -> Loaded:
         """Read one more pair as those of the sample were read."""
-        return _load(pair, self.heading, self.vertical_fov, self.horizon)
+        return _load(pair, self.heading, self.vertical_fov, self.horizon, self.mask)
 
     def ratios(self, resolution: float | None) -> tuple[float, float]:
         """Lowest and highest camera height to try, in pixels of the tile."""
@@ -82,6 +86,7 @@ def read_sample(
     heading: Heading = "common",
     vertical_fov: tuple[float, float] | None = None,
     horizon: bool = False,
+    mask: Mask | None = None,
     on_skip: Callable[[str], None] = nothing,
     on_progress: Callable[[int, int], None] = nothing,
 ) -> Sample:
@@ -91,7 +96,7 @@ def read_sample(
     ----------
     pairs
         Which.
-    heading, vertical_fov, horizon
+    heading, vertical_fov, horizon, mask
         As in `Sample`.
     on_skip
         Called with each reason.
@@ -108,13 +113,13 @@ def read_sample(
     skipped: list[str] = []
     for i, pair in enumerate(pairs):
         try:
-            loaded.append(_load(pair, heading, vertical_fov, horizon))
+            loaded.append(_load(pair, heading, vertical_fov, horizon, mask))
         except PanoramaError as error:
             skipped.append(str(error))
             on_skip(str(error))
         on_progress(i + 1, len(pairs))
     _check_sizes(loaded, horizon)
-    return Sample(loaded, skipped, heading, vertical_fov, horizon)
+    return Sample(loaded, skipped, heading, vertical_fov, horizon, mask)
 
 
 def is_cut(vertical_fov: tuple[float, float]) -> bool:
@@ -123,9 +128,13 @@ def is_cut(vertical_fov: tuple[float, float]) -> bool:
 
 
 def _load(
-    pair: PairFiles, heading: Heading, vertical_fov: tuple[float, float] | None, horizon: bool
+    pair: PairFiles,
+    heading: Heading,
+    vertical_fov: tuple[float, float] | None,
+    horizon: bool,
+    mask: Mask | None,
 ) -> Loaded:
-    view, known, shape = load_view(pair, vertical_fov=vertical_fov, centred=horizon)
+    view, known, shape = load_view(pair, vertical_fov=vertical_fov, centred=horizon, mask=mask)
     if heading == "per-image":  # each shall have its own
         view = replace(view, pose=replace(view.pose, heading=0.0))
     return Loaded(pair, view, known, shape)

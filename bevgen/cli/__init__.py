@@ -15,6 +15,8 @@ COMMANDS = {
     "pack": "Store satellite, map, panorama or drone images as shards of one size.",
     "warmup": "Compile what is compiled at the first use, for images of containers.",
     "preview": "Draw one panorama, its bird's-eye view and mask, to check the settings.",
+    "mask": "Find the camera's car and caps over the nadir, which hide the street.",
+    "level": "Find pitch and roll of panoramas from what stands upright in them.",
     "calibrate": "Find camera height, heading and horizon from satellite tiles.",
     "ground": "Find latitude and longitude of points in panoramas, and how sure that is.",
     "mosaic": "Put the panoramas of a street together to one map of its ground.",

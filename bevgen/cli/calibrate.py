@@ -84,6 +84,7 @@ EPILOG = "Exit code 1 if nothing was found; the picture is drawn all the same."
     metavar="CSV",
     help="Write the headings of all pairs, not only of the sample, for bevgen convert --poses.",
 )
+@options.mask
 @options.overwrite
 @options.as_json
 def command(
@@ -98,6 +99,7 @@ def command(
     vertical_fov: tuple[float, float] | None,
     horizon: bool,
     poses_out: Path | None,
+    mask: Path | None,
     overwrite: bool,
     as_json: bool,
 ) -> int:
@@ -108,6 +110,7 @@ def command(
     from bevgen.calibration.sample import read_sample
     from bevgen.calibration.sheet import draw_report
     from bevgen.cli.progress import progress_bar
+    from bevgen.images.mask import read_mask
 
     _check(out, poses_out, overwrite, mode, resolution)
     _check_kept((poses, pairs_file), poses_out)
@@ -115,6 +118,7 @@ def command(
     with progress_bar("reading") as on_progress:
         sample = read_sample(
             choose(pairs, count), heading=mode, vertical_fov=vertical_fov, horizon=horizon,
+            mask=None if mask is None else read_mask(mask),
             on_skip=_say_skipped, on_progress=on_progress,
         )  # fmt: skip
     with progress_bar("comparing") as on_progress:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -88,7 +90,7 @@ def command(
     mask = _mask(mask_file) if mask_file else None
     sequence = read_sequence(root, rows, height, names=list(names), mask=mask, skip=skip)
     prior = Prior(position_error, heading_error if sequence.knows_headings else 30.0)
-    with progress_steps() as watch:
+    with _says_how_to_go_on(poses_out), progress_steps() as watch:
         views = level_views(sequence, watch)
         placements, pairs = sequence.guess, [(i, i + 1) for i in range(len(sequence.frames) - 1)]
         if refine:
@@ -109,6 +111,20 @@ def command(
         f"{out}: {len(sequence.frames)} frames, {canvas.columns} x {canvas.rows} pixels of"
         f" {resolution:g} m, {claimed:,.0f} square metres of ground known"
     )
+
+
+@contextmanager
+def _says_how_to_go_on(poses_out: Path | None) -> Iterator[None]:
+    """Say, when interrupted, that a mosaic begins anew, or what of it need not."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if poses_out and poses_out.exists():
+            again = f"add --poses {poses_out} --no-register, without --poses-out, to draw it only"
+        else:
+            again = "the same command begins anew"
+        click.echo(f"nothing was drawn; {again}", err=True)
+        raise
 
 
 def _mask(path: Path) -> NDArray[np.uint8]:

@@ -52,6 +52,17 @@ def output(what: str, metavar: str = "FILE") -> Callable[[F], F]:
 overwrite = click.option("--overwrite", is_flag=True, help="Replace what the output holds.")
 as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 
+mask = click.option(
+    "--mask", type=FILE, metavar="IMAGE",
+    help="White where panoramas are used, black where they show a car or a cap, which is then not"
+    " seen; of their size, or proportional to it. bevgen mask makes one.",
+)  # fmt: skip
+
+roll_sign = click.option(
+    "--roll-sign", type=click.Choice(["right-down", "left-down"]),
+    help="What a positive roll in GPano metadata means.  [default: right-down]",
+)  # fmt: skip
+
 _geometry = all_of(
     click.option(
         "--preset", type=click.Choice(list(PRESETS)),
@@ -83,6 +94,8 @@ _geometry = all_of(
     click.option(
         "--compat", type=click.Choice(["ep-bev"]), help="Reproduce the published script's pixels."
     ),
+    mask,
+    roll_sign,
 )  # fmt: skip
 _GEOMETRY_NAMES = [param.name for param in click.command()(_geometry(lambda: None)).params]
 
@@ -96,8 +109,11 @@ class BevOptions(NamedTuple):
     def settings(self) -> BevSettings:
         """Return the settings: options override the preset."""
         from bevgen.conversion.settings import BevSettings
+        from bevgen.images.mask import read_mask
 
-        return BevSettings.from_preset(self.preset, **self.given)
+        path = self.given["mask"]
+        mask = None if path is None else read_mask(path)
+        return BevSettings.from_preset(self.preset, **{**self.given, "mask": mask})
 
     def origins(self) -> dict[str, str]:
         """Say of each setting whether it is from an option or the preset."""

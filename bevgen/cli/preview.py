@@ -31,7 +31,7 @@ def command(
     from bevgen.conversion.products import check_angles
     from bevgen.errors import BevgenError, PanoramaError
     from bevgen.images.metadata import NOTHING
-    from bevgen.preview import own_info, preview
+    from bevgen.preview import ROLL_SEEN, own_info, preview
 
     _check_output(path, out, overwrite)
     settings = bev.settings()
@@ -49,6 +49,12 @@ def command(
     for caption in captions:
         click.echo(f"{caption.name:18} {caption.value:24} {caption.origin}")
     click.echo(f"{out}: {sheet.width} x {sheet.height} pixels")
+    if any(caption.name == ROLL_SEEN for caption in captions):
+        click.echo(
+            "the roll in the metadata fits the picture better the other way round: turn it by"
+            " --roll-sign, and see bevgen level",
+            err=True,
+        )
 
 
 def _check_output(path: Path, out: Path, overwrite: bool) -> None:

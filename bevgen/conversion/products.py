@@ -12,10 +12,10 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from bevgen.conversion.settings import BevSettings, ImageSettings, Settings
+from bevgen.conversion.settings import LEFT_DOWN, BevSettings, ImageSettings, Settings
 from bevgen.errors import InputError, PanoramaError
 from bevgen.geometry import FULL_CIRCLE, PanoramaView, Pose, needed_rows
-from bevgen.images.metadata import NOTHING, PanoramaInfo
+from bevgen.images.metadata import NOTHING, PanoramaInfo, roll_turned
 from bevgen.images.view import panorama_view
 from bevgen.project import Device, project_view
 
@@ -141,6 +141,8 @@ class Bev:
     def prepare(self, shape: tuple[int, int], own: PanoramaInfo, file: PanoramaInfo) -> PreparedBev:
         """Decide which part of the sphere the panorama shows, and how the camera stood."""
         settings = self.settings
+        if settings.roll_sign == LEFT_DOWN:
+            file = roll_turned(file)
         options = PanoramaInfo.said_by(
             "option",
             heading=settings.heading,
@@ -183,9 +185,14 @@ class PreparedBev:
         Raises
         ------
         PanoramaError
-            If it shows none of the ground.
+            If it shows none of the ground, or the mask is not of its shape.
         """
         settings = self.product.settings
+        if settings.mask is not None:
+            try:
+                settings.mask.fitted((self.view.height, self.view.width))
+            except InputError as error:
+                raise PanoramaError(str(error)) from error
         bev, valid = project_view(
             image,
             settings.grid,
@@ -193,8 +200,11 @@ class PreparedBev:
             self.pose,
             antialias=settings.antialias,
             compat=settings.compat,
+            mask=settings.mask,
             device=self.product.device,
         )
+        if not valid.any() and settings.mask is not None:
+            raise PanoramaError("the mask hides all ground of the BEV: white is what is used")
         if not valid.any():
             raise PanoramaError("shows none of the ground: are field of view and pose right?")
         return Picture(bev, None if valid.all() else valid, self.info)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from numbers import Real
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from bevgen.errors import InputError
 from bevgen.geometry import (
@@ -21,11 +21,14 @@ from bevgen.geometry import (
 )
 from bevgen.presets import PRESETS
 from bevgen.project import Compat, check_compat
+from bevgen.projection.masking import Mask
 
 CHANNELS = 3
 # Goes up when the same settings would give other pixels, so that the two are never mixed; counted
 # from the first release on. A GPU's rounding may differ by one grey level, and is not counted.
 PIXEL_RULE = 1
+RollSign = Literal["right-down", "left-down"]
+RIGHT_DOWN, LEFT_DOWN = "right-down", "left-down"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +37,8 @@ class BevSettings:
 
     ``heading``, ``pitch`` and ``roll`` of None are taken from each file, 0 where it says nothing;
     ``vertical_fov`` of None too, a full sphere where the file says nothing. What poses.csv says of
-    a panorama takes precedence over all of them.
+    a panorama takes precedence over all of them. ``roll_sign`` is what a positive roll of GPano
+    metadata means, ``right-down`` if None.
 
     Raises
     ------
@@ -51,6 +55,8 @@ class BevSettings:
     vertical_fov: tuple[float, float] | None = None
     antialias: bool = True
     compat: Compat | None = None
+    mask: Mask | None = None
+    roll_sign: RollSign | None = None
 
     kind: ClassVar[str] = "bev"
 
@@ -68,6 +74,14 @@ class BevSettings:
         if self.compat is not None:
             check_compat(self.compat, PanoramaView(1, 1, self.vertical_fov or FULL_SPHERE), pose)
             object.__setattr__(self, "antialias", False)  # stored as what is done
+        if self.mask is not None:
+            object.__setattr__(self, "mask", Mask.of(self.mask))
+        if self.roll_sign == RIGHT_DOWN:
+            object.__setattr__(self, "roll_sign", None)
+        if self.roll_sign not in (None, LEFT_DOWN):
+            raise InputError(
+                f"roll_sign must be {RIGHT_DOWN} or {LEFT_DOWN}, not {self.roll_sign!r}"
+            )
 
     @classmethod
     def from_preset(cls, name: str | None, **options: Any) -> BevSettings:
@@ -118,7 +132,11 @@ class BevSettings:
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as JSON values, for the shards' ``settings``."""
-        return _json_values(self)
+        values = _json_values(self)
+        if self.mask is not None:
+            values["mask"] = self.mask.digest
+        # As before there was a choice.
+        return {k: v for k, v in values.items() if k not in _LATER or v is not None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,12 +197,15 @@ class ImageSettings:
         return values
 
 
+_LATER = ("mask", "roll_sign")
 IMAGE_KINDS = ("satellite", "map", "panorama", "drone")
 Settings = BevSettings | ImageSettings
 
 
 def settings_from_json(values: Mapping[str, Any]) -> Settings:
     """Return the settings that shards were made with: what `to_json` of either kind gave.
+
+    But for a mask: another camera carries another car.
 
     Raises
     ------
@@ -195,6 +216,7 @@ def settings_from_json(values: Mapping[str, Any]) -> Settings:
     kind, rule = given.pop("kind", None), given.pop("pixel_rule", None)
     if rule != PIXEL_RULE:
         raise InputError(f"these are not settings that this release draws by: {dict(values)}")
+    given.pop("mask", None)  # of the camera that took those panoramas
     if "vertical_fov" in given and given["vertical_fov"] is not None:
         given["vertical_fov"] = tuple(given["vertical_fov"])
     try:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from pathlib import PurePosixPath
 from typing import Any
@@ -112,6 +112,13 @@ def _position(
     if abs(latitude) > 90 or abs(longitude) > 180:
         return None, None
     return latitude, longitude
+
+
+def roll_turned(file: PanoramaInfo) -> PanoramaInfo:
+    """Return what a file says if its GPano roll is positive with the left side down."""
+    if file.roll is None or file.origins.get("roll") != GPANO:
+        return file
+    return replace(file, roll=-file.roll)
 
 
 # --- file names ---
