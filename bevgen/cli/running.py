@@ -250,7 +250,7 @@ def _print_report(console: Console, report: Report, kind: str) -> None:
             f" ({says} says it)"
         )
     if report.unknown_positions:
-        console.print(f"{report.unknown_positions:,} images have no position (--poses says it)")
+        console.print(f"{report.unknown_positions:,} images have no position")
     causes = sorted(report.reasons.items(), key=lambda r: -r[1][0])
     for reason, (count, examples) in causes[:MOST_CAUSES]:
         console.print(f"  {count:,} x {reason} ({', '.join(examples)})")

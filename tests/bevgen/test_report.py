@@ -51,4 +51,4 @@ def test_images_without_a_position_are_counted(tmp_path: Path) -> None:
     out = tmp_path / "o.h5"
     done = run_bevgen("convert", "-i", folder, "-o", out, "--size", 16, "--json", "--workers", 1)
     assert '"unknown_positions": 2' in done.stdout
-    assert "2 images have no position (--poses says it)" in done.stderr
+    assert "2 images have no position" in done.stderr
