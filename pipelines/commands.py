@@ -205,6 +205,34 @@ def report(folder: Path, *, why: str = "") -> None:
     run(["georetrieval", "report", *options({"run": folder})], why=why)
 
 
+def tiles(
+    source: Path, out: Path, *, resolution: float, size: int, step: float, why: str = ""
+) -> None:
+    """Cut a map into reference tiles."""
+    values: dict[str, Value] = {
+        "source": source,
+        "out": out,
+        "resolution": resolution,
+        "size": size,
+        "step": step,
+    }
+    run(["georetrieval", "tiles", *options(values)], why=why)
+
+
+def index(folder: Path, references: Path, out: Path, *, why: str = "") -> None:
+    """Make an index of reference tiles."""
+    values: dict[str, Value] = {"run": folder, "references": references, "out": out}
+    run(["georetrieval", "index", *options(values)], why=why)
+
+
+def locate(
+    photos: Sequence[Path], where: Path, *, poses: Path | None = None, out: Path, why: str = ""
+) -> None:
+    """Find where photos were taken, and write it as a table of comma-separated values."""
+    values: dict[str, Value] = {"index": where, "poses": poses, "format": "csv", "out": out}
+    run(["georetrieval", "locate", *map(str, photos), *options(values)], why=why)
+
+
 # --- the synthetic city ---
 
 
@@ -216,9 +244,13 @@ def draw_city(
     tile_size: int,
     seed: int | None = None,
     dates: Sequence[str] = (),
+    raster: str | None = None,
     why: str = "",
 ) -> None:
-    """Draw a city: a panorama, a satellite tile and a map tile of each place."""
+    """Draw a city: a panorama, a satellite tile and a map tile of each place.
+
+    ``raster`` names a district that is drawn as one map too.
+    """
     values: dict[str, Value] = {
         "out": out,
         "places": places,
@@ -226,5 +258,6 @@ def draw_city(
         "date": dates,
         "tile_metres": tile_metres,
         "tile_size": tile_size,
+        "raster": raster,
     }
     run(["python", "-m", "pipelines.city", *options(values)], why=why)

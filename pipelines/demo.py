@@ -1,15 +1,20 @@
 """The whole way on two cores: ``make demo``.
 
 First real panoramas become bird's-eye views; then a small synthetic city is drawn, both branches
-are trained on it, and places never seen are looked for. Every step is a command that can be typed
-as it is printed. Steps that are done are not done again.
+are trained on it, and places never seen are looked for: among tiles, and in the map of a district.
+Every step is a command that can be typed as it is printed. Steps that are done are not done again.
 """
 
 from __future__ import annotations
 
+import csv
 import os
 from pathlib import Path
 
+import numpy as np
+
+from bevgen import read_pairs, read_poses
+from georetrieval.data.positions import distances
 from pipelines import commands
 from pipelines.commands import Bev, Images
 
@@ -20,6 +25,7 @@ CITY = OUT / "city"
 RUN = OUT / "run"
 HELMET = Bev(height=1.9)  # metres: a cyclist's camera
 PLACES = 420
+DISTRICT = "suburb"  # whose map is searched
 METRES = 50  # across a tile and across a bird's-eye view: one scale for both
 TILE = 256  # pixels
 BEV = Bev(size=TILE, resolution=round(METRES / TILE, 5))
@@ -52,6 +58,7 @@ def city() -> None:
         places=PLACES,
         tile_metres=METRES,
         tile_size=TILE,
+        raster=DISTRICT,
         why="Draw a small city: a panorama, a satellite tile and a map tile of each place.",
     )
     commands.convert(
@@ -79,6 +86,46 @@ def retrieval() -> None:
     commands.report(RUN, why="Put it all on one page.")
 
 
+def localization() -> None:
+    """Cut the map of a district into tiles, index them, and locate three photos in it."""
+    tiles, where, found = OUT / "tiles.h5", OUT / f"{DISTRICT}.index", OUT / "found.csv"
+    commands.tiles(
+        CITY / "raster" / f"{DISTRICT}.tif",
+        tiles,
+        resolution=round(METRES / TILE, 5),
+        size=TILE,
+        step=10,
+        why="Cut the map of a district into tiles, 10 m from centre to centre.",
+    )
+    commands.index(RUN, tiles, where, why="Embed them, and keep them as an index to search in.")
+    split = {pair.query: pair.split for pair in read_pairs(CITY / "pairs.csv")}
+    poses = read_poses(CITY / "poses.csv")
+    unseen = [
+        file
+        for file, pose in poses.items()
+        if pose.id and pose.id.startswith(DISTRICT) and split[pose.id] == "test"
+    ][:3]
+    commands.locate(
+        [CITY / "panorama" / file for file in unseen],
+        where,
+        poses=CITY / "poses.csv",
+        out=found,
+        why="Where were three photos taken, of places that training never saw?",
+    )
+    with found.open(encoding="utf-8", newline="") as file:
+        best = {row["photo"]: row for row in csv.DictReader(file) if row["rank"] == "1"}
+    print("\nphoto              found                     truth                     apart")
+    for name in unseen:
+        row, pose = best[str(CITY / "panorama" / name)], poses[name]
+        here = float(row["latitude"]), float(row["longitude"])
+        truth = pose.latitude or 0.0, pose.longitude or 0.0
+        metres = distances(np.array([truth]), np.array([here]))[0]
+        print(
+            f"{name:18} {here[0]:.6f}, {here[1]:.6f}     {truth[0]:.6f}, {truth[1]:.6f}"
+            f"     {metres:.1f} m"
+        )
+
+
 def main() -> None:
     """Run all parts in the repository's root."""
     os.chdir(ROOT)
@@ -86,12 +133,17 @@ def main() -> None:
     real_panoramas()
     city()
     retrieval()
+    localization()
     print(
         f"""
 Done. Now look at
 
   {RUN}/report.html   curves, recall, matches right and wrong, a plan of the city
   {OUT}/preview.png       a real panorama, its bird's-eye view, and where its settings came from
+
+drop a panorama of {CITY}/panorama on the page of
+
+  georetrieval serve --index {OUT}/{DISTRICT}.index
 
 and read the bird's-eye views from Python:
 

@@ -27,6 +27,8 @@ from bevgen.conversion.schedule import worker_count
 from bevgen.conversion.settings import BevSettings, Settings
 from bevgen.project import Device
 
+MOST_CAUSES = 10
+
 
 def run_command(
     root: Path,
@@ -247,8 +249,14 @@ def _print_report(console: Console, report: Report, kind: str) -> None:
             f"{report.unknown_headings:,} images have no heading and are taken to look north"
             f" ({says} says it)"
         )
-    for reason, (count, examples) in sorted(report.reasons.items(), key=lambda r: -r[1][0])[:10]:
+    if report.unknown_positions:
+        console.print(f"{report.unknown_positions:,} images have no position")
+    causes = sorted(report.reasons.items(), key=lambda r: -r[1][0])
+    for reason, (count, examples) in causes[:MOST_CAUSES]:
         console.print(f"  {count:,} x {reason} ({', '.join(examples)})")
+    if more := causes[MOST_CAUSES:]:
+        files = sum(count for _, (count, _) in more)
+        console.print(f"  and {files:,} for {len(more):,} more reasons")
     if report.failures:
         console.print(f"all of them: bevgen info {report.out} --failures")
 

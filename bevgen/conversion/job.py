@@ -137,9 +137,10 @@ class ShardJob:
             finish_shard(begun, rows, failures)
         seconds = {stage: sum(part.stage_seconds[stage] for part in filled) for stage in STAGES}
         seconds["write"] += time.perf_counter() - start
-        unknown = sum("heading" not in row.columns for row in rows)
-        unknown *= self.work.settings.uses_heading
-        return ShardReport(len(rows), tuple(failures), unknown, seconds)
+        counted = rows if self.work.settings.uses_heading else []
+        headings = sum("heading" not in row.columns for row in counted)
+        positions = sum("latitude" not in row.columns for row in counted)
+        return ShardReport(len(rows), tuple(failures), headings, positions, seconds)
 
     def _row(self, begun: PartialShard, slot: int, item: Item, seconds: dict[str, float]) -> Row:
         times = [time.perf_counter()]

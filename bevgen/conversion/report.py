@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from bevgen.shards import Failure
 
 STAGES = ("decode", "project", "write")
 EXAMPLES = 3
+# What differs between two reasons with one cause: numbers, and bytes that a file begins with.
+_VARYING = re.compile(r"""(\bb'(?:[^'\\]|\\.)*'|\bb"(?:[^"\\]|\\.)*"|\d+(?:\.\d+)?)""", re.ASCII)
 
 
 class Watcher:
@@ -35,6 +38,8 @@ class Report:
         Images stored and skipped by this run.
     unknown_headings
         Images stored by this run as if they looked north, because nobody says where they look.
+    unknown_positions
+        Images stored by this run of which nobody says where they were taken, where headings matter.
     all_rows, all_failures
         Images stored and skipped in the output, those of earlier runs included.
     shards
@@ -44,19 +49,22 @@ class Report:
     stage_seconds
         Time spent on each of `STAGES`, summed over workers.
     reasons
-        Why images were skipped: how often, and a few examples.
+        Why images were skipped, by cause: how often, and a few examples. Where files with one
+        cause differ in a number, such as their size, it reads ``...``.
     """
 
     out: Path
     rows: int = 0
     failures: int = 0
     unknown_headings: int = 0
+    unknown_positions: int = 0
     all_rows: int = 0
     all_failures: int = 0
     shards: int = 0
     seconds: float = 0.0
     stage_seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
     reasons: dict[str, tuple[int, list[str]]] = field(default_factory=dict)
+    _parts: dict[str, list[str]] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def images(self) -> int:
@@ -68,12 +76,22 @@ class Report:
         self.rows += shard.rows
         self.failures += len(shard.failures)
         self.unknown_headings += shard.unknown_headings
+        self.unknown_positions += shard.unknown_positions
         self.shards += 1
         for stage, seconds in shard.stage_seconds.items():
             self.stage_seconds[stage] += seconds
         for failure in shard.failures:
-            count, examples = self.reasons.get(failure.reason, (0, []))
-            self.reasons[failure.reason] = (count + 1, [*examples, failure.source][:EXAMPLES])
+            self._add_reason(failure)
+
+    def _add_reason(self, failure: Failure) -> None:
+        """Count a failure with those of its cause; the text keeps what all of them have."""
+        parts = _VARYING.split(failure.reason)  # every second one varies
+        cause = "\0".join(parts[::2])
+        before = self._parts.get(cause, parts)
+        common = [a if a == b else "..." for a, b in zip(before, parts, strict=True)]
+        count, examples = self.reasons.pop("".join(before), (0, []))
+        self._parts[cause] = common
+        self.reasons["".join(common)] = (count + 1, [*examples, failure.source][:EXAMPLES])
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as JSON values."""
@@ -82,6 +100,7 @@ class Report:
             "rows": self.rows,
             "failures": self.failures,
             "unknown_headings": self.unknown_headings,
+            "unknown_positions": self.unknown_positions,
             "all_rows": self.all_rows,
             "all_failures": self.all_failures,
             "shards": self.shards,
@@ -101,4 +120,5 @@ class ShardReport:
     rows: int
     failures: tuple[Failure, ...]
     unknown_headings: int
+    unknown_positions: int
     stage_seconds: dict[str, float]

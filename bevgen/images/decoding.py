@@ -21,6 +21,7 @@ from PIL.WebPImagePlugin import WebPImageFile
 
 from bevgen.errors import PanoramaError
 from bevgen.images.colour import as_srgb, to_srgb
+from bevgen.images.formats import HEAD_BYTES, heif_kind, reads_heif
 from bevgen.images.metadata import PanoramaInfo, info_from_exif, info_from_gpano
 
 logger = logging.getLogger(__name__)
@@ -98,13 +99,14 @@ class OpenImage:
 def open_image(path: Path) -> OpenImage:
     """Read an image file and its metadata.
 
-    JPEG (also MPO), PNG, WebP and TIFF, told by their first bytes and not by their ending. Of
-    animations and several pages the first counts. Turned by the EXIF orientation first; whatever
-    the GPano metadata say is taken to be about the upright image. Colours are converted by the
-    embedded ICC profile if there is a sound one. An alpha channel is dropped, so transparent pixels
-    show the colour stored beneath. Of 16 bits, grey is rounded to 8, and RGB truncated to them (by
-    Pillow, so it may come out one grey level darker). At most 2**28 pixels are read, of TIFF and
-    WebP those that Pillow's own limit lets through (178 million). Safe to call in several threads.
+    JPEG (also MPO), PNG, WebP and TIFF, HEIC where pillow-heif is installed, and AVIF where Pillow
+    was built with it, told by their first bytes and not by their ending. Of animations and several
+    pages the first counts. Turned by the EXIF orientation first; whatever the GPano metadata say is
+    taken to be about the upright image. Colours are converted by the embedded ICC profile if there
+    is a sound one. An alpha channel is dropped, so transparent pixels show the colour stored
+    beneath. Of 16 bits, grey is rounded to 8, and RGB truncated to them (by Pillow, so it may come
+    out one grey level darker). At most 2**28 pixels are read, of TIFF and WebP those that Pillow's
+    own limit lets through (178 million). Safe to call in several threads.
 
     Parameters
     ----------
@@ -190,6 +192,8 @@ def _open(path: Path) -> tuple[ImageFile, bytes]:
     if not data.strip(b"\0"):
         raise PanoramaError("nothing but zeros: an unfinished copy or download?")
     reader = next((reader for magic, reader in _READERS if data.startswith(magic)), None)
+    if reader is None and (kind := heif_kind(data[:HEAD_BYTES])) is not None:
+        reader = _heif_reader(kind)
     if reader is None:
         raise PanoramaError(
             f"not an image that Pillow can read as JPEG, PNG, WebP or TIFF; it begins with"
@@ -211,6 +215,20 @@ def _open(path: Path) -> tuple[ImageFile, bytes]:
             # Of TIFF alone Pillow judges the size again when it decodes.
             warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
     return image, data
+
+
+def _heif_reader(kind: str) -> type[ImageFile]:
+    """Return the reader of HEIC or AVIF, an extra."""
+    if not reads_heif(kind):
+        way = "pip install 'bevgen[heif]'" if kind == "HEIC" else "install a Pillow with AVIF"
+        raise PanoramaError(f"{kind} is not read by what is installed: {way}")
+    if kind == "AVIF":
+        from PIL.AvifImagePlugin import AvifImageFile
+
+        return AvifImageFile
+    from pillow_heif import HeifImageFile
+
+    return HeifImageFile
 
 
 def _lacks_pixels(image: TiffImageFile, size: int) -> bool:

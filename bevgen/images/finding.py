@@ -5,23 +5,36 @@ from __future__ import annotations
 import logging
 import os
 import stat
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from bevgen.errors import InputError
+from bevgen.images.formats import (
+    ENDINGS,
+    HEAD_BYTES,
+    HEIF_ENDINGS,
+    OTHER_ENDINGS,
+    SYSTEM_FOLDERS,
+    begins_like_image,
+    reads_heif,
+)
 from bevgen.tables import read_text
 
 logger = logging.getLogger(__name__)
 
-ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff")
+_SHOWN = 4
 
 
 def find_images(root: Path, list_file: Path | None = None) -> list[tuple[str, int]]:
     """Find the images below a folder, or those of them that a list names.
 
     Without a list: all files that end in .jpg, .jpeg, .png, .webp, .tif or .tiff in any case, in
-    the folder and its sub-folders. Symbolic links are followed. Files and folders whose names begin
-    with a dot are left out. What cannot be read is logged as a warning and left out.
+    the folder and its sub-folders; .heic, .heif, .hif and .avif where they can be read; and files
+    of unknown endings that begin like one of these. Symbolic links are followed. Files and folders
+    whose names begin with a dot are left out, and so are system folders with thumbnails or what was
+    deleted. One warning says how many files were not looked at, and why.
 
     Parameters
     ----------
@@ -47,20 +60,92 @@ def find_images(root: Path, list_file: Path | None = None) -> list[tuple[str, in
         raise InputError(f"{root} {problem}; name the folder that the panoramas are in")
     if list_file is not None:
         return sorted(_listed(root, Path(list_file)))
-    found = sorted(_walk(root))
+    passed = _PassedOver()
+    found = sorted(_walk(root, passed))
     if not found:
-        raise InputError(f"no images ({' '.join(ENDINGS)}) in {root} or its sub-folders")
+        more = f"; not looked at: {passed}" if passed else ""
+        raise InputError(f"no images ({' '.join(ENDINGS)}) in {root} or its sub-folders{more}")
+    if passed:
+        logger.warning("not looked at in %s: %s", root, passed)
     return found
 
 
 def default_id(source: str) -> str:
     """Return the id of a panorama unless told otherwise: its relative path without the ending."""
     name, dot, ending = source.rpartition(".")
-    return name if dot + ending.lower() in ENDINGS else source
+    return name if dot + ending.lower() in (*ENDINGS, *HEIF_ENDINGS) else source
 
 
-def _walk(root: Path) -> Iterator[tuple[str, int]]:
-    """Yield images below a folder, unsorted.
+@dataclass(slots=True)
+class _PassedOver:
+    """What a search did not look at; its text is one line for the user, empty if it is nothing."""
+
+    endings: Counter[str] = field(default_factory=Counter)
+    heif: Counter[str] = field(default_factory=Counter)
+    folders: Counter[str] = field(default_factory=Counter)
+    hidden: int = 0
+    no_files: int = 0
+
+    def __bool__(self) -> bool:
+        return bool(str(self))
+
+    def __str__(self) -> str:
+        parts: list[str] = []
+        for kind, count in sorted(self.heif.items()):
+            way = "pip install 'bevgen[heif]'" if kind == "HEIC" else "a Pillow with AVIF"
+            parts.append(f"{_count(count, f'{kind} file')} ({way} reads them)")
+        if self.endings:
+            count = _count(self.endings.total(), "file")
+            parts.append(f"{count} of other kinds ({_most(self.endings)})")
+        if self.folders:
+            count = _count(self.folders.total(), "system folder")
+            parts.append(f"{count} ({_most(self.folders)})")
+        if self.hidden:
+            parts.append(f"{_count(self.hidden, 'image')} whose name begins with a dot")
+        if self.no_files:
+            parts.append(f"{self.no_files:,} pipes, devices or broken links")
+        return ", ".join(parts)
+
+
+def _count(number: int, name: str) -> str:
+    return f"{number:,} {name}{'s' if number != 1 else ''}"
+
+
+def _most(counts: Counter[str]) -> str:
+    """Name the commonest few, and how many more there are."""
+    ranked = sorted(counts.items(), key=lambda entry: (-entry[1], entry[0]))
+    shown = [f"{name} {count:,}" for name, count in ranked[:_SHOWN]]
+    return ", ".join([*shown, f"{len(ranked) - _SHOWN:,} more"] if len(ranked) > _SHOWN else shown)
+
+
+def _is_image(entry: os.DirEntry[str], passed: _PassedOver) -> bool:
+    """Whether a file is to be looked at; only one whose ending is unknown is opened."""
+    name = entry.name.lower()
+    if name.endswith(ENDINGS):
+        return True
+    if name.endswith(HEIF_ENDINGS):
+        kind = "AVIF" if name.endswith(".avif") else "HEIC"
+        if not reads_heif(kind):
+            passed.heif[kind] += 1
+            return False
+        return True
+    ending = PurePosixPath(name).suffix
+    if ending not in OTHER_ENDINGS and not name.endswith("~"):
+        if not entry.is_file():
+            passed.no_files += 1
+            return False
+        try:
+            with Path(entry.path).open("rb", buffering=0) as file:
+                if begins_like_image(file.read(HEAD_BYTES)):
+                    return True
+        except OSError as error:
+            logger.debug("%s is not opened: %s", entry.path, error)
+    passed.endings[ending.encode("utf-8", "replace").decode() or "no ending"] += 1
+    return False
+
+
+def _walk(root: Path, passed: _PassedOver) -> Iterator[tuple[str, int]]:
+    """Yield images below a folder, unsorted, and count what is not looked at.
 
     Each folder comes with the (device, inode) of those above it: a link back to one of them is a
     loop and is not entered, while two links to one folder elsewhere are both followed.
@@ -81,17 +166,21 @@ def _walk(root: Path) -> Iterator[tuple[str, int]]:
                 f"{folder} cannot be read: {error.strerror}; its images would be missing"
             ) from error
         for entry in entries:
-            if entry.name.startswith("."):
-                continue
             relative = prefix + entry.name
             try:
-                if entry.is_dir():
+                if entry.name.lower() in SYSTEM_FOLDERS and entry.is_dir():
+                    passed.folders[entry.name] += 1
+                elif entry.name.startswith("."):
+                    passed.hidden += entry.name.lower().endswith(ENDINGS)
+                elif entry.is_dir():
                     pending.append((entry.path, f"{relative}/", (*above, identity)))
-                elif entry.name.lower().endswith(ENDINGS):
+                elif _is_image(entry, passed):
                     status = entry.stat()
                     if stat.S_ISREG(status.st_mode):
                         relative.encode()
                         yield relative, status.st_size
+                    else:
+                        passed.no_files += 1
             except OSError:  # such as a link to nowhere: reading it will say what is wrong
                 yield relative, 0
             except UnicodeEncodeError:

@@ -90,6 +90,9 @@ class _Heading(click.ParamType):
     "--format", "form", type=click.Choice(FORMATS), default="table", show_default=True,
     help="What to print.",
 )  # fmt: skip
+@click.option(
+    "-o", "--out", type=options.PATH, metavar="FILE", help="Write there instead of printing."
+)
 @options.device
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 def command(
@@ -105,6 +108,7 @@ def command(
     as_track: bool,
     top: int,
     form: str,
+    out: Path | None,
     device: str,
     quiet: bool,
 ) -> int:
@@ -114,11 +118,14 @@ def command(
     from rich.console import Console
     from rich.progress import track
 
+    from georetrieval.errors import SettingsError
     from georetrieval.localization import Location, Locator, Prior, find_photos, track_by_date
     from georetrieval.localization.formats import as_csv, as_geojson, as_json, as_table
     from georetrieval.localization.locate import CONSIDERED
     from georetrieval.training.processes import join_processes
 
+    if out is not None and form == "table":
+        raise SettingsError("--out takes a file in --format json, csv or geojson")
     asked = list(find_photos(photos, poses, height))
     ways: dict[str, Any] = {"alignment": None} if no_align else {}
     locator = Locator(where, run=run, device=join_processes(device).device, **ways)
@@ -141,11 +148,15 @@ def command(
             click.echo(f"skipped {answer[0]}: {answer[1]}", err=True)
     if as_track:
         found = [replace(one, candidates=one.candidates[:top]) for one in track_by_date(found)]
-    write = {"json": as_json, "csv": as_csv, "geojson": as_geojson}
     if form == "table":
         print_table(*as_table(found))
     else:
-        click.echo(write[form](found), nl=form != "csv")
+        write = {"json": as_json, "csv": as_csv, "geojson": as_geojson}
+        text = write[form](found).rstrip("\n") + "\n"
+        if out is None:
+            click.echo(text, nl=False)
+        else:
+            out.write_text(text, "utf-8")
     missed = sum(one.found is False or not one.candidates for one in found)
     if missed:
         click.echo(f"{missed} of {len(asked)} not found", err=True)

@@ -40,6 +40,13 @@ from georetrieval.errors import MapError
     "--kind", type=click.Choice(["satellite", "map"]), default="satellite", show_default=True,
     help="What the map shows.",
 )  # fmt: skip
+@click.option(
+    "--least-data",
+    type=click.FloatRange(0, 1),
+    default=0.5,
+    show_default=True,
+    help="Leave out tiles of which the map shows less than this share.",
+)
 @click.option("--overwrite", is_flag=True, help="Replace what the output holds.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
@@ -51,6 +58,7 @@ def command(
     step: float,
     area: Path | None,
     kind: str,
+    least_data: float,
     overwrite: bool,
     as_json: bool,
     quiet: bool,
@@ -64,7 +72,7 @@ def command(
     except ModuleNotFoundError as error:
         raise MapError(f'cutting maps needs {error.name}: pip install "bevgen[geo]"') from error
 
-    settings = TileSettings(resolution, size, step, kind)
+    settings = TileSettings(resolution, size, step, kind, least_data)
     console = Console(stderr=True, quiet=quiet)
     columns = (*Progress.get_default_columns(), MofNCompleteColumn())
     try:
@@ -85,7 +93,9 @@ def command(
         about = {"out": str(out), "tiles": written.rows, "left_out": written.failures}
         click.echo(json.dumps({**about, "made": written.made}))
         return 0
-    left = f", {written.failures:,} places without data left out" if written.failures else ""
+    left = (
+        f", {written.failures:,} places with too little data left out" if written.failures else ""
+    )
     click.echo(
         f"{out}: {written.rows:,} tiles of {size} pixels, {resolution:g} m each,"
         f" {size * resolution:.1f} m across{left}"

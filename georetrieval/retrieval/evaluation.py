@@ -104,24 +104,24 @@ def evaluate(
         seed = run.read_settings().seed if run.settings_path.exists() else 0
     branches: Branches = {}
     hashes: dict[BranchName, str] = {}
-    for kind, path in paths.items():
-        branch, settings, hashes[kind], _ = load_hashed(path)
-        branches[kind] = branch, settings
+    for which, path in paths.items():
+        branch, settings, hashes[which], _ = load_hashed(path)
+        branches[which] = branch, settings
 
-    def load(which: str) -> EmbeddedSplit:
-        found = embed_split(dataset, which, branches, hashes, run, seed, device, on_progress)
+    def load(part: str) -> EmbeddedSplit:
+        found = embed_split(dataset, part, branches, hashes, run, seed, device, on_progress)
         return without_distractors(found) if matched else found
 
     name = name or result_name(_own_data(run), dataset.settings, dataset.root, split, matched)
     _refuse_other(run, name, dataset, split, matched)
     test = load(split)
-    weights: dict[str, float] = {name: float(name == "panorama") for name in branches}
+    weights: dict[str, float] = {which: float(which == "panorama") for which in branches}
     if len(branches) == 2:
         weights["both"] = 0.5
         validation = _validation_split(dataset.settings, split, load)
         if validation is not None:
             weights["both, weight chosen"] = best_weight(validation)
-    methods = [_search(test, name, weight, seed) for name, weight in weights.items()]
+    methods = [_search(test, method, weight, seed) for method, weight in weights.items()]
     columns = test.references.columns
     named = {name for method in methods for best in method.top for name in best}
     ids = test.references.ids

@@ -22,8 +22,8 @@ from bevgen import PanoramaError, PanoramaInfo, info_from_name
 from georetrieval.errors import GeoretrievalError
 from georetrieval.localization import Location, Locator, Photo, Prior, open_photo
 from georetrieval.serve.pictures import (
-    bev_picture,
     bounds,
+    cut_out,
     data_uri,
     jpeg,
     tile_metres,
@@ -118,10 +118,14 @@ class _Page:
         if not (row < len(self.index.ids) and self.index.kept[row]):
             raise HTTPException(404, "no such tile")
         try:
-            data = await anyio.to_thread.run_sync(lambda: jpeg(self.index.tile(row), 384))
+            data, kind = await anyio.to_thread.run_sync(self._tile, row)
         except GeoretrievalError as error:
             raise HTTPException(404, str(error)) from error
-        return Response(data, media_type="image/jpeg", headers=HEADERS)
+        return Response(data, media_type=f"image/{kind}", headers=HEADERS)
+
+    def _tile(self, row: int) -> tuple[bytes, str]:
+        pixels, valid = self.index.tile(row), self.index.tile_valid(row)
+        return (jpeg(pixels, 384), "jpeg") if valid.all() else (cut_out(pixels, valid), "webp")
 
     async def locate(self, request: Request) -> Response:
         """Take in a photo and answer."""
@@ -155,7 +159,7 @@ class _Page:
         if settings is not None and location.best is not None:
             bev = self.locator.views.bev(photo, location.best.heading or 0.0)
             across = tile_metres(self.index)
-            answer["bev"] = bev_picture(*bev)
+            answer["bev"] = data_uri(cut_out(*bev), "webp")
             answer["bev_share"] = settings.grid.extent / across if across else 1.0
             latitude, longitude = self.index.positions[location.best.row]
             (south, west), (north, east) = answer["candidates"][0]["bounds"]

@@ -13,7 +13,7 @@ from PIL import Image
 
 from georetrieval.retrieval.index import Index
 
-SHOWN = 400
+SHOWN = 600
 """Tiles on the map at once."""
 METRES_PER_DEGREE = 111_320.0
 
@@ -33,12 +33,12 @@ def data_uri(data: bytes, kind: str = "jpeg") -> str:
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
 
-def bev_picture(pixels: NDArray[np.uint8], valid: NDArray[np.bool_]) -> str:
-    """Return a BEV as a picture that is transparent where the photo shows nothing."""
+def cut_out(pixels: NDArray[np.uint8], valid: NDArray[np.bool_]) -> bytes:
+    """Encode pixels (H, W, 3) as WebP that is transparent where nothing is shown."""
     shown = np.dstack([pixels, np.where(valid, 255, 0).astype(np.uint8)])
     file = io.BytesIO()
     Image.fromarray(shown).save(file, "WEBP", quality=85)
-    return data_uri(file.getvalue(), "webp")
+    return file.getvalue()
 
 
 def tile_metres(index: Index) -> float | None:
@@ -58,7 +58,7 @@ def bounds(index: Index, row: int) -> list[list[float]]:
 def tiles_in_view(
     index: Index, west: float, south: float, east: float, north: float
 ) -> list[dict[str, Any]]:
-    """Choose tiles that cover a view: one for each cell as large as a tile, at most `SHOWN`.
+    """Choose tiles that cover a view: one for each cell half as large as a tile, at most `SHOWN`.
 
     Parameters
     ----------
@@ -73,7 +73,7 @@ def tiles_in_view(
     across = (longitude - west + wide) % 360 <= (east - west) % 360 + 2 * wide
     seen = index.kept & across & (latitude >= south - half) & (latitude <= north + half)
     rows = np.flatnonzero(seen)
-    side = 2 * half
+    side = half
     while True:
         cells = np.stack([latitude[rows] // side, longitude[rows] // (side * 1.2)], axis=1)
         _, first = np.unique(cells, axis=0, return_index=True)

@@ -115,6 +115,79 @@ def test_find_leaves_out_names_that_are_not_utf8(tmp_path, caplog):
     assert "rename it" in caplog.text
 
 
+def test_find_looks_at_what_begins_like_an_image_whatever_its_name(tmp_path):
+    """A lost dot, a foreign ending, none at all; and no second copy of a file, nor a raw one."""
+    jpeg, tif = encoded(scene(), "JPEG"), encoded(scene(), "TIFF")
+    looked_at = ["a.jpg", "stra_3_1jpg", "noending", "b.jfif", "c.JPG.1", "d.mpo"]
+    for name in looked_at:
+        (tmp_path / name).write_bytes(jpeg)
+    for name in ("a.jpg_original", "a.jpg~", "fisheyes.insp", "x.bak"):
+        (tmp_path / name).write_bytes(jpeg)
+    (tmp_path / "raw.dng").write_bytes(tif)
+    (tmp_path / "scan").write_bytes(tif)
+    (tmp_path / "w").write_bytes(encoded(scene(), "WEBP"))
+    (tmp_path / "sound").write_bytes(b"RIFF\x10\0\0\0WAVEfmt ")
+    (tmp_path / "empty").touch()
+    os.mkfifo(tmp_path / "pipe")
+    assert names(find_images(tmp_path)) == sorted([*looked_at, "scan", "w"])
+
+
+def test_find_says_in_one_line_what_it_passes_over(tmp_path, caplog):
+    wanted = ["a.jpg", "sub/b.jpg"]
+    touch(tmp_path, *wanted, ".hidden.jpg", ".DS_Store", "notes.txt", "c.txt", "v.360", "no_ending")
+    touch(tmp_path, "@eaDir/a.jpg/THUMB.jpg", "sub/__MACOSX/x.jpg", "#recycle/y.jpg")
+    touch(tmp_path, "sub/.thumbnails/1.jpg", "sub/@eaDir/b.jpg")
+    with caplog.at_level(logging.WARNING, "bevgen"):
+        assert names(find_images(tmp_path)) == wanted
+    assert caplog.messages == [
+        f"not looked at in {tmp_path}: 4 files of other kinds (.txt 2, .360 1, no ending 1),"
+        " 5 system folders (@eaDir 2, #recycle 1, .thumbnails 1, __MACOSX 1),"
+        " 1 image whose name begins with a dot"
+    ]
+    caplog.clear()
+    with caplog.at_level(logging.WARNING, "bevgen"):
+        find_images(tmp_path / "sub/@eaDir")  # asked for by name
+    assert not caplog.messages
+
+
+def test_find_opens_only_files_of_unknown_endings(tmp_path, monkeypatch):
+    touch(tmp_path, *(f"{k}.{end}" for k in range(50) for end in ("jpg", "tif", "txt", "csv")))
+    touch(tmp_path, "unknown")
+    opened = []
+    monkeypatch.setattr(Path, "open", lambda self, *_, **__: opened.append(self) or io.BytesIO())
+    assert len(find_images(tmp_path)) == 100
+    assert opened == [tmp_path / "unknown"]
+
+
+@pytest.mark.parametrize(("kind", "name"), [("HEIF", "a.HEIC"), ("AVIF", "b.avif")])
+def test_heic_and_avif_are_read_with_their_metadata(tmp_path, kind, name):
+    pillow_heif = pytest.importorskip("pillow_heif")
+    if kind == "HEIF":
+        pillow_heif.register_heif_opener()
+    data = encoded(scene(), kind, quality=95, exif=exif(gps={16: "T", 17: 77.0}))
+    (tmp_path / name).write_bytes(data)
+    assert names(find_images(tmp_path)) == [name]
+    pixels, info = read_image(tmp_path / name)
+    assert np.abs(pixels.astype(int) - scene()).mean() < 6
+    assert info.heading == 77
+    assert default_id(name) == name[0]
+
+
+def test_heic_that_cannot_be_read_is_said_in_one_line(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr("bevgen.images.finding.reads_heif", lambda kind: False)
+    monkeypatch.setattr("bevgen.images.decoding.reads_heif", lambda kind: False)
+    for k in range(10):
+        (tmp_path / f"{k}.HEIC").write_bytes(b"\0\0\0\x18ftypheic")
+    with pytest.raises(InputError, match=r"no images .*: 10 HEIC files \(pip install"):
+        find_images(tmp_path)
+    touch(tmp_path, "a.jpg")
+    with caplog.at_level(logging.WARNING, "bevgen"):
+        assert names(find_images(tmp_path)) == ["a.jpg"]
+    assert "10 HEIC files (pip install 'bevgen[heif]' reads them)" in caplog.text
+    with pytest.raises(PanoramaError, match=r"HEIC is not read .* pip install 'bevgen\[heif\]'"):
+        read_image(tmp_path / "3.HEIC")
+
+
 @pytest.fixture
 def folder_of_nobody():
     """A folder that another user can enter; the tests may run as root, which reads everything."""

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
 from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
@@ -23,8 +24,12 @@ from bevgen.errors import InputError, RefusedError
 from bevgen.geometry import BevGrid, PanoramaView, Pose, panorama_pixels
 from bevgen.shards import ShardSet
 from bevgen.tables import PoseRow, read_poses
+from georetrieval.data.tiles import open_source
+from georetrieval.data.tiles.cutting import cut_tile
 from pipelines.citymaker import render, scene, styles, world
-from pipelines.citymaker.dataset import Settings, make_city, plan, shots
+from pipelines.citymaker.dataset import Settings, make_city, plan, prepare, shots
+from pipelines.citymaker.places import latitude_longitude
+from pipelines.citymaker.raster import make_rasters
 from pipelines.citymaker.rig import CAP_DEGREES, CAPS, build_car, hidden, put_cap
 from pipelines.citymaker.scene import Scene, Solid
 from pipelines.citymaker.site import solid
@@ -544,3 +549,32 @@ def test_the_mask_lies_beside_the_pictures(tmp_path: Path) -> None:
     with Image.open(tmp_path / "mask.png") as image:
         assert image.size == (128, 64)
         assert np.array_equal(np.asarray(image), ~hidden(build_car(0), "logo", 128))
+
+
+def test_a_district_s_maps_show_each_place_where_its_tile_shows_it(tmp_path):
+    """GeoTIFF, XYZ tiles and MBTiles of one district, cut by `georetrieval tiles`."""
+    settings = Settings(places=12, districts=("suburb",), cross=("harbour",), tile_size=96)
+    make_rasters(tmp_path, settings, ("suburb",), ("geotiff", "xyz", "mbtiles"))
+    folder = tmp_path / "raster"
+    with rasterio.open(folder / "suburb.tif") as file:
+        assert file.crs.to_epsg() == 32625
+        assert file.res == pytest.approx((settings.resolution,) * 2)
+        assert 0.5 < (file.dataset_mask() > 0).mean() < 1
+    (district,) = (d for d in plan(settings) if d.name == "suburb")
+    artist = prepare(settings, district)
+    light = styles.satellite_light(date.fromisoformat(settings.satellite_date))
+    grid = BevGrid(settings.tile_size, settings.resolution)
+    for source in ("suburb.tif", "suburb.mbtiles", "suburb/{z}/{x}/{y}.png"):
+        rasters = open_source(str(folder / source), settings.resolution)
+        for place in district.places[:2]:
+            where = latitude_longitude("suburb", place.x, place.y)
+            tile = cut_tile(rasters, *where, settings.tile_size, settings.resolution)
+            assert tile is not None
+            scene_then = artist.scenes[settings.satellite_date]
+            truth = render.satellite(scene_then, light, place.x, place.y, grid)
+            # Resampled once, from pixels as large as its own: all but the finest detail.
+            assert psnr(tile[..., :3], truth) > 20
+            moved = np.roll(truth, 2, axis=1)
+            assert psnr(tile[..., :3], truth) > psnr(tile[..., :3], moved) + 3
+    with pytest.raises(InputError, match="has no district 'park'"):
+        make_rasters(tmp_path, settings, ("park",), ("geotiff",))

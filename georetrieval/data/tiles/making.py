@@ -38,6 +38,8 @@ class TileSettings:
         Metres between centres, northwards and eastwards.
     kind
         ``satellite`` or ``map``.
+    least_data
+        Share of a tile that the map has to show; others are left out.
 
     Raises
     ------
@@ -49,6 +51,7 @@ class TileSettings:
     size: int = 384
     step: float = 25.0
     kind: str = "satellite"
+    least_data: float = 0.5
 
     def __post_init__(self) -> None:
         if not (self.resolution > 0 and 16 <= self.size <= 8192 and self.step >= 1):
@@ -56,6 +59,8 @@ class TileSettings:
                 "tiles need a resolution above 0, a size of 16 to 8192 pixels and a step of 1 metre"
                 f" or more, not {self.resolution:g}, {self.size} and {self.step:g}"
             )
+        if not 0 <= self.least_data <= 1:
+            raise MapError(f"the least data of a tile is a share, 0 to 1, not {self.least_data:g}")
         if self.kind not in ("satellite", "map"):
             raise MapError(f"tiles are of kind satellite or map, not {self.kind!r}")
 
@@ -73,7 +78,7 @@ def make_tiles(
     """Cut a map into tiles, or what is missing of them.
 
     Rows hold the tile's centre as latitude and longitude, and what the map shows as their mask;
-    tiles without any data are left out. A killed call goes on where it stopped.
+    tiles of which it shows too little are left out. A killed call goes on where it stopped.
 
     Parameters
     ----------
@@ -124,6 +129,8 @@ def make_tiles(
         if tile is None:
             return NOTHING
         valid = tile[..., 3] > 0
+        if valid.mean() < settings.least_data:
+            return f"the map shows {valid.mean():.0%} of it"
         columns = {"heading": 0.0, "latitude": where[0], "longitude": where[1]}
         return Made(np.ascontiguousarray(tile[..., :3]), None if valid.all() else valid, columns)
 

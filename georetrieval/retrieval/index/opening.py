@@ -189,11 +189,20 @@ class Index:
         IndexFileError
             If they are no longer where they were, or have changed.
         """
+        references, there = self._reference(row)
+        return references[there]
+
+    def tile_valid(self, row: int) -> NDArray[np.bool_]:
+        """Read where a tile (H, W) shows anything; raises as `tile`."""
+        references, there = self._reference(row)
+        return references.valid(there)
+
+    def _reference(self, row: int) -> tuple[ShardSet, int]:
         for part in self.header.parts:
             if row < part.rows:
-                return self._references(part)[part.first_row + row]
+                return self._references(part), part.first_row + row
             row -= part.rows
-        raise IndexError(f"{self.folder} has no row {row}")
+        raise IndexError(f"{self.folder} has no such row")
 
     def _references(self, part: Part) -> ShardSet:
         if part.references not in self._shards:

@@ -1,0 +1,54 @@
+"""What a report counts, and how it groups what was skipped."""
+
+import io
+from pathlib import Path
+
+from rich.console import Console
+
+from bevgen.cli.running import _print_report
+from bevgen.conversion.report import Report, ShardReport
+from bevgen.conversion.settings import BevSettings
+from bevgen.shards import Failure
+from tests.helpers.image_files import encoded, exif, scene
+from tests.helpers.runs import bevgen as run_bevgen
+
+
+def shard(*reasons: str) -> ShardReport:
+    failures = tuple(Failure(f"{k}.jpg", k, reason) for k, reason in enumerate(reasons))
+    return ShardReport(0, failures, 0, 0, {})
+
+
+def test_skipped_files_are_grouped_by_cause_and_not_by_their_numbers() -> None:
+    report = Report(Path("o.h5"))
+    report.add(shard("640 x 480 pixels are not 2:1", "empty file", "650 x 480 pixels are not 2:1"))
+    report.add(shard("no image; it begins with b'a\\'b'", "no image; it begins with b'c d'"))
+    report.add(shard("640 x 480 pixels are not 2:1", "empty file"))
+    assert report.reasons == {
+        "... x 480 pixels are not 2:1": (3, ["0.jpg", "2.jpg", "0.jpg"]),
+        "empty file": (2, ["1.jpg", "1.jpg"]),
+        "no image; it begins with ...": (2, ["0.jpg", "1.jpg"]),
+    }
+
+
+def test_summary_says_how_many_causes_it_leaves_out() -> None:
+    """Fifteen causes, each an error of its own, and eight sizes that are one."""
+    report = Report(Path("o.h5"), seconds=1.0)
+    report.add(shard(*(f"cause {letter}" for letter in "abcdefghijklmno")))
+    report.add(shard(*(f"{k} x 9 pixels" for k in range(8))))
+    console = Console(record=True, width=200, file=io.StringIO())
+    _print_report(console, report, BevSettings.kind)
+    lines = console.export_text().splitlines()
+    assert "  8 x ... x 9 pixels (0.jpg, 1.jpg, 2.jpg)" in lines
+    assert "  and 6 for 6 more reasons" in lines
+
+
+def test_images_without_a_position_are_counted(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    place = {1: "N", 2: (49.0, 0.0, 0.0), 3: "W", 4: (1.0, 0.0, 0.0)}
+    for name, gps in (("a", place), ("b", {17: 90.0}), ("c", {})):
+        (folder / f"{name}.jpg").write_bytes(encoded(scene(), "JPEG", exif=exif(gps=gps)))
+    out = tmp_path / "o.h5"
+    done = run_bevgen("convert", "-i", folder, "-o", out, "--size", 16, "--json", "--workers", 1)
+    assert '"unknown_positions": 2' in done.stdout
+    assert "2 images have no position" in done.stderr

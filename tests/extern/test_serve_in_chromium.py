@@ -1,0 +1,145 @@
+"""The page of `georetrieval serve` as a browser shows it (Debian: chromium): drop, and read."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from html import unescape
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.requests import Request
+from starlette.responses import FileResponse, HTMLResponse, Response
+from starlette.routing import Route
+
+from georetrieval.localization import Locator
+from georetrieval.retrieval.index import build_index
+from georetrieval.serve import create_app
+from tests.georetrieval.test_serve import served
+from tests.helpers.town import Town, make_town
+
+CHROMIUM = shutil.which("chromium")
+pytestmark = [
+    pytest.mark.extern,
+    pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed"),
+]
+
+FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--hide-scrollbars",
+    "--enable-logging=stderr",
+    "--virtual-time-budget=60000",
+)
+# A page of the same site that drops a file on the page in its frame, as a hand would.
+DROP = """<!doctype html>
+<style>body { margin: 0 } iframe { border: 0; width: 100vw; height: 100vh }</style>
+<iframe id="frame" src="/"></iframe>
+<script>
+const wait = (ms) => new Promise((done) => setTimeout(done, ms));
+frame.onload = async () => {
+  const inside = frame.contentDocument, view = frame.contentWindow;
+  const data = await (await fetch("/photo")).blob();
+  const transfer = new view.DataTransfer();
+  transfer.items.add(new view.File([data], NAME));
+  inside.querySelector(CHOICE).checked = true;
+  inside.getElementById("drop").dispatchEvent(
+    new view.DragEvent("drop", { bubbles: true, cancelable: true, dataTransfer: transfer }));
+  const answer = inside.getElementById("answer"), status = inside.getElementById("status");
+  for (let k = 0; k < 400 && answer.hidden && !status.classList.contains("error"); k++)
+    await wait(50);
+  await wait(1500);
+  const pictures = [...inside.images].filter((one) => one.getClientRects().length);
+  const found = document.createElement("template");
+  found.id = "probe";
+  found.dataset.found = JSON.stringify({
+    place: inside.getElementById("place").textContent,
+    status: status.textContent,
+    candidates: inside.querySelectorAll("#candidates li").length,
+    pins: inside.querySelectorAll(".leaflet-marker-icon").length,
+    ground: inside.querySelectorAll(".leaflet-overlay-pane img").length,
+    over: inside.getElementById("over").getAttribute("style"),
+    broken: pictures.filter((one) => !one.complete || !one.naturalWidth).map((one) => one.src),
+    loaded: view.performance.getEntriesByType("resource").map((one) => one.name)
+      .filter((name) => /^https?:/.test(name) && !name.startsWith(location.origin)),
+  });
+  document.documentElement.append(found);
+};
+</script>
+"""
+
+
+@pytest.fixture(scope="module")
+def town(tmp_path_factory: pytest.TempPathFactory) -> Town:
+    town = make_town(tmp_path_factory.mktemp("town"))
+    build_index(town.run, [town.tiles], town.root / "town.index")
+    return town
+
+
+def dropped(
+    town: Town, photo: Path, folder: Path, choice: str, *flags: str
+) -> tuple[dict[str, Any], list[str]]:
+    """Drop a photo on the page; return what is to be seen, and what the console says."""
+    assert CHROMIUM is not None
+    text = DROP.replace("NAME", json.dumps(photo.name))
+    text = text.replace("CHOICE", json.dumps(f"input[value='{choice}']"))
+
+    async def page(request: Request) -> Response:
+        return HTMLResponse(text)
+
+    async def file(request: Request) -> Response:
+        return FileResponse(photo)
+
+    app = create_app(Locator(town.root / "town.index"))
+    app.router.routes[:0] = [Route("/drop", page), Route("/photo", file)]
+    with served(app) as port:
+        done = subprocess.run(
+            [
+                CHROMIUM,
+                *FLAGS,
+                f"--user-data-dir={folder / 'profile'}",
+                *flags,
+                "--dump-dom",
+                f"http://127.0.0.1:{port}/drop",
+            ],
+            capture_output=True,
+            text=True,
+            timeout=180,
+            check=True,
+        )
+    found = re.search(r'<template id="probe" data-found="([^"]*)"', done.stdout)
+    assert found, done.stdout[-2000:] + done.stderr[-2000:]
+    console = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+    return json.loads(unescape(found[1])), console
+
+
+def test_a_dropped_panorama_is_located_on_the_map(town: Town, tmp_path: Path):
+    found, console = dropped(town, town.photos[5], tmp_path, "", "--window-size=1400,900")
+    assert console == []
+    best = Locator(town.root / "town.index").locate(town.photos[5]).best
+    assert best is not None
+    assert f"{best.latitude:.5f}" in found["place"]
+    assert f"{best.longitude:.5f}" in found["place"]
+    assert found["candidates"] == 5
+    assert found["pins"] == 1
+    assert found["ground"] > 0
+    assert "width" in found["over"]
+    assert found["broken"] == []
+    assert found["loaded"] == []
+
+
+def test_what_is_no_panorama_is_said_on_the_page(town: Town, tmp_path: Path):
+    text = tmp_path / "../text.jpg"
+    text.write_text("no image")
+    found, _ = dropped(town, text, tmp_path, "")
+    assert "not an image" in found["status"]
+    assert found["place"] == ""
