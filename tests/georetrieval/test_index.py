@@ -165,6 +165,25 @@ def test_tiles_are_added_and_removed_without_building_anew(run, world, tmp_path)
     assert Index(out).verify() == []
 
 
+def test_of_tiles_that_overlap_only_the_new_ones_are_added(run, world, tmp_path):
+    shards = ShardSet(world.root / "satellite.h5")
+    middle = slice(20, 70)
+    images, positions = shards.read(range(96)), world.positions
+    write_shards(
+        tmp_path / "a.h5", "satellite", shards.ids[middle], images[middle], positions[middle]
+    )
+    out = tmp_path / "city.index"
+    build_index(run, [tmp_path / "a.h5"], out)
+    grown = add_references(out, [world.root / "satellite.h5"])
+    assert sorted(grown.ids) == sorted(shards.ids)
+    assert [part.rows for part in grown.header.parts] == [50, 20, 26]
+    whole = build_index(run, [world.root / "satellite.h5"], tmp_path / "whole.index")
+    for name in shards.ids[::7]:
+        rows = [np.array([index.row_of[name]]) for index in (grown, whole)]
+        np.testing.assert_allclose(grown.vectors(rows[0]), whole.vectors(rows[1]), atol=1e-6)
+        np.testing.assert_array_equal(grown.tile(int(rows[0][0])), whole.tile(int(rows[1][0])))
+
+
 def test_a_killed_build_goes_on_with_what_is_missing(run, world, tmp_path, monkeypatch):
     monkeypatch.setattr(building, "PART_ROWS", 40)
     out, real, made = tmp_path / "city.index", building._make_part, []

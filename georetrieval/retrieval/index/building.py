@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from bevgen import ShardSet
+from bevgen import ShardSet, only_writer
 from georetrieval.config import BRANCHES, BranchName, EncoderSettings
 from georetrieval.data.dataset import Dataset
 from georetrieval.errors import CheckpointError, DataError, IndexFileError, SettingsError
@@ -26,6 +26,7 @@ from georetrieval.retrieval.index.exact import encode
 from georetrieval.retrieval.index.files import (
     APPROXIMATE,
     CODES,
+    CONFIDENCE,
     HEADER,
     IDS,
     PART_FILES,
@@ -104,14 +105,14 @@ def build_index(
         _refuse_other(read_header(out), key, tiles, opened, out)
     elif out.exists() and not out.is_dir():
         raise IndexFileError(f"{out} exists and is no index: name another one")
-    (out / "parts").mkdir(parents=True, exist_ok=True)
-    if overwrite:
-        (out / HEADER).unlink(missing_ok=True)
-    parts = _make_parts(out, key, encoders, opened, 0, set(), device, on_progress)
-    header = IndexHeader(key, tiles, tuple(parts))
-    if (out / HEADER).exists():  # complete: what was added or removed since stays
-        return Index(out)
-    return _finish(out, header, approximate, on_progress)
+    with only_writer(out):
+        (out / "parts").mkdir(parents=True, exist_ok=True)
+        for name in (HEADER, REMOVED, APPROXIMATE, CONFIDENCE) if overwrite else ():
+            (out / name).unlink(missing_ok=True)
+        parts = _make_parts(out, key, encoders, opened, 0, set(), device, on_progress)
+        if (out / HEADER).exists():  # complete: what was added or removed since stays
+            return Index(out)
+        return _finish(out, IndexHeader(key, tiles, tuple(parts)), approximate, on_progress)
 
 
 def add_references(
@@ -142,10 +143,11 @@ def add_references(
     if opened and (tiles := _tiles(opened)) != header.tiles:
         raise IndexFileError(f"{out} holds {header.tiles}, and these are {tiles}: make another one")
     start = 1 + max((int(part.name) for part in header.parts), default=-1)
-    parts = _make_parts(
-        out, key, encoders, opened, start, set(index.row_of), device, on_progress, header.parts
-    )
-    return _finish(out, replace(header, parts=(*header.parts, *parts)), approximate, on_progress)
+    with only_writer(out):
+        have = set(index.row_of)
+        parts = _make_parts(out, key, encoders, opened, start, have, device, on_progress)
+        header = replace(header, parts=(*header.parts, *parts))
+        return _finish(out, header, approximate, on_progress)
 
 
 def remove_tiles(out: Path | str, ids: Collection[str]) -> Index:
@@ -166,11 +168,13 @@ def remove_tiles(out: Path | str, ids: Collection[str]) -> Index:
     kept = index.kept.copy()
     kept[[index.row_of[name] for name in ids]] = False
     removed = np.flatnonzero(~kept)
-    part = index.folder / f"{REMOVED}.part"
-    crc = write_array(part, removed)
-    part.replace(index.folder / REMOVED)
-    checksums = {**index.header.checksums, REMOVED: crc}
-    write_header(index.folder, replace(index.header, removed=len(removed), checksums=checksums))
+    with only_writer(index.folder):
+        part = index.folder / f"{REMOVED}.part"
+        crc = write_array(part, removed)
+        part.replace(index.folder / REMOVED)
+        checksums = {**index.header.checksums, REMOVED: crc}
+        header = replace(index.header, removed=len(removed), checksums=checksums)
+        write_header(index.folder, header)
     return Index(out)
 
 
@@ -286,35 +290,44 @@ def _make_parts(
     have: set[str],
     device: torch.device | None,
     on_progress: Progress,
-    existing: Sequence[Part] = (),
 ) -> list[Part]:
-    """Embed what is not there yet; parts that an earlier, killed call finished are taken."""
+    """Embed the tiles that ``have`` lacks; parts that an earlier, killed call finished are taken.
+
+    A part is some consecutive rows of one file, at most `PART_ROWS`.
+    """
     device = device or torch.device("cpu")
     seen = set(have)
     total = sum(map(len, references))
     done, parts = 0, []
     for shards in references:
         path = os.path.relpath(shards.path, out.absolute())
-        for first in range(0, len(shards), PART_ROWS):
-            names = shards.ids[first : first + PART_ROWS]
-            done += len(names)
-            if have.issuperset(names) and existing:
-                continue
+        new = [row for row, name in enumerate(shards.ids) if name not in have]
+        done += len(shards) - len(new)
+        for rows in _runs(new):
+            names = shards.ids[rows.start : rows.stop]
             if twice := seen.intersection(names):
                 raise DataError(
                     f"two tiles have the id {min(twice)!r}, the second in {shards.path}: ids must"
                     " be unique in an index"
                 )
             seen.update(names)
-            name = f"{number:05d}"
-            plain = Part(name, len(names), path, shards.plan, first, {})
+            plain = Part(f"{number:05d}", len(names), path, shards.plan, rows.start, {})
             part = _finished_part(out, plain, key)
             if part is None:
                 part = _make_part(out, plain, key, encoders, shards, names, device)
             parts.append(part)
-            number += 1
+            number, done = number + 1, done + len(names)
             on_progress("embedding tiles", done, total)
     return parts
+
+
+def _runs(rows: Sequence[int]) -> Iterator[range]:
+    """Yield ascending rows as ranges of consecutive ones, none longer than `PART_ROWS`."""
+    start = 0
+    for k in range(1, len(rows) + 1):
+        if k == len(rows) or rows[k] != rows[k - 1] + 1 or k - start == PART_ROWS:
+            yield range(rows[start], rows[k - 1] + 1)
+            start = k
 
 
 def _finished_part(out: Path, plain: Part, key: ModelKey) -> Part | None:
