@@ -31,7 +31,7 @@ from bevgen.drawing import (
     write_on_picture,
 )
 from bevgen.errors import InputError
-from bevgen.geometry import BevGrid, PanoramaView, Pose
+from bevgen.geometry import FULL_SPHERE, BevGrid, PanoramaView, Pose
 from bevgen.images.decoding import read_image
 from bevgen.images.metadata import GPANO, POSES_FILE, PanoramaInfo, info_from_name, info_from_row
 from bevgen.tables import read_poses
@@ -388,8 +388,12 @@ def _write_headlines(
     draw = ImageDraw.Draw(sheet)
     left = PANORAMA_BOX[0]
     draw.text((left, 44), fitted(title, 34, 1400), INK, font(34), "lm", stroke_width=0.5)
+    pixels = f"{view.width} x {view.height} pixels"
+    if not (view.wraps and view.vertical_fov == FULL_SPHERE):
+        across, up = (abs(a - b) for a, b in (view.horizontal_fov, view.vertical_fov))
+        pixels += f", {across:.4g} x {up:.4g} degrees of the sphere"
     parts = [
-        (PANORAMA_BOX, "Panorama", f"{view.width} x {view.height} pixels, on the whole sphere"),
+        (PANORAMA_BOX, "Panorama", pixels),
         (BEV_BOX, "Bird's-eye view", of_bev),
         (MASK_BOX, "Mask", f"{100 * valid.mean():.4g} % seen"),
     ]

@@ -48,7 +48,8 @@ def command(path: Path, rows: bool, failures: bool, as_json: bool) -> None:
         click.echo(json.dumps(found, indent=2))
     elif isinstance(found, dict):
         for key, value in found.items():
-            click.echo(f"{LABELS.get(key, key) + ':':18} {_text(value)}")
+            text = _known(value, found["images"]) if key == "known" else _text(value)
+            click.echo(f"{LABELS.get(key, key) + ':':18} {text}")
     else:
         if rows:
             click.echo("\t".join(("id", "source", *COLUMNS, "date")))
@@ -94,6 +95,15 @@ def _rows(shards: ShardSet) -> list[dict[str, str | float | None]]:
     return [
         dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)
     ]
+
+
+def _known(counts: dict[str, int], images: int) -> str:
+    """Say of how many images each value is known: a bare number would read as the value."""
+    shares = (
+        f"{name} of {'all' if count == images else f'{count:,}' if count else 'none'}"
+        for name, count in counts.items()
+    )
+    return ", ".join(shares)
 
 
 def _text(value: Any) -> str:

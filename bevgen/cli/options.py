@@ -145,6 +145,10 @@ inputs = all_of(
         help="Take only these images: one path a line, relative to --in.",
     ),
     poses,
+    click.option(
+        "--keep-endings", is_flag=True,
+        help="Ids are paths with their endings, so that a.jpg and a.png differ.",
+    ),
 )  # fmt: skip
 
 running = all_of(

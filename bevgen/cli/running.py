@@ -251,6 +251,11 @@ def _print_report(console: Console, report: Report, kind: str) -> None:
         )
     if report.unknown_positions:
         console.print(f"{report.unknown_positions:,} images have no position")
+    if report.finer:
+        console.print(
+            f"{report.finer:,} panoramas are coarser than their BEV everywhere: a larger"
+            " --resolution loses nothing"
+        )
     causes = sorted(report.reasons.items(), key=lambda r: -r[1][0])
     for reason, (count, examples) in causes[:MOST_CAUSES]:
         console.print(f"  {count:,} x {reason} ({', '.join(examples)})")

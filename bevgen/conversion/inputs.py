@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+import logging
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +14,9 @@ from bevgen.conversion.settings import Settings
 from bevgen.errors import InputError
 from bevgen.images.finding import default_id, find_images
 from bevgen.images.metadata import PanoramaInfo, info_from_row
-from bevgen.tables import read_poses
+from bevgen.tables import PoseRow, read_poses
+
+logger = logging.getLogger(__name__)
 
 # What poses.csv may say; an output remembers it by these names and this order.
 POSE_FIELDS = ("heading", "pitch", "roll", "height", "latitude", "longitude", "date")
@@ -29,9 +33,15 @@ class Item:
 
 
 def list_items(
-    root: Path, settings: Settings, list_file: Path | None, poses: Path | None
+    root: Path,
+    settings: Settings,
+    list_file: Path | None,
+    poses: Path | None,
+    keep_endings: bool = False,
 ) -> Iterable[Item]:
     """Find the inputs, with ids and poses, in the order of their paths.
+
+    An id that poses.csv does not give is the path, without its ending unless ``keep_endings``.
 
     Raises
     ------
@@ -40,26 +50,73 @@ def list_items(
         settings cannot follow.
     """
     found = find_images(root, list_file)
-    rows = read_poses(poses) if poses is not None else {}
+    rows: Mapping[str, PoseRow] = {}
     if poses is not None:
+        rows = _by_source(read_poses(poses), [source for source, _ in found], poses)
         unknown = sorted(rows.keys() - {source for source, _ in found})
         if unknown and list_file is None:
             raise InputError(
                 f"{poses}: {len(unknown)} files are not in {root}, such as {unknown[0]}:"
                 " paths must be relative to the input folder"
             )
-    owners: dict[str, str] = {}
-    for source, size in found:
-        row = rows.get(source)
-        name = default_id(source) if row is None or row.id is None else row.id
-        if (owner := owners.setdefault(name, source)) != source:
-            raise InputError(
-                f"{owner} and {source} have one id, {name!r}:"
-                " give them ids in a poses file (columns file, id), or leave one out with --list"
-            )
-        info = info_from_row(row)
+    ids = [
+        row.id if (row := rows.get(source)) is not None and row.id is not None
+        else source if keep_endings
+        else default_id(source)
+        for source, _ in found
+    ]  # fmt: skip
+    _refuse_shared(ids, [source for source, _ in found])
+    for (source, size), name in zip(found, ids, strict=True):
+        info = info_from_row(rows.get(source))
         check_angles(settings, info)
         yield Item(source, name, _fingerprint(source, size, name, info), info)
+
+
+def _by_source(
+    rows: Mapping[str, PoseRow], sources: Sequence[str], poses: Path
+) -> Mapping[str, PoseRow]:
+    """Give rows to files whose names are the same but for how accented letters are composed."""
+    strangers = rows.keys() - set(sources)
+    if not strangers:
+        return rows
+    written: dict[str, list[str]] = {}
+    for source in sources:
+        if not source.isascii() and source not in rows:
+            written.setdefault(unicodedata.normalize("NFC", source), []).append(source)
+    found: dict[str, PoseRow] = {}
+    matched = 0
+    for name, row in rows.items():
+        same = written.get(unicodedata.normalize("NFC", name), []) if name in strangers else []
+        if len(same) == 1 and same[0] not in found:
+            matched += 1
+            name = same[0]
+        found[name] = row
+    if matched:
+        logger.warning(
+            "%s writes the accented letters of %s differently from the files themselves (composed"
+            " or decomposed Unicode): taken for the same",
+            poses,
+            f"{matched:,} names" if matched > 1 else "one name",
+        )
+    return found
+
+
+def _refuse_shared(ids: Sequence[str], sources: Sequence[str]) -> None:
+    """Refuse ids that several files have; say of how many, and what can be done."""
+    owners: dict[str, str] = {}
+    shared: dict[str, tuple[str, str]] = {}
+    for name, source in zip(ids, sources, strict=True):
+        if (owner := owners.setdefault(name, source)) != source:
+            shared.setdefault(name, (owner, source))
+    if not shared:
+        return
+    name, (first, second) = next(iter(shared.items()))
+    more = f" ({len(shared):,} ids are shared like this)" if len(shared) > 1 else ""
+    raise InputError(
+        f"{first} and {second} have one id, {name!r}{more}: keep the endings in the ids with"
+        " --keep-endings, give ids in a poses file (columns file, id), or leave files out with"
+        " --list"
+    )
 
 
 def _fingerprint(source: str, size: int, name: str, info: PanoramaInfo) -> int:

@@ -60,13 +60,14 @@ class Work:
     images: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Filled:
-    """What became of one piece of a shard."""
+    """What became of one piece of a shard; ``finer`` counts BEVs that are finer than the image."""
 
     rows: list[Row]
     failures: list[Failure]
     stage_seconds: dict[str, float]
+    finer: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +109,7 @@ class ShardJob:
                 raise InterruptedError
             item = self.items[slot]
             try:
-                filled.rows.append(self._row(begun, slot, item, filled.stage_seconds))
+                filled.rows.append(self._row(begun, slot, item, filled))
             except DeviceError:
                 raise
             except BevgenError as error:
@@ -140,9 +141,10 @@ class ShardJob:
         counted = rows if self.work.settings.uses_heading else []
         headings = sum("heading" not in row.columns for row in counted)
         positions = sum("latitude" not in row.columns for row in counted)
-        return ShardReport(len(rows), tuple(failures), headings, positions, seconds)
+        finer = sum(part.finer for part in filled)
+        return ShardReport(len(rows), tuple(failures), headings, positions, finer, seconds)
 
-    def _row(self, begun: PartialShard, slot: int, item: Item, seconds: dict[str, float]) -> Row:
+    def _row(self, begun: PartialShard, slot: int, item: Item, filled: Filled) -> Row:
         times = [time.perf_counter()]
         file = open_image(self.work.root / item.source)
         info = file.info.fallback(info_from_name(item.source))
@@ -159,7 +161,8 @@ class ShardJob:
         crc32, mask_crc32 = begun.write(slot, picture.image, picture.valid)
         times.append(time.perf_counter())
         for stage, start, stop in zip(STAGES, times, times[1:], strict=False):
-            seconds[stage] += stop - start
+            filled.stage_seconds[stage] += stop - start
+        filled.finer += prepared.finer
         return Row(
             slot=slot,
             id=item.id,

@@ -122,6 +122,7 @@ def plan_run(
     *,
     list_file: Path | None = None,
     poses: Path | None = None,
+    keep_endings: bool = False,
     shard_size: int = 256,
     extend: bool = False,
     overwrite: bool = False,
@@ -139,6 +140,8 @@ def plan_run(
         The images to take, one path a line; None takes all below ``root``.
     poses
         poses.csv.
+    keep_endings
+        Whether ids are paths with their endings, where poses.csv gives none.
     shard_size
         Images in a shard, at least 1.
     extend
@@ -160,7 +163,9 @@ def plan_run(
     if overwrite and (extend or retry_failed):
         raise InputError("--overwrite starts anew: leave out --extend and --retry-failed")
     check_place(out)
-    items = {item.source: item for item in list_items(root, settings, list_file, poses)}
+    items = {
+        item.source: item for item in list_items(root, settings, list_file, poses, keep_endings)
+    }
     if overwrite:
         _refuse_foreign(out)
     existing = read_existing(out) if not overwrite or _continues(out, settings, items) else None

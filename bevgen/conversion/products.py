@@ -6,6 +6,7 @@ costs no decoding and a usable one only the rows that are needed, and then makes
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from bevgen.conversion.settings import LEFT_DOWN, BevSettings, ImageSettings, Settings
 from bevgen.errors import InputError, PanoramaError
-from bevgen.geometry import FULL_CIRCLE, PanoramaView, Pose, needed_rows
+from bevgen.geometry import FULL_CIRCLE, PanoramaView, Pose, is_full_sphere, needed_rows
 from bevgen.images.metadata import NOTHING, PanoramaInfo, roll_turned
 from bevgen.images.view import panorama_view
 from bevgen.project import Device, project_view
@@ -40,6 +41,11 @@ class Prepared(Protocol):
     @property
     def rows(self) -> tuple[int, int] | None:
         """First and last (exclusive) of the rows that are needed of the image; None for all."""
+        ...
+
+    @property
+    def finer(self) -> bool:
+        """Whether what is made has finer pixels than the image, everywhere."""
         ...
 
     def make(self, image: NDArray[np.uint8]) -> Picture:
@@ -141,6 +147,12 @@ class Bev:
     def prepare(self, shape: tuple[int, int], own: PanoramaInfo, file: PanoramaInfo) -> PreparedBev:
         """Decide which part of the sphere the panorama shows, and how the camera stood."""
         settings = self.settings
+        if settings.compat is not None and not is_full_sphere(*shape):
+            raise PanoramaError(
+                f"{shape[1]} x {shape[0]} pixels are not 2:1, and --compat {settings.compat} (which"
+                f" --preset {settings.compat} includes) draws full spheres only: take the preset of"
+                " its dataset, such as cvusa, in its place, or pad the panorama to 2:1"
+            )
         if settings.roll_sign == LEFT_DOWN:
             file = roll_turned(file)
         options = PanoramaInfo.said_by(
@@ -178,6 +190,18 @@ class PreparedBev:
     def rows(self) -> tuple[int, int] | None:
         """First and last (exclusive) of the panorama's rows that show the ground of the BEV."""
         return needed_rows(self.product.settings.grid, self.view, self.pose)
+
+    @property
+    def finer(self) -> bool:
+        """Whether even below the camera, where it is finest, a row covers more than a BEV pixel."""
+        upper, lower = self.view.vertical_fov
+        row = math.radians((upper - lower) / self.view.height)
+        # What the camera sees of the ground at depression d is height / tan(d) away.
+        steepest = math.radians(min(-lower, 90.0))
+        if steepest <= 0:
+            return False
+        metres = self.pose.height * row / math.sin(steepest) ** 2
+        return metres > self.product.settings.resolution
 
     def make(self, image: NDArray[np.uint8]) -> Picture:
         """Project the panorama.
@@ -242,6 +266,7 @@ class PreparedImage:
     info: PanoramaInfo
     turned: bool
     rows: None = None
+    finer: bool = False
 
     def make(self, image: NDArray[np.uint8]) -> Picture:
         """Turn the image if asked to, and resize it by Lanczos filtering."""

@@ -41,6 +41,7 @@ def convert(
     *,
     list_file: Path | None = None,
     poses: Path | None = None,
+    keep_endings: bool = False,
     shard_size: int = 256,
     scheduler: str = "threads",
     workers: int | None = None,
@@ -62,7 +63,7 @@ def convert(
         Folder of the images; the output file (HDF5).
     settings
         `BevSettings` or `ImageSettings`.
-    list_file, poses, shard_size, extend, overwrite, retry_failed
+    list_file, poses, keep_endings, shard_size, extend, overwrite, retry_failed
         As in `bevgen.conversion.plan.plan_run`.
     scheduler, workers
         As in `bevgen.conversion.schedule.run`.
@@ -107,6 +108,7 @@ def convert(
             settings,
             list_file=list_file,
             poses=poses,
+            keep_endings=keep_endings,
             shard_size=shard_size,
             extend=extend,
             overwrite=overwrite,

@@ -107,6 +107,8 @@ def track_by_date(locations: Sequence[Location], motion: Motion | None = None) -
                 " dates such as 2024-05-01T10:22:31 in --poses"
             )
         times.append(datetime.fromisoformat(one.date))
+    if len({time.tzinfo is None for time in times}) > 1:  # only some say their zone
+        times = [time.replace(tzinfo=None) for time in times]
     order = sorted(range(len(times)), key=lambda k: times[k])
     seconds = [(times[k] - times[order[0]]).total_seconds() for k in order]
     return track([locations[k] for k in order], seconds, motion)

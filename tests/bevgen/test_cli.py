@@ -66,7 +66,8 @@ def test_info_says_what_a_file_holds(output: Path) -> None:
         "bytes:             2,304",
         "shard files:       2",
         "skipped:           2",
-        "known:             heading 2, pitch 0, roll 0, height 0, latitude 2, longitude 0",
+        "known:             heading of 2, pitch of none, roll of none, height of none,"
+        " latitude of 2, longitude of none",
         "heading unknown:   1",
         "settings:          size 16",
         "plan:              ff00",

@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -103,8 +104,44 @@ def test_the_digest_is_of_ids_sources_sizes_and_poses_alone(
     assert plan(images, out).digest != first
 
 
+@pytest.mark.parametrize(("on_disk", "in_table"), [("NFD", "NFC"), ("NFC", "NFD")])
+def test_rows_match_names_however_they_are_composed(
+    on_disk: str, in_table: str, tmp_path: Path, out: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    names = ["a.png", "Müllerstraße é.png"]
+    images = panoramas(tmp_path / "in", [unicodedata.normalize(on_disk, n) for n in names], TINY)
+    text = "".join(f"{unicodedata.normalize(in_table, n)},{k}\n" for k, n in enumerate(names, 10))
+    (tmp_path / "poses.csv").write_text("file,heading\n" + text)
+    items = plan(images, out, poses=tmp_path / "poses.csv").shards[0].items
+    assert sorted(item.own.heading for item in items) == [10, 11]
+    assert "composed or decomposed" in caplog.text
+
+
+def test_rows_of_two_files_that_differ_in_composition_keep_their_own(
+    tmp_path: Path, out: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    both = [unicodedata.normalize(form, "é.png") for form in ("NFC", "NFD")]
+    images = panoramas(tmp_path / "in", both, TINY)
+    if len(list(images.iterdir())) < 2:
+        pytest.skip("this file system takes both names for one")
+    text = "".join(f"{name},{k}\n" for k, name in enumerate(both))
+    (tmp_path / "poses.csv").write_text("file,heading\n" + text)
+    items = plan(images, out, poses=tmp_path / "poses.csv").shards[0].items
+    assert {item.source: item.own.heading for item in items} == dict(zip(both, [0, 1], strict=True))
+    assert not caplog.text
+
+
+def test_shared_ids_are_counted(tmp_path: Path, out: Path) -> None:
+    names = [f"{k}.{ending}" for k in range(12) for ending in ("png", "webp")]
+    images = panoramas(tmp_path / "in", names, TINY)
+    with pytest.raises(InputError, match=r"12 ids are shared like this\).*--keep-endings"):
+        plan(images, out)
+
+
 def test_one_id_for_two_inputs_is_refused_and_both_are_named(tmp_path: Path, out: Path) -> None:
     images = panoramas(tmp_path / "in", ["a/x.png", "a/x.webp", "y.png"], TINY)
+    kept = plan(images, out, keep_endings=True)
+    assert [item.id for item in kept.shards[0].items] == ["a/x.png", "a/x.webp", "y.png"]
     with pytest.raises(InputError, match=r"a/x\.png and a/x\.webp have one id, 'a/x'.*--list"):
         plan(images, out)
     poses = tmp_path / "poses.csv"

@@ -15,7 +15,7 @@ from tests.helpers.runs import bevgen as run_bevgen
 
 def shard(*reasons: str) -> ShardReport:
     failures = tuple(Failure(f"{k}.jpg", k, reason) for k, reason in enumerate(reasons))
-    return ShardReport(0, failures, 0, 0, {})
+    return ShardReport(0, failures, 0, 0, 0, {})
 
 
 def test_skipped_files_are_grouped_by_cause_and_not_by_their_numbers() -> None:
@@ -52,3 +52,25 @@ def test_images_without_a_position_are_counted(tmp_path: Path) -> None:
     done = run_bevgen("convert", "-i", folder, "-o", out, "--size", 16, "--json", "--workers", 1)
     assert '"unknown_positions": 2' in done.stdout
     assert "2 images have no position" in done.stderr
+
+
+def test_a_bev_finer_than_its_panorama_is_said(tmp_path: Path) -> None:
+    """2 m above the ground a row of 32 covers 0.2 m below the camera, one of 512 covers 0.012 m."""
+    (tmp_path / "in").mkdir()
+    for name, height in (("coarse", 32), ("fine", 512)):
+        (tmp_path / f"in/{name}.jpg").write_bytes(encoded(scene(height, 2 * height), "JPEG"))
+    words = ("convert", "-i", tmp_path / "in", "--size", 16, "--workers", 1)
+    done = run_bevgen(*words, "-o", tmp_path / "a.h5", "--resolution", 0.06)
+    assert "1 panoramas are coarser than their BEV everywhere" in done.stderr
+    done = run_bevgen(*words, "-o", tmp_path / "b.h5", "--resolution", 0.25)
+    assert "coarser than" not in done.stderr
+
+
+def test_the_published_script_names_a_way_out_for_crops(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/a.jpg").write_bytes(encoded(scene(112, 616), "JPEG"))
+    words = ("convert", "-i", tmp_path / "in", "-o", tmp_path / "o.h5", "--size", 16)
+    done = run_bevgen(*words, "--preset", "ep-bev", expect=1)
+    assert "616 x 112 pixels are not 2:1, and --compat ep-bev" in done.stderr
+    assert "preset of its dataset, such as cvusa, in its place" in done.stderr
+    run_bevgen(*words, "--preset", "cvusa", "--overwrite")
