@@ -22,7 +22,8 @@ from PIL.WebPImagePlugin import WebPImageFile
 from bevgen.errors import PanoramaError
 from bevgen.images.colour import as_srgb, to_srgb
 from bevgen.images.formats import HEAD_BYTES, heif_kind, reads_heif
-from bevgen.images.metadata import PanoramaInfo, info_from_exif, info_from_gpano
+from bevgen.images.metadata import PanoramaInfo, info_from_exif, info_from_gpano, info_from_xmp
+from bevgen.images.xmp import xmp_packets, xmp_properties
 
 logger = logging.getLogger(__name__)
 
@@ -59,8 +60,8 @@ class OpenImage:
     shape
         Height and width of the upright image in pixels.
     info
-        What its metadata say: GPano over EXIF. Damaged metadata are no reason to lose an image:
-        they say nothing.
+        What its metadata say: GPano over EXIF over other XMP. Damaged metadata are no reason to
+        lose an image: they say nothing.
     """
 
     shape: tuple[int, int]
@@ -129,11 +130,11 @@ def open_image(path: Path) -> OpenImage:
         profile = image.info.get("icc_profile")
         if plain and turn is None and not (profile and to_srgb(profile, image.mode)):
             shape = (image.height, image.width)
-            return OpenImage(shape, _info(image, exif, shape), None, image, data)
+            return OpenImage(shape, _info(image, data, exif, shape), None, image, data)
         rgb = as_srgb(image)
         pixels = np.asarray(rgb if turn is None else rgb.transpose(turn))
         shape = (pixels.shape[0], pixels.shape[1])
-        return OpenImage(shape, _info(image, exif, shape), pixels, image, data)
+        return OpenImage(shape, _info(image, data, exif, shape), pixels, image, data)
 
 
 def read_image(path: Path) -> tuple[NDArray[np.uint8], PanoramaInfo]:
@@ -279,15 +280,15 @@ def _exif(image: ImageFile) -> Image.Exif | None:
         return None
 
 
-def _info(image: ImageFile, exif: Image.Exif | None, shape: tuple[int, int]) -> PanoramaInfo:
+def _info(
+    image: ImageFile, data: bytes, exif: Image.Exif | None, shape: tuple[int, int]
+) -> PanoramaInfo:
     """Merge what the metadata of an image say."""
-    info = PanoramaInfo()
-    xmp = image.info.get("xmp")
-    if isinstance(xmp, bytes) and xmp:
-        info = info_from_gpano(xmp, shape)
+    said = xmp_properties(xmp_packets(image, data))
+    info = info_from_gpano(said, shape)
     if exif is not None:
         try:
             info = info.fallback(info_from_exif(exif))
         except Exception as error:
             logger.debug("EXIF is damaged and left aside: %s", error)
-    return info
+    return info.fallback(info_from_xmp(said)) if said else info

@@ -3,16 +3,17 @@
 Several sources may speak of one panorama. The first that says something takes precedence, field by
 field (`PanoramaInfo.fallback`), and each value keeps the name of its source:
 
-    poses.csv > options > preset > GPano XMP > EXIF > file name
+    poses.csv > options > preset > GPano XMP > EXIF > other XMP > file name
 
 The position is one field in this: latitude and longitude are said together or not at all.
 """
 
 from __future__ import annotations
 
+import logging
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from pathlib import PurePosixPath
@@ -23,6 +24,8 @@ from PIL import ExifTags, Image
 from bevgen.errors import PanoramaError
 from bevgen.geometry import FULL_CIRCLE, FULL_SPHERE
 from bevgen.tables import PoseRow
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +81,8 @@ class PanoramaInfo:
         return PanoramaInfo(**values, origins={**self.origins, **added})
 
 
-POSES_FILE, GPANO, EXIF, FILE_NAME = "poses file", "GPano", "EXIF", "file name"
+POSES_FILE, GPANO, EXIF, XMP = "poses file", "GPano", "EXIF", "XMP"
+FILE_NAME = "file name"
 FIELDS = tuple(f.name for f in fields(PanoramaInfo) if f.name != "origins")
 NOTHING = PanoramaInfo()
 
@@ -163,29 +167,24 @@ def info_from_name(source: str) -> PanoramaInfo:
     return NOTHING
 
 
-# --- GPano (Photo Sphere XMP) ---
+# --- XMP, its GPano (Photo Sphere) properties first ---
 
-_GPANO_PREFIX = re.compile(
-    rb"""xmlns:(\w+)\s*=\s*["']http://ns\.google\.com/photos/1\.0/panorama/["']"""
+_CROP = (
+    "CroppedAreaLeftPixels",
+    "CroppedAreaTopPixels",
+    "CroppedAreaImageWidthPixels",
+    "CroppedAreaImageHeightPixels",
+    "FullPanoWidthPixels",
+    "FullPanoHeightPixels",
 )
-_CROP = tuple(
-    name.encode()
-    for name in (
-        "CroppedAreaLeftPixels",
-        "CroppedAreaTopPixels",
-        "CroppedAreaImageWidthPixels",
-        "CroppedAreaImageHeightPixels",
-        "FullPanoWidthPixels",
-        "FullPanoHeightPixels",
-    )
-)
-_LONGEST_XMP = 2**20
+_NUMBER = re.compile(r"([+-]?(?:\d+(?:[.,]\d*)?|[.,]\d+)(?:[eE][+-]?\d+)?)(?:/(\d+))?", re.ASCII)
+_DATES = ("exif:DateTimeOriginal", "photoshop:DateCreated", "xmp:CreateDate")
 _SAME_SHAPE = 0.02
 """Relative difference up to which two aspect ratios are taken for one: sizes get rounded."""
 
 
-def info_from_gpano(xmp: bytes, shape: tuple[int, int]) -> PanoramaInfo:
-    """Read pose and crop from the GPano properties of an XMP packet.
+def info_from_gpano(said: Mapping[str, str], shape: tuple[int, int]) -> PanoramaInfo:
+    """Read pose and crop from the GPano properties of XMP.
 
     The signs are ours already: GPano's heading is clockwise from north, its pitch is positive
     above the horizon, and with growing roll the horizon turns counterclockwise in the image, which
@@ -198,28 +197,27 @@ def info_from_gpano(xmp: bytes, shape: tuple[int, int]) -> PanoramaInfo:
 
     Parameters
     ----------
-    xmp
-        The packet: attributes or elements, any prefix bound to the GPano namespace. Properties
-        that are missing or make no sense are as good as not said.
+    said
+        What `bevgen.images.xmp.xmp_properties` returns. Properties that are missing or make no
+        sense are as good as not said.
     shape
         Height and width of the image in pixels.
 
     Raises
     ------
     PanoramaError
-        If the projection is not equirectangular, or the packet speaks of a crop of another shape
+        If the projection is not equirectangular, or they speak of a crop of another shape
         than the image has.
     """
-    said = _gpano_properties(xmp[:_LONGEST_XMP])
-    projection = said.get(b"ProjectionType", b"").decode("utf-8", "replace")
+    projection = said.get("GPano:ProjectionType", "")
     if projection and projection.lower() != "equirectangular":
         raise PanoramaError(
             f"a {projection[:40]} panorama, as its GPano metadata says: convert it to"
             f" equirectangular first"
         )
-    heading = _finite(said.get(b"PoseHeadingDegrees"))
-    pitch = _finite(said.get(b"PosePitchDegrees"))
-    roll = _finite(said.get(b"PoseRollDegrees"))
+    heading = _xmp_number(said.get("GPano:PoseHeadingDegrees"))
+    pitch = _xmp_number(said.get("GPano:PosePitchDegrees"))
+    roll = _xmp_number(said.get("GPano:PoseRollDegrees"))
     vertical_fov, horizontal_fov = _gpano_crop(said, shape)
     return PanoramaInfo.said_by(
         GPANO,
@@ -231,29 +229,63 @@ def info_from_gpano(xmp: bytes, shape: tuple[int, int]) -> PanoramaInfo:
     )
 
 
-def _gpano_properties(xmp: bytes) -> dict[bytes, bytes]:
-    """Names and values of the GPano properties; of two with one name the first.
+def info_from_xmp(said: Mapping[str, str]) -> PanoramaInfo:
+    """Read position, direction and date from what XMP repeats of EXIF, or alone has.
 
-    Not parsed as XML: packets in the wild are often not well-formed, and XML parsers can be made
-    to take gigabytes. All repetitions here are bounded or end at a character they exclude.
+    Positions are ``47,22.5N`` or ``47,22,30N``, degrees, minutes and seconds. Decimal degrees,
+    which the standard does not know, count if a letter or a sign says the hemisphere.
+
+    Parameters
+    ----------
+    said
+        What `bevgen.images.xmp.xmp_properties` returns.
     """
-    prefix = found[1] if (found := _GPANO_PREFIX.search(xmp)) else b"GPano"
-    properties: dict[bytes, bytes] = {}
-    for match in re.finditer(
-        rb"""(?<!/)\b%s:(\w{1,60})(?:\s{0,9}=\s{0,9}["']([^"'<]*)["']|[^<>]{0,200}>([^<]*)<)"""
-        % prefix,
-        xmp,
-    ):
-        value = match[2] if match[2] is not None else match[3]
-        properties.setdefault(match[1], value.strip())
-    return properties
+    latitude, longitude = _position(
+        *(
+            _xmp_angle(said.get(f"exif:GPS{name}", ""), said.get(f"exif:GPS{name}Ref", ""), signs)
+            for name, signs in (("Latitude", "NS"), ("Longitude", "EW"))
+        )
+    )
+    heading = _xmp_number(said.get("exif:GPSImgDirection"))
+    dates = (date for name in _DATES if (date := _date(said.get(name))) is not None)
+    return PanoramaInfo.said_by(
+        XMP,
+        heading=heading % 360 if heading is not None and 0 <= heading <= 360 else None,
+        latitude=latitude,
+        longitude=longitude,
+        date=next(dates, None),
+    )
+
+
+def _xmp_number(text: str | None) -> float | None:
+    """Return a number written with a point or a comma, or as a fraction; None if it is none."""
+    if text is None or not (match := _NUMBER.fullmatch(text.strip("\0 °"))):
+        return None
+    number = _finite(match[1].replace(",", "."))
+    below = _finite(match[2] or 1)
+    return _finite(number / below) if number is not None and below else None
+
+
+def _xmp_angle(text: str, reference: str, signs: str) -> float | None:
+    """Degrees of a coordinate; None where nothing says its hemisphere, or a part is no number."""
+    text = text.strip("\0 ")
+    if text and text[-1].isalpha():
+        text, reference = text[:-1].rstrip(), text[-1]
+    hemisphere = _hemisphere(reference, signs)
+    if hemisphere is None:
+        return _xmp_number(text) if text.startswith(("+", "-")) else None
+    numbers = [_xmp_number(part) for part in text.split(",")]
+    if len(numbers) > 3 or any(number is None for number in numbers):
+        return None
+    return _degrees(numbers, hemisphere)
 
 
 def _gpano_crop(
-    said: dict[bytes, bytes], shape: tuple[int, int]
+    said: Mapping[str, str], shape: tuple[int, int]
 ) -> tuple[tuple[float, float] | None, tuple[float, float] | None]:
     """Vertical and horizontal field of view in degrees; None where not said."""
-    numbers = [number for name in _CROP if (number := _finite(said.get(name))) is not None]
+    found = (_xmp_number(said.get(f"GPano:{name}")) for name in _CROP)
+    numbers = [number for number in found if number is not None]
     if len(numbers) < len(_CROP):
         return None, None
     left, top, width, height, full_width, full_height = numbers
@@ -287,7 +319,18 @@ def _gpano_crop(
 
 # --- EXIF ---
 
-_EXIF_DATE = re.compile(r"(\d{4})[:-](\d\d)[:-](\d\d)(?:[ T](\d\d:\d\d:\d\d))?", re.ASCII)
+_DATE = re.compile(
+    r"(\d{4})[:/-](\d\d)(?:[:/-](\d\d)(?:[ T](\d\d:\d\d)(:\d\d)?(?:\.\d+)?"
+    r" ?(Z|[+-]\d\d:?\d\d)?)?)?",
+    re.ASCII,
+)
+_ZONE = re.compile(r"Z|[+-]\d\d:?\d\d", re.ASCII)
+_HEMISPHERES = {
+    "N": ("N", "NORTH", "NORD", "NORTE"),
+    "S": ("S", "SOUTH", "SUD", "SÜD", "SUR", "SUL"),
+    "E": ("E", "EAST", "EST", "ESTE", "OST"),
+    "W": ("W", "WEST", "OUEST", "OESTE", "OVEST"),
+}
 
 
 def info_from_exif(exif: Image.Exif) -> PanoramaInfo:
@@ -295,9 +338,11 @@ def info_from_exif(exif: Image.Exif) -> PanoramaInfo:
 
     ``GPSImgDirection`` counts as heading whether it refers to true or to magnetic north: the
     declination is mostly below the compass's own error. The date is ``DateTimeOriginal``, the
-    capture; the others tell of later edits. What is missing, malformed or out of range is None.
+    capture, with its zone where ``OffsetTimeOriginal`` says it; the others tell of later edits.
+    What is missing, malformed or out of range is None, and takes nothing else with it: of a
+    position whose seconds are no number, as some cameras write, degrees and minutes count.
     """
-    gps = exif.get_ifd(ExifTags.IFD.GPSInfo)
+    gps, more = _block(exif, ExifTags.IFD.GPSInfo), _block(exif, ExifTags.IFD.Exif)
     latitude, longitude = _position(
         _gps_angle(gps, ExifTags.GPS.GPSLatitude, ExifTags.GPS.GPSLatitudeRef, "NS"),
         _gps_angle(gps, ExifTags.GPS.GPSLongitude, ExifTags.GPS.GPSLongitudeRef, "EW"),
@@ -308,34 +353,71 @@ def info_from_exif(exif: Image.Exif) -> PanoramaInfo:
         heading=heading % 360 if heading is not None and 0 <= heading <= 360 else None,
         latitude=latitude,
         longitude=longitude,
-        date=_exif_date(exif.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.DateTimeOriginal)),
+        date=_date(
+            more.get(ExifTags.Base.DateTimeOriginal), more.get(ExifTags.Base.OffsetTimeOriginal)
+        ),
     )
+
+
+def _block(exif: Image.Exif, tag: int) -> dict[int, Any]:
+    """Return a part of EXIF; empty if it is damaged, where Pillow raises nearly anything."""
+    try:
+        return exif.get_ifd(tag)
+    except Exception as error:
+        logger.debug("a part of EXIF is damaged and left aside: %s", error)
+        return {}
 
 
 def _gps_angle(gps: dict[int, Any], tag: int, reference: int, signs: str) -> float | None:
     """Degrees of a GPS coordinate; None without its reference, which has the sign."""
-    parts, letter = gps.get(tag), gps.get(reference)
-    if isinstance(letter, bytes):
-        letter = letter.decode("ascii", "replace")
-    letter = letter.strip("\0 ").upper() if isinstance(letter, str) else ""
-    if len(letter) != 1 or letter not in signs:
+    parts, word = gps.get(tag), gps.get(reference)
+    if isinstance(word, bytes):
+        word = word.decode("utf-8", "replace")
+    hemisphere = _hemisphere(word, signs) if isinstance(word, str) else None
+    if hemisphere is None:
         return None
     numbers = [_finite(part) for part in (parts if isinstance(parts, tuple) else (parts,))]
+    return _degrees(numbers, hemisphere)
+
+
+def _hemisphere(word: str, signs: str) -> str | None:
+    """Return the one of two letters that a letter or word means; None for any other."""
+    first = word.strip("\0 ").upper().partition(" ")[0]
+    return next((letter for letter in signs if first in _HEMISPHERES[letter]), None)
+
+
+def _degrees(parts: Sequence[float | None], hemisphere: str) -> float | None:
+    """Degrees of degrees, minutes and seconds; broken seconds are as good as none."""
+    if len(parts) > 2 and parts[2] is None:
+        parts = parts[:2]
     degrees = 0.0
-    for number, unit in zip(numbers, (1, 60, 3600), strict=False):
+    for number, unit in zip(parts, (1, 60, 3600), strict=False):
         if number is None or number < 0:
             return None
         degrees += number / unit
-    return degrees if letter == signs[0] else -degrees
+    if not parts:
+        return None
+    return degrees if hemisphere in "NE" else -degrees
 
 
-def _exif_date(value: Any) -> str | None:
-    """ISO 8601 of an EXIF date ``'2021:07:29 11:16:44'``; None if it is no date."""
-    if not (isinstance(value, str) and (match := _EXIF_DATE.match(value.strip("\0 ")))):
+def _date(value: Any, zone: Any = None) -> str | None:
+    """ISO 8601 of a date such as ``2021:07:29 11:16:44+02:00``; None if it is no date.
+
+    A time that does not exist is left out and the day kept.
+    """
+    if not (isinstance(value, str) and (match := _DATE.match(value.strip("\0 ")))):
         return None
-    date = "-".join(match.groups()[:3]) + (f"T{match[4]}" if match[4] else "")
-    try:
-        datetime.fromisoformat(date)
-    except ValueError:
-        return None
-    return date
+    year, month, day, minute, second, own_zone = match.groups()
+    if day is None:
+        return f"{year}-{month}" if 1 <= int(month) <= 12 and int(year) else None
+    date = f"{year}-{month}-{day}"
+    zone = zone.strip("\0 ") if isinstance(zone, str) else ""
+    zone = own_zone or (zone if _ZONE.fullmatch(zone) else "")
+    time = f"T{minute}{second or ''}" if minute else ""
+    for text in (f"{date}{time}{zone if time else ''}", f"{date}{time}", date):
+        try:
+            datetime.fromisoformat(text)
+        except ValueError:
+            continue
+        return text
+    return None

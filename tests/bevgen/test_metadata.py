@@ -1,24 +1,34 @@
 """What files, names and poses.csv say; the numbers are those of real files and of the formats."""
 
+import zlib
+from contextlib import suppress
+
 import pytest
 from PIL import Image
 from PIL.TiffImagePlugin import IFDRational
 
 from bevgen.errors import PanoramaError
+from bevgen.images import metadata
+from bevgen.images.decoding import read_image
 from bevgen.images.metadata import (
     FILE_NAME,
     GPANO,
     POSES_FILE,
     PanoramaInfo,
     info_from_exif,
-    info_from_gpano,
     info_from_name,
     info_from_row,
+    info_from_xmp,
 )
+from bevgen.images.xmp import xmp_properties
 from bevgen.tables import PoseRow
-from tests.helpers.image_files import exif, gpano, gpano_crop
+from tests.helpers.image_files import chunk, encoded, exif, gpano, gpano_crop, scene, tiff
 
 SHAPE = (512, 1024)
+
+
+def info_from_gpano(packet, shape):
+    return metadata.info_from_gpano(xmp_properties([packet]), shape)
 
 
 def test_fallback_fills_gaps_only():
@@ -215,6 +225,8 @@ def test_magnetic_direction_counts():
         PLACE | {2: (91.0, 0.0, 0.0)},
         PLACE | {4: (180.0, 30.0, 0.0)},
         PLACE | {2: (49.0, IFDRational(1, 0), 0.0)},
+        PLACE | {2: (IFDRational(0, 0), 30.0, 0.0)},
+        PLACE | {1: "Ost"},
         PLACE | {2: (0.0, 0.0, 0.0), 4: (0.0, 0.0, 0.0)},  # no fix
     ],
 )
@@ -243,7 +255,183 @@ def test_directions_that_are_none(direction):
         ("2020:02:30 00:00:00", None),
         ("    :  :     :  :  ", None),
         ("yesterday", None),
+        ("2024:06:01 10:11:12+09:00", "2024-06-01T10:11:12+09:00"),
+        ("2024-06-01T10:11:12.25Z", "2024-06-01T10:11:12Z"),
+        ("2024:06:01 10:11", "2024-06-01T10:11"),
+        ("2024/06/01 10:11:12", "2024-06-01T10:11:12"),
+        ("2024:06:01 24:00:00", "2024-06-01"),
+        ("2024:06:30 23:59:60", "2024-06-30"),
     ],
 )
 def test_exif_dates(written, expected):
     assert read(date=written).date == expected
+
+
+def test_an_exif_date_keeps_its_zone():
+    assert read(date="2024:06:01 10:11:12", zone="+09:00").date == "2024-06-01T10:11:12+09:00"
+    assert read(date="2024:06:01 10:11:12", zone="   :  ").date == "2024-06-01T10:11:12"
+
+
+@pytest.mark.parametrize(
+    ("changed", "latitude", "longitude"),
+    [
+        ({2: (48.0, 30.51, IFDRational(0, 0))}, 48.5085, -1.9191896),
+        ({2: (48.0, 30.6)}, 48.51, -1.9191896),
+        ({1: "North", 3: "West"}, 49.0068986, -1.9191896),
+        ({1: "South", 3: "East"}, -49.0068986, 1.9191896),
+        ({1: "Sud", 3: "Ouest"}, -49.0068986, -1.9191896),
+        ({1: "s\0", 3: "e\0"}, -49.0068986, 1.9191896),
+    ],
+)
+def test_what_is_broken_of_a_position_loses_only_itself(changed, latitude, longitude):
+    info = read(gps=PLACE | changed, date="2021:07:29 11:16:48")
+    assert (info.latitude, info.longitude) == pytest.approx((latitude, longitude), abs=1e-7)
+    assert info.date == "2021-07-29T11:16:48"
+
+
+def test_a_broken_position_keeps_direction_and_date():
+    nothing = IFDRational(0, 0)
+    info = read(gps=PLACE | {2: (nothing,) * 3, 17: 77.0}, date="2021:07:29 11:16:48")
+    assert info == PanoramaInfo(heading=77.0, date="2021-07-29T11:16:48")
+
+
+# --- XMP that repeats EXIF ---
+
+URIS = {
+    "exif": "http://ns.adobe.com/exif/1.0/",
+    "xmp": "http://ns.adobe.com/xap/1.0/",
+    "photoshop": "http://ns.adobe.com/photoshop/1.0/",
+    "GPano": "http://ns.google.com/photos/1.0/panorama/",
+    "xmpNote": "http://ns.adobe.com/xmp/note/",
+}
+
+
+def packet(**said):
+    """XMP with attributes; ``exif_GPSLatitude`` is exif:GPSLatitude."""
+    names = "".join(f' xmlns:{prefix}="{uri}"' for prefix, uri in URIS.items())
+    values = "".join(f' {name.replace("_", ":", 1)}="{value}"' for name, value in said.items())
+    return f'<?xpacket?><x:xmpmeta xmlns:x="adobe:ns:meta/"><d{names}{values}/></x:xmpmeta>'
+
+
+WHOLE = packet(
+    exif_GPSLatitude="47,22.5N",
+    exif_GPSLongitude="8,30,36W",
+    exif_GPSImgDirection="770/10",
+    xmp_CreateDate="2024-06-01T10:11:12+09:00",
+    GPano_PosePitchDegrees="1,5",
+)
+EXPECTED = PanoramaInfo(
+    heading=77.0, pitch=1.5, latitude=47.375, longitude=-8.51, date="2024-06-01T10:11:12+09:00"
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "reference", "expected"),
+    [
+        ("47,22.5N", None, 47.375),
+        ("47,22,30S", None, -47.375),
+        ("47.375 N", None, 47.375),
+        ("47.375", "South", -47.375),
+        ("-47.375", None, -47.375),
+        ("47.375", None, None),  # which half of the world?
+        ("47,22.5E", None, None),
+        ("47,x,3N", None, None),
+        ("N", None, None),
+        ("", None, None),
+        ("91.5N", None, None),
+    ],
+)
+def test_positions_of_xmp(text, reference, expected):
+    said = {"exif:GPSLatitude": text, "exif:GPSLongitude": "8,0.0E"}
+    info = info_from_xmp(said | ({"exif:GPSLatitudeRef": reference} if reference else {}))
+    assert info.latitude == (None if expected is None else pytest.approx(expected))
+    assert (info.longitude is None) == (expected is None)
+
+
+@pytest.mark.parametrize(
+    "encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-be"]
+)
+@pytest.mark.parametrize("lead", ["", "\n  "])
+def test_xmp_in_any_of_its_encodings(encoding, lead):
+    said = xmp_properties([(lead + WHOLE).encode(encoding)])
+    info = metadata.info_from_gpano(said, SHAPE).fallback(info_from_xmp(said))
+    assert info == EXPECTED
+
+
+def test_xmp_takes_no_entities():
+    bomb = "<!DOCTYPE x [<!ENTITY a 'aaaaaaaaaa'><!ENTITY b '&a;&a;&a;&a;'>]>"
+    said = xmp_properties([(bomb + packet(exif_GPSImgDirection="&b;")).encode()])
+    assert info_from_xmp(said) == PanoramaInfo()
+
+
+def segment(kind, body):
+    return b"\xff\xe1" + (len(kind) + len(body) + 2).to_bytes(2, "big") + kind + body
+
+
+def extended(text, guid=b"0123456789ABCDEF" * 2, size=100):
+    """APP1 segments of extended XMP, the last one first."""
+    parts = [(k, text[k : k + size]) for k in range(0, len(text), size)]
+    head = guid + len(text).to_bytes(4, "big")
+    kind = b"http://ns.adobe.com/xmp/extension/\0"
+    return b"".join(segment(kind, head + k.to_bytes(4, "big") + p) for k, p in reversed(parts))
+
+
+def itxt(text, compressed):
+    body = b"XML:com.adobe.xmp\0" + bytes([compressed, 0]) + b"\0\0"
+    return chunk(b"iTXt", body + (zlib.compress(text) if compressed else text))
+
+
+def carriers():
+    """Files of one image with `WHOLE` in each of the places that the standard names."""
+    standard, whole = b"http://ns.adobe.com/xap/1.0/\0", WHOLE.encode()
+    jpeg, plain = encoded(scene(), "JPEG"), encoded(scene(), "PNG")
+    front, ends = jpeg[:2], jpeg[2:]
+    wide = WHOLE.encode("utf-16")
+    yield "jpeg", front + segment(standard, whole) + ends
+    yield "jpeg utf-16", front + segment(standard, wide) + ends
+    other = packet(xmp_CreatorTool="x").encode()
+    yield "two packets", front + segment(standard, whole) + segment(standard, other) + ends
+    note = packet(xmpNote_HasExtendedXMP="0123456789ABCDEF" * 2).encode()
+    yield "extended", front + segment(standard, note) + extended(whole) + ends
+    yield "extended first", front + extended(whole) + segment(standard, note) + ends
+    yield "png", plain[:33] + itxt(whole, False) + plain[33:]
+    yield "png compressed", plain[:33] + itxt(whole, True) + plain[33:]
+    yield "png behind the pixels", plain[:-12] + itxt(whole, False) + plain[-12:]
+    two = itxt(whole, False) + itxt(other, False)
+    yield "png with two", plain[:33] + two + plain[33:]
+    yield "webp", encoded(scene(), "WEBP", xmp=whole)
+    yield "tiff bytes", tiff(scene(), extratags=[(700, "B", len(whole), whole, True)])
+    yield "tiff undefined", tiff(scene(), extratags=[(700, 7, len(whole), whole, True)])
+    yield "tiff utf-16", tiff(scene(), extratags=[(700, 7, len(wide), wide, True)])
+    yield "avif", encoded(scene(), "AVIF", xmp=whole)
+
+
+@pytest.mark.parametrize(("name", "data"), list(carriers()))
+def test_xmp_wherever_it_stands(name, data, tmp_path):
+    (tmp_path / "image").write_bytes(data)
+    assert read_image(tmp_path / "image")[1] == EXPECTED
+    assert read_image(tmp_path / "image")[1].origins["latitude"] == "XMP"
+
+
+def test_an_extension_that_no_packet_names_is_left_aside(tmp_path):
+    jpeg = encoded(scene(), "JPEG")
+    (tmp_path / "image").write_bytes(jpeg[:2] + extended(WHOLE.encode()) + jpeg[2:])
+    assert read_image(tmp_path / "image")[1] == PanoramaInfo()
+
+
+@pytest.mark.parametrize("cut", range(0, 400, 7))
+def test_cut_metadata_never_stop_an_image(cut, tmp_path):
+    """Whatever is cut out of the segments, the image is read or refused with a reason."""
+    jpeg = encoded(scene(), "JPEG")
+    data = jpeg[:2] + segment(b"http://ns.adobe.com/xap/1.0/\0", WHOLE.encode()) + jpeg[2:]
+    (tmp_path / "image").write_bytes(data[:cut] + data[cut + 5 :])
+    with suppress(PanoramaError):
+        read_image(tmp_path / "image")
+
+
+def test_exif_overrides_what_xmp_repeats(tmp_path):
+    data = encoded(scene(), "JPEG", xmp=WHOLE.encode(), exif=exif(gps=PLACE | {17: 5.0}))
+    (tmp_path / "image").write_bytes(data)
+    info = read_image(tmp_path / "image")[1]
+    assert (info.heading, info.origins["heading"], info.origins["date"]) == (5.0, "EXIF", "XMP")
+    assert info.latitude == pytest.approx(49.0068986, abs=1e-7)

@@ -234,7 +234,10 @@ def test_other_data_with_equal_ids_is_embedded_anew(world, run, tmp_path):
     write_shards(other.root / "bev.h5", "bev", other.ids, images, other.positions)
     heard: set[str] = set()
     evaluate(run, Dataset(DATA, world.root), "test")
-    evaluate(run, Dataset(DATA, other.root), "test", on_progress=lambda title, *_: heard.add(title))
+    with pytest.raises(DataError, match="is the result of another search"):
+        evaluate(run, Dataset(DATA, other.root), "test")
+    data = Dataset(DATA, other.root)
+    evaluate(run, data, "test", name="other", on_progress=lambda title, *_: heard.add(title))
     assert heard == {"test bev query", "val bev query"}
 
 

@@ -90,15 +90,15 @@ def gpano_crop(left, top, width, height, full_width, full_height):
     }
 
 
-def exif(orientation=None, gps=None, date=None):
-    """EXIF block; `gps` maps GPS tags to values."""
+def exif(orientation=None, gps=None, date=None, zone=None):
+    """EXIF block; `gps` maps GPS tags to values, `zone` is that of the date."""
     block = Image.Exif()
     if orientation is not None:
         block[0x0112] = orientation
     if gps is not None:
         block[0x8825] = gps
     if date is not None:
-        block[0x8769] = {0x9003: date}
+        block[0x8769] = {0x9003: date} | ({0x9011: zone} if zone else {})
     return block.tobytes()
 
 
