@@ -19,7 +19,7 @@ from tests.test_docs import blocks
 
 PAGE = ROOT / "docs" / "localization.md"
 SMALLER = {
-    "--places 160": "--places 24",
+    "--places 320 --validation 0.3": "--places 120 --validation 0.7 --test 0.1",
     "--panorama-width 512": "--panorama-width 128",
     "--tile-size 128": "--tile-size 32",
     "--size 128": "--size 32",
