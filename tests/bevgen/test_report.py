@@ -73,4 +73,4 @@ def test_the_published_script_names_a_way_out_for_crops(tmp_path: Path) -> None:
     done = run_bevgen(*words, "--preset", "ep-bev", expect=1)
     assert "616 x 112 pixels are not 2:1, and --compat ep-bev" in done.stderr
     assert "preset of its dataset, such as cvusa, in its place" in done.stderr
-    run_bevgen(*words, "--preset", "cvusa", "--overwrite")
+    run_bevgen(*words, "--preset", "cvusa", "--overwrite", "--size", 256)
