@@ -12,8 +12,7 @@ import click
 from bevgen.cli import COMMANDS, options
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+    pass
 
 ABOVE_0 = click.FloatRange(min=0, min_open=True)
 
@@ -81,13 +80,14 @@ def command(
             f"a mosaic needs {error.name}, which is not installed: pip install 'bevgen[mosaic]'"
         ) from error
     from bevgen.cli.progress import progress_steps
+    from bevgen.images.mask import read_mask
     from bevgen.tables import read_poses, write_poses
 
     def skip(reason: str) -> None:
         click.echo(f"skipped: {reason}", err=True)
 
     rows = read_poses(poses) if poses else {}
-    mask = _mask(mask_file) if mask_file else None
+    mask = read_mask(mask_file) if mask_file else None
     sequence = read_sequence(root, rows, height, names=list(names), mask=mask, skip=skip)
     prior = Prior(position_error, heading_error if sequence.knows_headings else 30.0)
     with _says_how_to_go_on(poses_out), progress_steps() as watch:
@@ -125,20 +125,6 @@ def _says_how_to_go_on(poses_out: Path | None) -> Iterator[None]:
             again = "the same command begins anew"
         click.echo(f"nothing was drawn; {again}", err=True)
         raise
-
-
-def _mask(path: Path) -> NDArray[np.uint8]:
-    """Read a mask: 255 where panoramas count."""
-    import numpy as np
-    from PIL import Image
-
-    from bevgen.errors import InputError
-
-    try:
-        with Image.open(path) as image:
-            return (np.asarray(image.convert("L")) > 127).astype(np.uint8) * 255
-    except OSError as error:
-        raise InputError(f"{path} cannot be read as a mask: {error}") from error
 
 
 def _say_how_far(guess, placements, pairs, before, after) -> None:

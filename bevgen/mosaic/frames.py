@@ -20,6 +20,7 @@ from bevgen.images.metadata import PanoramaInfo, info_from_name, info_from_row
 from bevgen.images.view import panorama_view
 from bevgen.mosaic.pictures import Array, LevelViews
 from bevgen.project import project_view
+from bevgen.projection.masking import Mask
 from bevgen.tables import PoseRow
 
 VIEW = BevGrid(416, 0.025)  # what is registered, for a camera 1 high
@@ -53,8 +54,8 @@ class Sequence:
         East and north in metres, heading, pitch and roll in degrees, as GPS and compass say.
     knows_headings
         Whether they are the frames' own; otherwise those of the drive's direction.
-    mask : (h, w) uint8, or None
-        0 where panoramas show what carries the camera.
+    mask
+        Which pixels of the panoramas count; None for all.
     """
 
     folder: Path
@@ -63,7 +64,7 @@ class Sequence:
     height: float
     guess: Array
     knows_headings: bool
-    mask: NDArray[np.uint8] | None = None
+    mask: Mask | None = None
 
     def rows(self, placements: Array) -> list[PoseRow]:
         """Rows of poses.csv for placements (N, 5)."""
@@ -95,8 +96,7 @@ class Sequence:
         """255 where (H, W) a panorama counts, 0 where the mask hides it."""
         if self.mask is None:
             return np.full(shape[:2], 255, np.uint8)
-        size = (shape[1], shape[0])
-        return np.asarray(cv2.resize(self.mask, size, interpolation=cv2.INTER_NEAREST), np.uint8)
+        return self.mask.fitted((shape[0], shape[1])).astype(np.uint8) * 255
 
 
 def read_sequence(
@@ -105,7 +105,7 @@ def read_sequence(
     height: float,
     *,
     names: list[str] | None = None,
-    mask: NDArray[np.uint8] | None = None,
+    mask: Mask | None = None,
     skip: Callable[[str], None] = lambda reason: None,
 ) -> Sequence:
     """Read what is known of a folder's panoramas.

@@ -347,4 +347,4 @@ def test_what_makes_no_mosaic_is_refused_in_a_sentence(tmp_path: Path) -> None:
     assert "must end in .tif" in str(run("--in", tmp_path, "--out", tmp_path / "m.jpg").exception)
     (tmp_path / "mask.png").write_text("none")
     result = run(*line, "--mask", tmp_path / "mask.png")
-    assert "cannot be read as a mask" in str(result.exception)
+    assert "mask.png: " in str(result.exception)
