@@ -8,10 +8,12 @@ writes its file.
 from __future__ import annotations
 
 import json
+import logging
 import multiprocessing
 import os
 import signal
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import (
@@ -29,7 +31,11 @@ from typing import Any, Protocol
 from bevgen._version import __version__
 from bevgen.errors import BevgenError, InputError
 
+logger = logging.getLogger(__name__)
+
 LOCAL = ("threads", "processes", "sync")
+PATIENCE = 30.0
+"""Seconds without a worker after which it is said that one is waited for."""
 
 
 class Job(Protocol):
@@ -246,16 +252,55 @@ def _run_on_cluster(
         ahead = 2 * sum(client.nthreads().values())
         running = as_completed([submit(job) for job in islice(waiting, ahead)])
         try:
-            for future in running:
-                on_done(future.result())
-                for job in islice(waiting, 1):
-                    running.add(submit(job))
+            with _says_when_alone(client, scheduler, address):
+                for future in running:
+                    on_done(future.result())
+                    for job in islice(waiting, 1):
+                        running.add(submit(job))
         except (CancelledError, CommClosedError, ImportError, KilledWorker) as error:
             why = " ".join(str(error).split())
             raise BevgenError(
                 f"the Dask cluster at {scheduler} was lost ({why}). Finished shards are kept:"
                 " run the same command again when it is back"
             ) from error
+
+
+@contextmanager
+def _says_when_alone(client: Any, scheduler: str, address: str) -> Iterator[None]:
+    """Say that a worker is waited for, when the last one has been gone for a while.
+
+    Dask keeps the jobs and gives them to the next worker, and is silent about it.
+    """
+    ended = threading.Event()
+
+    def watch() -> None:
+        since: float | None = None
+        said = False
+        while not ended.wait(PATIENCE / 10):
+            try:
+                alone = not client.scheduler_info()["workers"]
+            except Exception as error:  # the cluster is lost, which the main thread reports
+                logger.debug("the scheduler does not answer: %s", error)
+                continue
+            now = time.monotonic()
+            since = (since or now) if alone else None
+            said = said and alone
+            if since is not None and not said and now - since >= PATIENCE:
+                said = True
+                logger.warning(
+                    "the Dask cluster at %s has had no worker for %.0f s: waiting for one. Start"
+                    " one with `dask worker %s`, or end this run with Ctrl-C: finished shards are kept",
+                    scheduler,
+                    PATIENCE,
+                    address,
+                )
+
+    # Not waited for at the end: asked of a cluster that is lost, it may hear nothing for long.
+    threading.Thread(target=watch, name="bevgen-workers", daemon=True).start()
+    try:
+        yield
+    finally:
+        ended.set()
 
 
 @contextmanager

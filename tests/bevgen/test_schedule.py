@@ -269,6 +269,35 @@ def test_a_cluster_that_loses_a_worker_makes_the_same_files(
     assert_same_output(out, tmp_path / "here" / "o.h5")
 
 
+def test_a_cluster_without_workers_says_what_is_waited_for(out: Path, tmp_path: Path) -> None:
+    """Its only worker dies: said once, with a way on and a way out; the next worker goes on."""
+    images = copies(tmp_path / "in", 60)
+    words = ["convert", "--in", images, "--out", out, "--size", 700, "--shard-size", 5]
+    code = (
+        "import sys\nfrom bevgen.conversion import schedule\nschedule.PATIENCE = 1.0\n"
+        "from bevgen.cli import main\nmain(sys.argv[1:])"
+    )
+    text = (tmp_path / "log").read_text
+    with a_cluster(tmp_path / "cluster", 1) as alone:
+        worker = alone.processes[-1]
+        process = subprocess.Popen(
+            [sys.executable, "-c", code, *map(str, words), "--scheduler", alone.address],
+            stdout=subprocess.PIPE, stderr=(log := (tmp_path / "log").open("w")), text=True,
+        )  # fmt: skip
+        try:
+            assert wait_until(lambda: len(shards_of(out)) >= 1, process)
+            alone.stop(worker)
+            assert wait_until(lambda: "has had no worker for 1 s: waiting" in text(), process)
+            assert f"`dask worker {alone.address}`, or end this run with Ctrl-C" in text()
+            alone.worker()
+            assert process.wait(100) == 0, text()
+        finally:
+            process.kill()
+            process.communicate()
+            log.close()
+    assert text().count("has had no worker") == 1
+
+
 def test_an_interrupted_run_on_a_cluster_can_be_continued(
     cluster: Cluster, out: Path, tmp_path: Path
 ) -> None:
