@@ -289,7 +289,7 @@ def _says_when_alone(client: Any, scheduler: str, address: str) -> Iterator[None
                 said = True
                 logger.warning(
                     "the Dask cluster at %s has had no worker for %.0f s: waiting for one. Start"
-                    " one with `dask worker %s`, or end this run with Ctrl-C: finished shards are kept",
+                    " one with `dask worker %s`, or end the run with Ctrl-C: finished shards stay",
                     scheduler,
                     PATIENCE,
                     address,

@@ -288,7 +288,7 @@ def test_a_cluster_without_workers_says_what_is_waited_for(out: Path, tmp_path: 
             assert wait_until(lambda: len(shards_of(out)) >= 1, process)
             alone.stop(worker)
             assert wait_until(lambda: "has had no worker for 1 s: waiting" in text(), process)
-            assert f"`dask worker {alone.address}`, or end this run with Ctrl-C" in text()
+            assert f"`dask worker {alone.address}`, or end the run with Ctrl-C" in text()
             alone.worker()
             assert process.wait(100) == 0, text()
         finally:
