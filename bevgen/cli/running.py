@@ -52,7 +52,9 @@ def run_command(
         stderr=True, quiet=quiet, highlight=False, markup=False, emoji=False, soft_wrap=True
     )
     logging.basicConfig(
-        level=logging.INFO if verbose else logging.WARNING, handlers=[_ConsoleHandler(console)]
+        level=logging.INFO if verbose else logging.WARNING,
+        format="%(message)s",
+        handlers=[_ConsoleHandler(console)],
     )
     # That a cluster was lost is said by our own error, without tracebacks.
     logging.getLogger("distributed.client").disabled = True

@@ -34,7 +34,7 @@ def settings(stored: Path, setup: Setup) -> Settings:
         encoder |= {"name": "test_convnext2", "channels_last": False}
     return Settings.model_validate(
         {
-            "data": {"bev": stored, "reference": stored, "pairs": False},
+            "data": {"bev": stored, "reference": stored, "pairs": False, "any_modality": True},
             "panorama": False,
             "bev": {
                 "encoder": encoder,

@@ -77,7 +77,8 @@ def test_quality_with_and_without_anti_aliasing() -> None:
     for (name, *told), pixels in zip(table("distance from the camera"), where, strict=True):
         measured = [psnr(points, truth, pixels), psnr(means, truth, pixels)]
         assert [float(cell) for cell in told] == pytest.approx(measured, abs=0.1), name
-    lookup = planning.plan(GRID, PanoramaView(832, 1664), Pose(2.0), True, False)
+    planner = planning.Planner(GRID, PanoramaView(832, 1664), antialias=True)
+    lookup = planning.plan(planner, Pose(2.0))
     averaged = lookup.averaged
     furthest, share = distance.flat[averaged].max(), 100 * averaged.size / distance.size
     assert set(np.diff(lookup.first)) == {4, 8}
