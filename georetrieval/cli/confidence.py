@@ -16,12 +16,7 @@ from georetrieval.cli import COMMANDS, options
 @click.option(
     "--index", "where", type=options.PATH, required=True, metavar="INDEX", help="What to fit."
 )
-@click.option(
-    "--run",
-    type=options.PATH,
-    metavar="FOLDER",
-    help="The run that made the index.  [default: where it was]",
-)
+@options.index_run
 @click.option(
     "--poses",
     type=options.PATH,

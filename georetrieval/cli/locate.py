@@ -41,12 +41,7 @@ class _Heading(click.ParamType):
 @click.option(
     "--index", "where", type=options.PATH, required=True, metavar="INDEX", help="Where to look."
 )
-@click.option(
-    "--run",
-    type=options.PATH,
-    metavar="FOLDER",
-    help="The run that made the index.  [default: where it was]",
-)
+@options.index_run
 @click.option(
     "--poses",
     type=options.PATH,

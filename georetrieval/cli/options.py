@@ -54,6 +54,12 @@ overrides = click.option(
     metavar="KEY=VALUE",
     help="Replace one setting, such as bev.optim.epochs=10; may be repeated.",
 )
+index_run = click.option(
+    "--run",
+    type=PATH,
+    metavar="FOLDER",
+    help="The run that made the index.  [default: where it was]",
+)
 run = click.option(
     "--run",
     "--run-folder",  # torchrun takes --run for the start of an option of its own

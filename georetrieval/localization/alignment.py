@@ -82,7 +82,7 @@ class GroundAlignment:
     reach: float = 12.5
     known: float = 4.0
     searched: float = 12.0
-    similarity: float = 20.0
+    similarity: float = 10.0
     finer: int = 4
 
     def align(
