@@ -29,8 +29,8 @@ from pipelines.datasets import Dataset, Image
 UTM = "utm.csv"  # neighbours are found on the plane, as published
 ZONE = 55  # of UTM, south: Canberra
 # As published: 512 pixels of 0.06 m seen from 1.5 m are 20.48 camera heights across; here from
-# the preset's 2.5 m, and stored at the network's size.
-BEV = Bev(preset="cvact", size=384, resolution=0.13333)
+# the preset's 2.8 m, and stored at the network's size.
+BEV = Bev(preset="cvact", size=384, resolution=0.14933)
 SIZES: dict[str, Size] = {"panorama": (140, 768), "satellite": 384}
 STEPS = ("check", "poses", "convert", "pack", "neighbours", "train", "evaluate")
 SMALL, TEST = "ANU_data_small", "ANU_data_test"

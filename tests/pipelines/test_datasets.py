@@ -534,7 +534,7 @@ def test_vigor_from_folder_to_tables(tmp_path):
         for city, metres in (scales | {"Seattle": 0.100817}).items():
             name = raw.vigor_panorama(city, 0)
             panorama = np.asarray(Image.open(root / city / "panorama" / name).convert("RGB"))
-            own = bevgen.project(panorama, height=2.0, resolution=metres * 640 / 384, size=384)
+            own = bevgen.project(panorama, height=3.1, resolution=metres * 640 / 384, size=384)
             stored = bevs[bevs.row(f"{city}/{name.split(',')[0]}")]
             assert np.abs(own.astype(int) - stored).max() <= 1
 
