@@ -219,10 +219,19 @@ def tiles(
     run(["georetrieval", "tiles", *options(values)], why=why)
 
 
-def index(folder: Path, references: Path, out: Path, *, why: str = "") -> None:
-    """Make an index of reference tiles."""
-    values: dict[str, Value] = {"run": folder, "references": references, "out": out}
+def index(
+    folder: Path, references: Sequence[Path], out: Path, *, add: bool = False, why: str = ""
+) -> None:
+    """Make an index of reference tiles, or add to one."""
+    files = [str(path) for path in references]
+    values: dict[str, Value] = {"run": folder, "references": files, "out": out, "add": add}
     run(["georetrieval", "index", *options(values)], why=why)
+
+
+def confidence(photos: Path, where: Path, *, poses: Path, split: str, why: str = "") -> None:
+    """Fit how sure an index's answers are, on photos of a split."""
+    values: dict[str, Value] = {"index": where, "poses": poses, "split": split}
+    run(["georetrieval", "confidence", str(photos), *options(values)], why=why)
 
 
 def locate(
@@ -244,12 +253,17 @@ def draw_city(
     tile_size: int,
     seed: int | None = None,
     dates: Sequence[str] = (),
+    offset: float | None = None,
+    heading: str | None = None,
     raster: str | None = None,
+    drive: int | None = None,
+    drive_frames: int | None = None,
+    drive_step: float | None = None,
     why: str = "",
 ) -> None:
     """Draw a city: a panorama, a satellite tile and a map tile of each place.
 
-    ``raster`` names a district that is drawn as one map too.
+    ``raster`` names districts that are drawn as maps too.
     """
     values: dict[str, Value] = {
         "out": out,
@@ -258,6 +272,11 @@ def draw_city(
         "date": dates,
         "tile_metres": tile_metres,
         "tile_size": tile_size,
+        "offset": offset,
+        "heading": heading,
         "raster": raster,
+        "drive": drive,
+        "drive_frames": drive_frames,
+        "drive_step": drive_step,
     }
     run(["python", "-m", "pipelines.city", *options(values)], why=why)

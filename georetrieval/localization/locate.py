@@ -26,6 +26,7 @@ from georetrieval.localization.location import (
     Candidate,
     Confidence,
     Location,
+    distinct,
 )
 from georetrieval.localization.query import Photo, QueryViews, joined, open_photo
 from georetrieval.models.checkpoints import checkpoint_hash, load_branch
@@ -36,6 +37,8 @@ log = logging.getLogger(__name__)
 
 CONSIDERED = 20
 """Candidates that are aligned and judged, whatever number is shown."""
+SAME = 0.25
+"""Aligned candidates nearer than so many tile widths are one place."""
 DEFAULT_ALIGNMENT = GroundAlignment()
 TOGETHER = 16
 """Photos embedded at once."""
@@ -200,24 +203,25 @@ class Locator:
         photo: Photo,
         prior: Prior | None = None,
         *,
-        among: NDArray[np.bool_] | None = None,
-        count: int = CONSIDERED,
-    ) -> tuple[Candidate, ...]:
+        among: Sequence[NDArray[np.bool_] | None] = (None,),
+    ) -> list[tuple[Candidate, ...]]:
         """Search and align without judging: what a confidence model is fitted on.
 
         Parameters
         ----------
         photo, prior
             As in `locate`.
-        among : (rows,) bool, optional
-            Which tiles count.
-        count
-            Candidates wanted.
+        among : (rows,) bool each
+            Tiles to search in, once for each of these; None for all.
         """
         one = self._draw(photo, prior or Prior())
         vectors = self.views.embed(one.views)
-        rows = self.index.search(vectors, count, among=among, threads=self.threads).rows
-        return self._aligned(one, self._candidates(one, vectors, rows, count))
+        found = []
+        for tiles in among:
+            result = self.index.search(vectors, CONSIDERED, among=tiles, threads=self.threads)
+            candidates = self._candidates(one, vectors, result.rows, CONSIDERED)
+            found.append(self._aligned(one, candidates))
+        return found
 
     def _answer(self, drawn: Sequence[_Drawn], prior: Prior, top: int) -> list[Location]:
         """Embed and search some photos together."""
@@ -265,12 +269,14 @@ class Locator:
         return tuple(candidates)
 
     def _aligned(self, one: _Drawn, candidates: tuple[Candidate, ...]) -> tuple[Candidate, ...]:
+        """Place the camera inside each tile; tiles that say the same place are one candidate."""
         if self.alignment is None or not candidates:
             return candidates
-        known = one.heading_known
-        return tuple(
-            self.alignment.align(one.photo, self.views, candidates, self.index, known=known)
+        placed = self.alignment.align(
+            one.photo, self.views, candidates, self.index, known=one.heading_known
         )
+        width = self.index.header.tiles.width
+        return distinct(placed, 0.0 if width is None else SAME * width)
 
     def _conclude(self, one: _Drawn, candidates: tuple[Candidate, ...], top: int) -> Location:
         found, size = None, None

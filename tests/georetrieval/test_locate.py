@@ -18,6 +18,7 @@ from georetrieval.data.dataset import Dataset
 from georetrieval.errors import CheckpointError, IndexFileError
 from georetrieval.localization import Candidate, HeadingSearch, Locator, Prior, Verdict
 from georetrieval.localization.heading import refine
+from georetrieval.localization.location import distinct
 from georetrieval.models.branch import Branch
 from georetrieval.models.checkpoints import save_branch
 from georetrieval.retrieval.evaluation import evaluate
@@ -64,6 +65,17 @@ def test_with_known_heading_the_answers_are_those_of_evaluate(which, request):
     assert [c.id for c in one.candidates] == [c.id for c in found[3].candidates]
     best = one.best
     assert (best.latitude, best.longitude) == tuple(town.positions[locator.index.row_of[best.id]])
+
+
+def test_candidates_of_one_place_are_one_and_the_best_of_them_stays():
+    step = 5.0 / 111_195  # degrees: five metres to the north
+    found = [
+        Candidate(str(k), k, 48 + north * step, 11.0, 0.0, 0.0, score=1.0)
+        for k, north in enumerate([0, 1, 3, 2, 7])
+    ]
+    assert [one.id for one in distinct(found, 12.0)] == ["0", "2", "4"]
+    assert [one.id for one in distinct(found, 0.0)] == ["0", "1", "2", "3", "4"]
+    assert distinct([], 12.0) == ()
 
 
 def test_photos_that_cannot_be_used_are_reported_and_the_others_located(town, tmp_path):
