@@ -245,7 +245,7 @@ def calibration_error(rows: Floats) -> float:
 
 def ratio(rows: Floats) -> float:
     """Return how many times as many the second column counts as the first."""
-    return float(rows[:, 1].sum() / max(rows[:, 0].sum(), 1))
+    return float(rows[:, 1].sum() / max(rows[:, 0].sum(), 1e-9))
 
 
 def figures(study: Study) -> dict[str, list[float]]:

@@ -149,7 +149,7 @@ class GroundAlignment:
         within
             How far the truth may be from that.
         """
-        ground = _Ground(bev, seen, bev_resolution, tiles, resolution, self.reach)
+        ground = _Ground(bev, seen, bev_resolution, tiles, resolution, self.reach, CELL)
         around = np.arange(-(within // STEP), within // STEP + 1) * STEP
         found = [
             ground.best(k, np.round(turn / STEP) * STEP + around) for k, turn in enumerate(turns)
@@ -171,18 +171,20 @@ class _Ground:
         tiles: NDArray[np.uint8],
         resolution: float,
         reach: float,
+        cell: float,
     ) -> None:
-        below = _on_cells(tiles, CELL / resolution)
-        cells = min(round(2 * (FAR + 1) / CELL), below.shape[2])
+        self.cell = cell
+        below = _on_cells(tiles, cell / resolution)
+        cells = min(round(2 * (FAR + 1) / cell), below.shape[2])
         whole = torch.ones(below.shape[2:], dtype=torch.bool)
-        above = _on_cells(bev[None], CELL / bev_resolution, cells)
-        shown = _on_cells(seen[None, :, :, None], CELL / bev_resolution, cells)[0, 0] > 0.99
-        axis = (torch.arange(cells) + 0.5 - cells / 2) * CELL
+        above = _on_cells(bev[None], cell / bev_resolution, cells)
+        shown = _on_cells(seen[None, :, :, None], cell / bev_resolution, cells)[0, 0] > 0.99
+        axis = (torch.arange(cells) + 0.5 - cells / 2) * cell
         away = torch.hypot(axis[None], axis[:, None])
         self.compared = shown & (away > NEAR) & (away < FAR)
         self.edges = edge_directions(above, self.compared)
         self.light = _contrast(above, self.compared), _contrast(below, whole)
-        self.reach = min(int(reach / CELL), below.shape[2] // 4)
+        self.reach = min(int(reach / cell), below.shape[2] // 4)
         self.padded = below.shape[2] + self.reach
         self.tiles = torch.fft.fft2(edge_directions(below, whole), (self.padded, self.padded))
         self.start = (below.shape[2] - cells) / 2
@@ -221,12 +223,12 @@ class _Ground:
         offset = middle - self.start - self.reach
         sharp = max(steep * steeper, 1e-12) ** 0.25  # the square root of the mean curvature
         return Fit(
-            east=(j + right + offset) * CELL,
-            north=-(i + down + offset) * CELL,
+            east=(j + right + offset) * self.cell,
+            north=-(i + down + offset) * self.cell,
             turn=float(turns[k]) + turn * step,
             agreement=value,
             # The precision of a matched filter: 1 / (signal to noise x root of relative curvature).
-            metres=CELL / max(math.sqrt(value) * sharp, 0.1),
+            metres=self.cell / max(math.sqrt(value) * sharp, 0.1),
             degrees=step / max(math.sqrt(max(value * bend, 1e-12)), 0.1),
         )
 
@@ -239,8 +241,8 @@ class _Ground:
         )
         cells, width = light.shape[2], below.shape[2]
         axis = torch.arange(cells) + 0.5 - cells / 2
-        x = (axis + fit.east / CELL) / (width / 2)
-        y = (axis - fit.north / CELL) / (width / 2)
+        x = (axis + fit.east / self.cell) / (width / 2)
+        y = (axis - fit.north / self.cell) / (width / 2)
         grid = torch.stack(torch.broadcast_tensors(x[None], y[:, None]), -1)[None]
         under = F.grid_sample(below, grid, align_corners=False)[0, 0]
         shown = (turned[0, 1] > 0.99) & (grid[0].abs().amax(-1) < 1)
