@@ -220,18 +220,24 @@ def tiles(
 
 
 def index(
-    folder: Path, references: Sequence[Path], out: Path, *, add: bool = False, why: str = ""
+    folder: Path, references: Path, out: Path, *, resolution: float | None = None, why: str = ""
 ) -> None:
-    """Make an index of reference tiles, or add to one."""
-    files = [str(path) for path in references]
-    values: dict[str, Value] = {"run": folder, "references": files, "out": out, "add": add}
+    """Make an index of reference tiles."""
+    values: dict[str, Value] = {
+        "run": folder,
+        "references": references,
+        "out": out,
+        "resolution": resolution,
+    }
     run(["georetrieval", "index", *options(values)], why=why)
 
 
-def confidence(photos: Path, where: Path, *, poses: Path, split: str, why: str = "") -> None:
-    """Fit how sure an index's answers are, on photos of a split."""
+def confidence(
+    photos: Sequence[Path], where: Path, *, poses: Path, split: str | None = None, why: str = ""
+) -> None:
+    """Fit how sure an index's answers are, on photos of known places."""
     values: dict[str, Value] = {"index": where, "poses": poses, "split": split}
-    run(["georetrieval", "confidence", str(photos), *options(values)], why=why)
+    run(["georetrieval", "confidence", *map(str, photos), *options(values)], why=why)
 
 
 def locate(

@@ -97,7 +97,7 @@ def localization() -> None:
         step=10,
         why="Cut the map of a district into tiles, 10 m from centre to centre.",
     )
-    commands.index(RUN, [tiles], where, why="Embed them, and keep them as an index to search in.")
+    commands.index(RUN, tiles, where, why="Embed them, and keep them as an index to search in.")
     split = {pair.query: pair.split for pair in read_pairs(CITY / "pairs.csv")}
     poses = read_poses(CITY / "poses.csv")
     unseen = [

@@ -96,7 +96,7 @@ def _tile_width(locator: Locator) -> float:
     width = locator.index.header.tiles.width
     if width is None:
         raise DataError(
-            f"{locator.index.folder} does not know how wide its tiles are: make them with"
-            " `georetrieval tiles`, or store their resolution"
+            f"{locator.index.folder} does not know how wide its tiles are: build it with"
+            " --resolution"
         )
     return width

@@ -35,8 +35,10 @@ from georetrieval.run import Run
 
 log = logging.getLogger(__name__)
 
+SEARCHED = 100
+"""Tiles that the encoders put first and that are aligned, if there is an alignment."""
 CONSIDERED = 20
-"""Candidates that are aligned and judged, whatever number is shown."""
+"""Candidates that are judged, whatever number is shown."""
 SAME = 0.25
 """Aligned candidates nearer than so many tile widths are one place."""
 DEFAULT_ALIGNMENT = GroundAlignment()
@@ -218,9 +220,9 @@ class Locator:
         vectors = self.views.embed(one.views)
         found = []
         for tiles in among:
-            result = self.index.search(vectors, CONSIDERED, among=tiles, threads=self.threads)
-            candidates = self._candidates(one, vectors, result.rows, CONSIDERED)
-            found.append(self._aligned(one, candidates))
+            result = self.index.search(vectors, self._searched, among=tiles, threads=self.threads)
+            candidates = self._candidates(one, vectors, result.rows, self._searched)
+            found.append(self._aligned(one, candidates)[:CONSIDERED])
         return found
 
     def _answer(self, drawn: Sequence[_Drawn], prior: Prior, top: int) -> list[Location]:
@@ -229,15 +231,21 @@ class Locator:
             return []
         among = None if prior.near is None else self.index.near(*prior.near)
         vectors = self.views.embed(joined([one.views for one in drawn]))
-        considered = max(top, CONSIDERED)
-        found = self.index.search(vectors, considered, among=among, threads=self.threads)
+        considered, wanted = max(top, CONSIDERED), max(top, self._searched)
+        found = self.index.search(vectors, wanted, among=among, threads=self.threads)
         answers, start = [], 0
         for one in drawn:
             part = slice(start, start + len(one.headings))
             start = part.stop
-            candidates = self._candidates(one, vectors[part], found.rows[part], considered)
-            answers.append(self._conclude(one, self._aligned(one, candidates), top))
+            candidates = self._candidates(one, vectors[part], found.rows[part], wanted)
+            placed = self._aligned(one, candidates)[:considered]
+            answers.append(self._conclude(one, placed, top))
         return answers
+
+    @property
+    def _searched(self) -> int:
+        """Tiles wanted of the search for one photo."""
+        return CONSIDERED if self.alignment is None else SEARCHED
 
     def _candidates(
         self, one: _Drawn, vectors: NDArray[np.float32], rows: NDArray[np.int64], count: int
