@@ -84,7 +84,7 @@ class GroundAlignment:
     known: float = 4.0
     searched: float = 12.0
     similarity: float = 10.0
-    finer: int = 4
+    finer: int = 20
 
     def align(
         self,
@@ -157,7 +157,7 @@ class GroundAlignment:
         ]
         for k in np.argsort([-fit.agreement for fit in found])[: self.finer].tolist():
             finer = ground.best(k, found[k].turn + np.linspace(-STEP / 2, STEP / 2, 5))
-            found[k] = replace(finer, agreement=found[k].agreement)
+            found[k] = finer
         likenesses = ground.likenesses(found)
         return [replace(fit, likeness=like) for fit, like in zip(found, likenesses, strict=True)]
 
