@@ -117,6 +117,7 @@ class GroundAlignment:
         fits = self.fit(
             bev, seen, views.bev_settings.resolution, tiles, resolution,
             turns=headings - headings[0], within=self.known if known else self.searched,
+            opposite=not known,
         )  # fmt: skip
         placed = [_placed(one, fit, headings[0]) for one, fit in zip(candidates, fits, strict=True)]
         return sorted(placed, key=self._worth, reverse=True)
@@ -134,6 +135,7 @@ class GroundAlignment:
         *,
         turns: NDArray[np.float64],
         within: float,
+        opposite: bool = False,
     ) -> list[Fit]:
         """Lay a BEV over tiles.
 
@@ -149,11 +151,18 @@ class GroundAlignment:
             Degrees by which to turn the BEV clockwise for each tile.
         within
             How far the truth may be from that.
+        opposite
+            Whether it may as well be the other way round: many a street looks alike from both ends.
         """
         ground = _Ground(bev, seen, bev_resolution, tiles, resolution, self.reach, CELL)
         around = np.arange(-(within // STEP), within // STEP + 1) * STEP
+        ways = (0.0, 180.0) if opposite else (0.0,)
         found = [
-            ground.best(k, np.round(turn / STEP) * STEP + around) for k, turn in enumerate(turns)
+            max(
+                (ground.best(k, np.round(turn / STEP) * STEP + way + around) for way in ways),
+                key=lambda fit: fit.agreement,
+            )
+            for k, turn in enumerate(turns)
         ]
         for k in np.argsort([-fit.agreement for fit in found])[: self.finer].tolist():
             finer = ground.best(k, found[k].turn + np.linspace(-STEP / 2, STEP / 2, 5))
