@@ -50,6 +50,22 @@ def test_place_and_heading_are_found(east, north, heading):
     assert (found.turn - heading + 180) % 360 - 180 == pytest.approx(0, abs=1.0)
 
 
+def test_a_heading_the_other_way_round_is_found_where_it_may_be():
+    ground = world(6)
+    seen = np.ones((SIZE, SIZE), bool)
+    bev, tile = cut(ground, 3.0, -2.0, 90.0), cut(ground, 0, 0)
+    one, both = (
+        GroundAlignment().fit(
+            bev, seen, RESOLUTION, tile[None], RESOLUTION,
+            turns=np.array([272.0]), within=12.0, opposite=opposite,
+        )[0]
+        for opposite in (False, True)
+    )  # fmt: skip
+    assert both.agreement > one.agreement + 5
+    assert both.turn % 360 == pytest.approx(90.0, abs=1.0)
+    assert (both.east, both.north) == pytest.approx((3.0, -2.0), abs=0.3)
+
+
 def test_the_right_tile_agrees_more_than_others_and_than_chance():
     ground = world(2)
     tiles = [cut(world(seed), 0, 0) for seed in (3, 4, 5)] + [cut(ground, 1.0, 2.0)]

@@ -15,7 +15,7 @@ from bevgen import PanoramaError, PanoramaInfo, info_from_row, read_poses
 from georetrieval.cli import main
 from georetrieval.config import DataSettings
 from georetrieval.data.dataset import Dataset
-from georetrieval.errors import CheckpointError, IndexFileError
+from georetrieval.errors import CheckpointError, IndexFileError, SettingsError
 from georetrieval.localization import Candidate, HeadingSearch, Locator, Prior, Verdict
 from georetrieval.localization.heading import refine
 from georetrieval.localization.location import distinct
@@ -255,6 +255,22 @@ def test_mistakes_on_the_command_line_end_in_a_sentence(town, tmp_path, georetri
     words = ("index", "--run", tmp_path, "--references", town.tiles, "--out", tmp_path / "a.index")
     assert "holds no checkpoints" in says(1, *words)
     assert "is sound" in georetrieval("index", "--out", index, "--verify").out
+
+
+def test_tiles_without_a_resolution_have_the_one_that_is_said(town, tmp_path, georetrieval):
+    out = tmp_path / "a.index"
+    words = ("index", "--run", town.run, "--references", town.tiles, "--out", out)
+    assert json.loads(georetrieval(*words, "--json").out)["resolution"] is None
+    refused = georetrieval(*words, "--resolution", "0.5", expect=1)
+    assert "--overwrite" in refused.err
+    again = georetrieval(*words, "--resolution", "0.5", "--overwrite", "--json")
+    assert json.loads(again.out)["resolution"] == 0.5
+    added = ("index", "--out", out, "--add", "--references", town.tiles)
+    georetrieval(*added, "--resolution", "0.5")
+    best = Locator(out).locate(town.photos[2]).best
+    assert best.agreement is not None  # whose scale is known is aligned
+    with pytest.raises(SettingsError, match="above 0"):
+        build_index(town.run, [town.tiles], out, resolution=-1.0)
 
 
 def test_tiles_are_taken_out_on_the_command_line(town, tmp_path, georetrieval):
