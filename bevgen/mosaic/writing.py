@@ -99,7 +99,8 @@ def write_mosaic(
     canvas, stands, epsg = lay_out(sequence, placements, gains, resolution)
     shrink = max(int(np.ceil(max(canvas.rows, canvas.columns) / LARGEST_PICTURE)), 1)
     small = np.full((canvas.rows // shrink + 1, canvas.columns // shrink + 1, 3), 255, np.uint8)
-    part, claimed = out.with_name(f".{out.name}.part"), 0
+    part, whole, look = (out.with_name(f".{out.name}.{end}") for end in ("part", "cog", "png"))
+    claimed = 0
     transform = Affine(resolution, 0, canvas.west, 0, -resolution, canvas.north)
     try:
         with rasterio.open(
@@ -117,17 +118,15 @@ def write_mosaic(
                 claimed += int((tile.alpha > 0).sum())
                 _shrink_into(small, tile.colours, tile.alpha, tile.row, tile.column, shrink)
         watch("writing", 0, 1)
-        whole = out.with_name(f".{out.name}.cog")
-        try:
-            rasterio.shutil.copy(
-                part, whole, driver="COG", compress="deflate", predictor="yes", bigtiff="if_safer"
-            )
-            whole.replace(out)
-        finally:
-            whole.unlink(missing_ok=True)
+        rasterio.shutil.copy(
+            part, whole, driver="COG", compress="deflate", predictor="yes", bigtiff="if_safer"
+        )
+        _with_scale(small, resolution * shrink / canvas.scale).save(look, format="PNG")
+        whole.replace(out)
+        look.replace(picture)
     finally:
-        part.unlink(missing_ok=True)
-    _with_scale(small, resolution * shrink / canvas.scale).save(picture)
+        for path in (part, whole, look):
+            path.unlink(missing_ok=True)
     return canvas, claimed * (resolution / canvas.scale) ** 2
 
 
