@@ -73,8 +73,8 @@ def command(
     from bevgen.tables import PoseRow, read_poses, write_poses
 
     _check_output(out, poses, overwrite)
-    own = read_poses(poses) if poses is not None else {}
     sources = find_images(root, list_file)
+    own = read_poses(poses, (source for source, _ in sources)) if poses is not None else {}
     part = out.with_name(out.name + ".part")
     try:
         found = _find_all(root, sources, part, vertical_fov, workers)
