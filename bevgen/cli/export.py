@@ -54,6 +54,7 @@ def command(
     from bevgen.cli.progress import progress_bar
     from bevgen.errors import RefusedError
     from bevgen.shards import ShardSet
+    from bevgen.terminal import counted
 
     if out is None and footprints is None:
         raise click.UsageError("nothing to write: add --out FOLDER, --footprints GEOJSON or both")
@@ -74,7 +75,7 @@ def command(
             skipped += report.skipped
             counts.append(report.files)
             kept = f", {report.kept:,} of them there already" if report.kept else ""
-            click.echo(f"{out}: {report.files:,} images{kept}")
+            click.echo(f"{out}: {counted(report.files, 'image')}{kept}")
         if footprints:
             collection, without = library.footprints(shards)
             skipped += without
@@ -82,7 +83,7 @@ def command(
             part = footprints.with_name(footprints.name + ".part")
             part.write_text(json.dumps(collection, indent=1, ensure_ascii=False) + "\n", "utf-8")
             part.replace(footprints)
-            click.echo(f"{footprints}: {counts[-1]:,} footprints")
+            click.echo(f"{footprints}: {counted(counts[-1], 'footprint')}")
     for label, reason in dict.fromkeys(skipped):
         click.echo(f"skipped: {label}: {reason}", err=True)
     return EXIT_FAILED if total and not max(counts) else 0

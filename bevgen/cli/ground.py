@@ -63,6 +63,7 @@ def command(
     from bevgen.ground import Uncertainty
     from bevgen.labels import place_labels, read_labels
     from bevgen.tables import read_poses
+    from bevgen.terminal import counted
 
     if out.exists() and not overwrite:
         raise RefusedError(f"{out} exists: name another file, or add --overwrite")
@@ -87,5 +88,5 @@ def command(
     part.write_text(json.dumps(placed.geojson, indent=1, ensure_ascii=False) + "\n", "utf-8")
     part.replace(out)
     left = f", {len(placed.skipped)} skipped" if placed.skipped else ""
-    click.echo(f"{out}: {count:,} points{left}")
+    click.echo(f"{out}: {counted(count, 'point')}{left}")
     return 0
