@@ -10,15 +10,14 @@ from __future__ import annotations
 import csv
 import difflib
 import math
-import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from bevgen.errors import InputError
+from bevgen.writing import written_whole
 
 POSE_COLUMNS = (
     "file", "id", "heading", "pitch", "roll", "height", "latitude", "longitude", "date",
@@ -260,19 +259,12 @@ def write_csv(path: Path | str, columns: Sequence[str], rows: Iterable[Sequence[
         Cells in the order of the columns; taken one by one.
     """
     path = Path(path)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
     count = 0
-    try:
-        with part.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(columns)
-            for count, row in enumerate(rows, start=1):  # noqa: B007
-                writer.writerow(row)
-        part.replace(path)
-    except BaseException:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
-        raise
+    with written_whole(path) as part, part.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        for count, row in enumerate(rows, start=1):  # noqa: B007
+            writer.writerow(row)
     return count
 
 

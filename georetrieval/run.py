@@ -27,10 +27,9 @@ from urllib.parse import quote, unquote
 
 from pydantic import ValidationError
 
-from bevgen import only_writer
+from bevgen import WriteError, only_writer, written_whole
 from georetrieval.config import BRANCHES, BranchName, Settings, settings_json
-from georetrieval.errors import CheckpointError, WriteError
-from georetrieval.files import written_whole
+from georetrieval.errors import CheckpointError
 
 EVALUATION = "evaluation-"
 LONGEST = 150  # of a result's name in that of its file: disks take 255 bytes

@@ -111,6 +111,7 @@ def command(
     from bevgen.calibration.sheet import draw_report
     from bevgen.cli.progress import progress_bar
     from bevgen.images.mask import read_mask
+    from bevgen.writing import write_picture
 
     _check(out, poses_out, overwrite, mode, resolution)
     _check_kept((poses, pairs_file), poses_out)
@@ -123,7 +124,7 @@ def command(
         )  # fmt: skip
     with progress_bar("comparing") as on_progress:
         report = calibrate_sample(sample, resolution=resolution, on_progress=on_progress)
-    draw_report(report).save(out)
+    write_picture(draw_report(report), out)
     lines = report.lines()
     if report.found.verdict != "not found":
         if poses_out is not None:
@@ -164,8 +165,9 @@ def _check(
     out: Path, poses_out: Path | None, overwrite: bool, mode: Heading, resolution: float | None
 ) -> None:
     """Refuse before any work what would fail or destroy."""
-    from bevgen.errors import InputError, RefusedError
+    from bevgen.errors import InputError
     from bevgen.geometry import BevGrid
+    from bevgen.writing import check_output
 
     if out.suffix.lower() not in (".png", ".jpg", ".jpeg"):
         raise InputError(f"{out} must end in .png, .jpg or .jpeg")
@@ -174,14 +176,8 @@ def _check(
     if poses_out is not None and mode == "known":
         raise InputError("--write-poses writes headings that were found: leave out --heading known")
     for path in (out, poses_out):
-        if path is None:
-            continue
-        if not path.absolute().parent.is_dir():
-            raise RefusedError(f"the folder of {path} does not exist: create it first")
-        if path.is_dir():
-            raise RefusedError(f"{path} is a folder: name a file")
-        if path.exists() and not overwrite:
-            raise RefusedError(f"{path} exists: name another output, or add --overwrite")
+        if path is not None:
+            check_output(path, overwrite=overwrite)
 
 
 def _check_kept(sources: tuple[Path | None, ...], poses_out: Path | None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import cv2
@@ -23,6 +24,7 @@ from bevgen.georeference import utm_epsg
 from bevgen.mosaic.composition import REACH, Canvas, Stand, tiles
 from bevgen.mosaic.frames import Sequence
 from bevgen.mosaic.pictures import Array
+from bevgen.writing import write_picture, written_whole
 
 LARGEST_PICTURE = 4000  # pixels on its longer side
 BANDS = ("red", "green", "blue", "alpha", "uncertainty")
@@ -99,9 +101,10 @@ def write_mosaic(
     canvas, stands, epsg = lay_out(sequence, placements, gains, resolution)
     shrink = max(int(np.ceil(max(canvas.rows, canvas.columns) / LARGEST_PICTURE)), 1)
     small = np.full((canvas.rows // shrink + 1, canvas.columns // shrink + 1, 3), 255, np.uint8)
-    part, claimed = out.with_name(f".{out.name}.part"), 0
+    claimed = 0
     transform = Affine(resolution, 0, canvas.west, 0, -resolution, canvas.north)
-    try:
+    with written_whole(out) as whole, TemporaryDirectory(dir=out.parent) as folder:
+        part = Path(folder, "part.tif")
         with rasterio.open(
             part, "w", driver="GTiff", count=5, height=canvas.rows, width=canvas.columns,
             dtype="uint8", crs=f"EPSG:{epsg}", transform=transform, tiled=True, blockxsize=512,
@@ -117,17 +120,10 @@ def write_mosaic(
                 claimed += int((tile.alpha > 0).sum())
                 _shrink_into(small, tile.colours, tile.alpha, tile.row, tile.column, shrink)
         watch("writing", 0, 1)
-        whole = out.with_name(f".{out.name}.cog")
-        try:
-            rasterio.shutil.copy(
-                part, whole, driver="COG", compress="deflate", predictor="yes", bigtiff="if_safer"
-            )
-            whole.replace(out)
-        finally:
-            whole.unlink(missing_ok=True)
-    finally:
-        part.unlink(missing_ok=True)
-    _with_scale(small, resolution * shrink / canvas.scale).save(picture)
+        rasterio.shutil.copy(
+            part, whole, driver="COG", compress="deflate", predictor="yes", bigtiff="if_safer"
+        )
+    write_picture(_with_scale(small, resolution * shrink / canvas.scale), picture)
     return canvas, claimed * (resolution / canvas.scale) ** 2
 
 

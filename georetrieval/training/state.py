@@ -13,8 +13,8 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import nn
 
+from bevgen import written_whole
 from georetrieval.errors import CheckpointError
-from georetrieval.files import written_whole
 from georetrieval.models.branch import Branch
 from georetrieval.training.checks import check_sizes
 from georetrieval.training.optim import make_optimizer
