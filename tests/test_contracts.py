@@ -95,6 +95,15 @@ def recipes(folder: Path) -> dict[str, Any]:
     return {"names": sorted(recipes()), "keys": Settings().model_dump(mode="json")}
 
 
+def presets(folder: Path) -> dict[str, Any]:
+    """The numbers of each preset: with others the same command gives other pixels."""
+    numbers = ("height", "resolution", "size", "heading", "vertical_fov", "compat")
+    return {
+        name: {key: getattr(preset, key) for key in numbers}
+        for name, preset in bevgen.PRESETS.items()
+    }
+
+
 def shape_of(value: Any) -> Any:
     """Return what a JSON value looks like: keys and types, and of lists the first entry."""
     if isinstance(value, dict):
@@ -259,7 +268,7 @@ def _contents_of(path: Path) -> dict[str, Any]:
 
 SECTIONS: dict[str, Callable[[Path], dict[str, Any]]] = {
     function.__name__: function
-    for function in (commands, names, recipes, results, run_files, layout, pixels)
+    for function in (commands, names, presets, recipes, results, run_files, layout, pixels)
 }
 
 

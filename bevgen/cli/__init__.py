@@ -14,6 +14,7 @@ COMMANDS = {
     "convert": "Turn a folder of panoramas into bird's-eye views.",
     "pack": "Store satellite, map, panorama or drone images as shards of one size.",
     "warmup": "Compile what is compiled at the first use, for images of containers.",
+    "presets": "List what is known of public datasets, from whom, and how sure it is.",
     "preview": "Draw one panorama, its bird's-eye view and mask, to check the settings.",
     "mask": "Find the camera's car and caps over the nadir, which hide the street.",
     "level": "Find pitch and roll of panoramas from what stands upright in them.",

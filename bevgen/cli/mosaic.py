@@ -5,14 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from bevgen.cli import COMMANDS, options
-
-if TYPE_CHECKING:
-    pass
 
 ABOVE_0 = click.FloatRange(min=0, min_open=True)
 
@@ -91,22 +87,24 @@ def command(
     mask = read_mask(mask_file) if mask_file else None
     sequence = read_sequence(root, rows, height, names=list(names), mask=mask, skip=skip)
     prior = Prior(position_error, heading_error if sequence.knows_headings else 30.0)
-    with _says_how_to_go_on(poses_out), progress_steps() as watch:
-        views = level_views(sequence, watch)
-        placements, pairs = sequence.guess, [(i, i + 1) for i in range(len(sequence.frames) - 1)]
-        if refine:
-            placements, pairs = register(views, sequence.guess, sequence.height, prior, watch)
-        if poses_out:
-            write_poses(poses_out, sequence.rows(placements))
-        factors = gains(views, placements, sequence.height, pairs)
-        before, after = (
-            correlations(views, stand, sequence.height, pairs)
-            for stand in (sequence.guess, placements)
-        )
-        del views
-        canvas, claimed = write_mosaic(
-            sequence, placements, factors, resolution, out, picture, watch
-        )
+    with progress_steps() as watch:
+        with _says_how_to_go_on("the same command begins anew"):
+            views = level_views(sequence, watch)
+            placements, pairs = sequence.guess, [(i, i + 1) for i in range(len(views.images) - 1)]
+            if refine:
+                placements, pairs = register(views, sequence.guess, sequence.height, prior, watch)
+            if poses_out:
+                write_poses(poses_out, sequence.rows(placements))
+        with _says_how_to_go_on(_drawing_only(poses_out)):
+            factors = gains(views, placements, sequence.height, pairs)
+            before, after = (
+                correlations(views, stand, sequence.height, pairs)
+                for stand in (sequence.guess, placements)
+            )
+            del views
+            canvas, claimed = write_mosaic(
+                sequence, placements, factors, resolution, out, picture, watch
+            )
     _say_how_far(sequence.guess, placements, pairs, before, after)
     click.echo(
         f"{out}: {len(sequence.frames)} frames, {canvas.columns} x {canvas.rows} pixels of"
@@ -115,17 +113,20 @@ def command(
 
 
 @contextmanager
-def _says_how_to_go_on(poses_out: Path | None) -> Iterator[None]:
-    """Say, when interrupted, that a mosaic begins anew, or what of it need not."""
+def _says_how_to_go_on(again: str) -> Iterator[None]:
+    """Say, when interrupted, what is to be done again."""
     try:
         yield
     except KeyboardInterrupt:
-        if poses_out and poses_out.exists():
-            again = f"add --poses {poses_out} --no-register, without --poses-out, to draw it only"
-        else:
-            again = "the same command begins anew"
         click.echo(f"nothing was drawn; {again}", err=True)
         raise
+
+
+def _drawing_only(poses_out: Path | None) -> str:
+    """Say how to draw with the poses that were found, if they were kept."""
+    if poses_out is None:
+        return "the same command begins anew"
+    return f"add --poses {poses_out} --no-register, without --poses-out, to draw it only"
 
 
 def _say_how_far(guess, placements, pairs, before, after) -> None:

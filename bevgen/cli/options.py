@@ -66,7 +66,8 @@ roll_sign = click.option(
 _geometry = all_of(
     click.option(
         "--preset", type=click.Choice(list(PRESETS)),
-        help="Start from what is known of a dataset; the options below override it.",
+        help="Start from what is known of a dataset (bevgen presets lists it); the options below"
+        " override it.",
     ),
     click.option("--height", type=float, help="Camera above the ground, metres.  [default: 2.0]"),
     click.option("--size", type=int, help="Pixels on each side of the BEV.  [default: 512]"),

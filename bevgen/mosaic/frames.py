@@ -134,7 +134,9 @@ def read_sequence(
     for name in names or [source for source, _ in find_images(folder)]:
         try:
             frame = _frame(folder, name, poses.get(name), height)
-        except (OSError, PanoramaError) as error:
+            if mask is not None:
+                mask.fitted((frame.view.height, frame.view.width))
+        except (OSError, PanoramaError, InputError) as error:
             skip(f"{name}: {error}")
             continue
         if frame.row.latitude is None:

@@ -24,7 +24,7 @@ from bevgen.georeference import utm_epsg
 from bevgen.mosaic.composition import REACH, Canvas, Stand, tiles
 from bevgen.mosaic.frames import Sequence
 from bevgen.mosaic.pictures import Array
-from bevgen.writing import write_picture, written_whole
+from bevgen.writing import written_whole
 
 LARGEST_PICTURE = 4000  # pixels on its longer side
 BANDS = ("red", "green", "blue", "alpha", "uncertainty")
@@ -103,7 +103,11 @@ def write_mosaic(
     small = np.full((canvas.rows // shrink + 1, canvas.columns // shrink + 1, 3), 255, np.uint8)
     claimed = 0
     transform = Affine(resolution, 0, canvas.west, 0, -resolution, canvas.north)
-    with written_whole(out) as whole, TemporaryDirectory(dir=out.parent) as folder:
+    with (
+        written_whole(picture) as look,
+        written_whole(out) as whole,
+        TemporaryDirectory(dir=out.parent) as folder,
+    ):
         part = Path(folder, "part.tif")
         with rasterio.open(
             part, "w", driver="GTiff", count=5, height=canvas.rows, width=canvas.columns,
@@ -123,7 +127,7 @@ def write_mosaic(
         rasterio.shutil.copy(
             part, whole, driver="COG", compress="deflate", predictor="yes", bigtiff="if_safer"
         )
-    write_picture(_with_scale(small, resolution * shrink / canvas.scale), picture)
+        _with_scale(small, resolution * shrink / canvas.scale).save(look, format="PNG")
     return canvas, claimed * (resolution / canvas.scale) ** 2
 
 

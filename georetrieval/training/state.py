@@ -16,6 +16,7 @@ from torch import nn
 from bevgen import written_whole
 from georetrieval.errors import CheckpointError
 from georetrieval.models.branch import Branch
+from georetrieval.models.weights import no_weights
 from georetrieval.training.checks import check_sizes
 from georetrieval.training.optim import make_optimizer
 from georetrieval.training.setup import Setup
@@ -191,13 +192,17 @@ def read_state(path: Path) -> dict[str, Any]:
     CheckpointError
         If it cannot be read.
     """
+    reason = no_weights(path)
     try:
-        values = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever unpickling and torch's own formats raise
-        reason = str(error).partition("\n")[0]
+        values = None if reason else torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        reason = error.strerror or str(error)
+    except Exception:  # whatever unpickling and torch's own formats raise, in words of their own
+        reason = "it is damaged"
+    if reason:
         raise CheckpointError(
             f"{path} cannot be read ({reason}): delete it and train without --resume"
-        ) from error
+        )
     if not isinstance(values, dict) or values.get("format") != FORMAT:
         raise CheckpointError(f"{path} is not a state of georetrieval train")
     return values

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -160,6 +161,23 @@ def test_a_heading_is_found_for_each_image_where_none_is_known(city, tmp_path):
         *("--poses", poses, "--size", "64", "--dry-run"),
     )
     assert done.stderr.startswith(f"{PLACES} images")
+
+
+def test_what_a_mask_hides_has_no_say(city, tmp_path):
+    """Most of each panorama is turned by 30 degrees: what is believed tells the heading."""
+    use = np.ones((192, 384), np.bool_)
+    use[:, :288] = False
+    Image.fromarray(use).save(tmp_path / "mask.png")
+    (tmp_path / "painted").mkdir()
+    for path in (city / "panorama").iterdir():
+        panorama = np.asarray(Image.open(path)).copy()
+        panorama[:, :576] = np.roll(panorama, 64, axis=1)[:, :576]
+        Image.fromarray(panorama).save(tmp_path / "painted" / path.name, quality=95)
+    words = ("--in", tmp_path / "painted", "--poses", "wrong.csv")
+    result = calibrated(city, tmp_path / "c.png", *words, "--mask", tmp_path / "mask.png")
+    assert result["verdict"] == "clear"
+    assert result["height"]["value"] == pytest.approx(true_height(city), rel=0.05)
+    assert result["heading"]["value"] == pytest.approx(OFFSET, abs=2)
 
 
 def test_the_horizon_of_cropped_panoramas_is_found(city, tmp_path):
@@ -366,6 +384,19 @@ def test_a_heading_turns_the_rings():
     np.testing.assert_allclose(grey[10][inner], expected[inner], atol=0.6)
 
 
+def test_rings_are_not_seen_where_a_mask_hides_the_panorama():
+    rng = np.random.default_rng(6)
+    first, second = rng.integers(0, 256, (2, 256, 512)).astype(np.uint8)
+    use = np.ones((256, 512), np.bool_)
+    use[:, 100:228] = False  # azimuths of -110 to -20 degrees
+    second[use] = first[use]
+    (a, seen), (b, _) = (panorama_rings(replace(flat_view(p), use=use)) for p in (first, second))
+    azimuth = (np.arange(AZIMUTHS) + 0.5) * 360 / AZIMUTHS - 360
+    assert not seen[:, (azimuth > -109) & (azimuth < -20.7)].any()
+    assert seen[:, (azimuth < -112) | (azimuth > -18)].all()
+    np.testing.assert_allclose(a[seen], b[seen], atol=0.6)
+
+
 def test_rings_below_a_panorama_are_not_seen():
     lens = PanoramaView(128, 512, (45.0, -20.0))
     _, seen = panorama_rings(flat_view(np.zeros((128, 512), np.uint8), lens=lens))
@@ -462,6 +493,8 @@ def test_a_bad_table_is_refused_with_its_line(tmp_path, text):
         (("--in", "other"), 2, "no panorama of other has a tile in t by equal ids"),
         (("--in", "square"), 2, "or look for it with --horizon"),
         (("--in", "sizes", "--horizon"), 2, "--horizon needs panoramas of one size"),
+        (("--mask", "a.csv"), 2, "a.csv: "),
+        (("--mask", "white.png"), 2, "a mask of 32 x 32 pixels is not proportional"),
     ],
 )
 def test_errors_are_for_the_user(tmp_path, monkeypatch, capsys, words, code, message):
@@ -472,6 +505,7 @@ def test_errors_are_for_the_user(tmp_path, monkeypatch, capsys, words, code, mes
         pictures(tmp_path / folder, names[:2])
         pictures(tmp_path / folder, names[2:], (128, 64))
     pictures(tmp_path / "other", ["4.png"])
+    Image.new("L", (32, 32), 255).save(tmp_path / "white.png")
     (tmp_path / "a.csv").write_text("file,heading\n")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as done:

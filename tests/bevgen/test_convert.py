@@ -303,7 +303,7 @@ def test_where_poses_come_from(tmp_path: Path) -> None:
 
     assert columns("--heading", 50, "--height", 2.5)["heading"] == [50, 50, 50, 50]
     said = columns("--preset", "cvact")
-    assert (said["heading"], said["height"]) == ([0, 0, 0, 0], [2.5, 2.5, 2.5, 2.5])
+    assert (said["heading"], said["height"]) == ([0, 0, 0, 0], [2.8, 2.8, 2.8, 2.8])
     assert columns("--preset", "cvact", "--heading", 50)["heading"] == [50, 50, 50, 50]
 
     said = columns("--heading", 50, "--roll", 1, "--height", 2.5, "--poses", poses)

@@ -8,12 +8,13 @@ import runpy
 import shutil
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from bevgen.geometry import BevGrid, PanoramaView, Pose
-from bevgen.presets import PRESETS
+from bevgen.presets import CONFIDENCE, PRESETS
 from bevgen.project import project, project_view
 from bevgen.projection import planning
 from tests.helpers.ground_truth import Shot, as_photo, fine_noise, psnr, seen_from_above, waves
@@ -25,7 +26,7 @@ GRID = BevGrid(512, 0.06)
 
 
 def table(first_header: str) -> list[list[str]]:
-    """Rows of the table whose first header is this, as cells."""
+    """Rows of the table whose headers begin so, as cells."""
     found = re.search(rf"^\| {re.escape(first_header)} \|.*\n\|[-|]+\|\n((?:\|.*\n)*)", PAGE, re.M)
     assert found, f"the page has no table that starts with {first_header!r}"
     return [[cell.strip() for cell in row.split("|")[1:-1]] for row in found[1].splitlines()]
@@ -114,12 +115,29 @@ def test_presets() -> None:
             if preset.vertical_fov is None
             else "{:g}, {:g}".format(*preset.vertical_fov),
             "not measured" if preset.satellite is None else f"{preset.satellite:g}",
-            preset.note,
         ]
         for name, preset in PRESETS.items()
     ]
-    assert table("preset") == expected, "\n".join(f"| {' | '.join(row)} |" for row in expected)
+    assert table("preset | height, m") == expected, "\n".join(
+        f"| {' | '.join(row)} |" for row in expected
+    )
     assert all(preset.size == 512 for preset in PRESETS.values())
+
+
+def test_sources_of_presets() -> None:
+    assert table("how sure") == [[word, meaning] for word, meaning in CONFIDENCE.items()]
+    expected = []
+    for name, preset in PRESETS.items():
+        by_source: dict[Any, list[str]] = {}
+        for key, source in preset.sources.items():
+            by_source.setdefault(source, []).append(key)
+        expected += [
+            [f"`{name}`", ", ".join(keys), source.confidence, source.text]
+            for source, keys in by_source.items()
+        ]
+    assert table("preset | what") == expected, "\n".join(
+        f"| {' | '.join(row)} |" for row in expected
+    )
 
 
 def test_the_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

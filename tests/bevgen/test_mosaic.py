@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -35,6 +36,7 @@ from bevgen.mosaic.writing import lay_out
 from bevgen.tables import PoseRow, read_poses, write_poses
 from tests.helpers.ground_truth import Shot, as_photo, fine_noise
 from tests.helpers.paths import STREET
+from tests.helpers.runs import start, wait_until
 
 Array = NDArray[np.float64]
 
@@ -89,6 +91,22 @@ def test_a_way_that_meets_itself_is_closed() -> None:
     assert np.hypot(*(laid @ u @ v - true).T).max() < 0.1
     turned = np.diff(found[:, 2]) - np.diff(headings)
     assert np.abs(turned).max() < 0.3
+
+
+def test_what_is_not_seen_has_no_say_in_registration() -> None:
+    """Behind the camera is the same picture in both frames, as of a car that carries it."""
+    truth = np.array([[0.0, -1.2, 5.0, 0, 0], [0.1, 1.2, -3.0, 0, 0]])
+    images = np.stack([level_cut(e, n, heading, 2.0) for e, n, heading in truth[:, :3].tolist()])
+    images[:, 190:] = level_cut(40, 60, 0, 2.0)[190:]
+    seen = np.ones(images.shape, np.bool_)
+    seen[:, 190:] = False
+    guess = truth + np.array([[-0.5, 0.6, 3, 0, 0], [0.5, -0.6, -3, 0, 0]])
+    apart = {}
+    for name, shown in (("all", None), ("seen", seen)):
+        found, _ = register(LevelViews(images, shown, 0.025), guess, 2.0)
+        apart[name] = float(np.hypot(*(found[1] - found[0] - truth[1] + truth[0])[:2]))
+    assert apart["seen"] < 0.1
+    assert apart["all"] > 0.5
 
 
 def test_tilted_cameras_tell_their_pitch_and_roll() -> None:
@@ -331,6 +349,45 @@ def test_the_command_writes_a_map_a_picture_and_poses(tmp_path: Path) -> None:
     again = run(*line, *NAMES)
     assert "--overwrite" in str(again.exception)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["refined.csv", "street.png", "street.tif"]
+
+
+def test_the_command_hides_what_a_mask_hides(tmp_path: Path) -> None:
+    rows = [at(f"{k}.png", 3.0 * k, heading=10.0 * k) for k in range(3)]
+    panoramas(tmp_path, rows, (150, 150, 150))
+    for row in rows:
+        panorama = np.asarray(Image.open(tmp_path / row.file)).copy()
+        panorama[150:, 200:360] = 0  # a bonnet
+        Image.fromarray(panorama).save(tmp_path / row.file)
+    use = np.ones((128, 256), np.bool_)
+    use[75:, 100:180] = False
+    Image.fromarray(use).save(tmp_path / "mask.png")
+    Image.fromarray(use[:100]).save(tmp_path / "shorter.png")
+    names = [row.file for row in rows]
+    line = ["--in", tmp_path, "--poses", tmp_path / "poses.csv", "--resolution", 0.1, *names]
+    for name, options in (("free", []), ("masked", ["--mask", tmp_path / "mask.png"])):
+        result = run(*line, "--no-register", "--out", tmp_path / f"{name}.tif", *options)
+        assert result.exception is None, result.output
+        with rasterio.open(tmp_path / f"{name}.tif") as file:
+            assert (file.read(1).min() > 100) == bool(options)
+    result = run(*line, "--out", tmp_path / "other.tif", "--mask", tmp_path / "shorter.png")
+    assert "skipped: 1.png: a mask of 256 x 100 pixels is not proportional" in result.output
+    assert "gave 0" in str(result.exception)
+
+
+def test_an_interrupted_drawing_leaves_the_poses_and_says_how_to_go_on(tmp_path: Path) -> None:
+    panoramas(tmp_path, [at(f"{k}.png", 3.0 * k, heading=0.0) for k in range(2)])
+    out = tmp_path / "out"
+    out.mkdir()
+    line = ("--in", tmp_path, "--poses", tmp_path / "poses.csv", "--no-register")
+    more = ("--out", out / "m.tif", "--poses-out", out / "p.csv", "--resolution", 0.004)
+    process = start("mosaic", *line, *more)
+    assert wait_until(lambda: (out / ".m.tif.part").exists(), process)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert f"nothing was drawn; add --poses {out / 'p.csv'} --no-register" in said
+    assert said.splitlines()[-1] == "Interrupted."
+    assert [path.name for path in out.iterdir()] == ["p.csv"]
 
 
 def test_what_makes_no_mosaic_is_refused_in_a_sentence(tmp_path: Path) -> None:

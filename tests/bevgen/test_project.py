@@ -20,7 +20,6 @@ import bevgen
 from bevgen.errors import InputError
 from bevgen.geometry import FULL_SPHERE as SPHERE
 from bevgen.geometry import BevGrid, PanoramaView, Pose, panorama_pixels
-from bevgen.presets import PRESETS
 from bevgen.project import Projector, project, project_view
 from tests.helpers.ground_truth import (
     Array,
@@ -552,35 +551,6 @@ def test_import_is_light_and_project_stays_the_function() -> None:
         [sys.executable, "-W", "error", "-c", IMPORTS], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-
-
-# Presets
-
-
-@pytest.mark.parametrize("name", PRESETS)
-def test_every_preset_projects(name: str) -> None:
-    preset = PRESETS[name]
-    projector = Projector(
-        height=preset.height,
-        resolution=preset.resolution,
-        size=preset.size,
-        heading=preset.heading or 0.0,
-        vertical_fov=preset.vertical_fov or (90.0, -90.0),
-        compat="ep-bev" if preset.compat == "ep-bev" else None,
-    )
-    bev, valid = projector(np.full((128, 256), 9, np.uint8), return_valid=True)
-    assert bev.shape == (preset.size, preset.size)
-    np.testing.assert_array_equal(bev, np.where(valid, 9, 0))
-    assert valid.mean() > 0.9
-    assert preset.note
-    assert preset.compat in (None, "ep-bev")
-
-
-def test_the_horizon_of_cvusa_lies_at_row_132() -> None:
-    assert PRESETS["cvusa"].vertical_fov is not None
-    top, bottom = PRESETS["cvusa"].vertical_fov
-    assert 224 * top / (top - bottom) == pytest.approx(132, abs=0.1)
-    assert (top - bottom) / 224 == pytest.approx(360 / 1232, rel=0.001)
 
 
 def test_bevgen_names_its_public_face() -> None:
