@@ -75,8 +75,8 @@ def command(
     from bevgen.writing import write_errors
 
     _check_output(out, poses, overwrite)
-    own = read_poses(poses) if poses is not None else {}
     sources = find_images(root, list_file)
+    own = read_poses(poses, (source for source, _ in sources)) if poses is not None else {}
     part = out.with_name(out.name + ".part")
     try:
         with only_writer(out), write_errors(part):

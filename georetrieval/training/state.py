@@ -192,9 +192,10 @@ def read_state(path: Path) -> dict[str, Any]:
     CheckpointError
         If it cannot be read.
     """
-    reason = no_weights(path)
+    reason, values = no_weights(path), None
     try:
-        values = None if reason else torch.load(path, map_location="cpu", weights_only=True)
+        if not reason:
+            values = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         reason = error.strerror or str(error)
     except Exception:  # whatever unpickling and torch's own formats raise, in words of their own
