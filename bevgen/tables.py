@@ -11,16 +11,15 @@ import csv
 import difflib
 import logging
 import math
-import os
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from bevgen.errors import InputError
+from bevgen.writing import written_whole
 
 logger = logging.getLogger(__name__)
 
@@ -322,19 +321,12 @@ def write_csv(path: Path | str, columns: Sequence[str], rows: Iterable[Sequence[
         Cells in the order of the columns; taken one by one.
     """
     path = Path(path)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
     count = 0
-    try:
-        with part.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(columns)
-            for count, row in enumerate(rows, start=1):  # noqa: B007
-                writer.writerow(row)
-        part.replace(path)
-    except BaseException:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
-        raise
+    with written_whole(path) as part, part.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        for count, row in enumerate(rows, start=1):  # noqa: B007
+            writer.writerow(row)
     return count
 
 

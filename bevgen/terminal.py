@@ -53,6 +53,15 @@ def counted(number: int, one: str, many: str = "") -> str:
     return f"{number:,} {one if number == 1 else many or f'{one}s'}"
 
 
+def size_text(count: float) -> str:
+    """Write a number of bytes as people read it, such as ``63.7 kB``."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} TB"
+
+
 def print_table(
     columns: Sequence[str], rows: Sequence[Sequence[Cell]], *, title: str = "", caption: str = ""
 ) -> None:

@@ -27,10 +27,9 @@ from urllib.parse import quote, unquote
 
 from pydantic import ValidationError
 
-from bevgen import only_writer
+from bevgen import WriteError, only_writer, written_whole
 from georetrieval.config import BRANCHES, BranchName, Settings, explain, settings_json
-from georetrieval.errors import CheckpointError, WriteError
-from georetrieval.files import written_whole
+from georetrieval.errors import CheckpointError
 
 EVALUATION = "evaluation-"
 WAY_BACK = "copy it again from where the run was made, or train into another folder"

@@ -60,14 +60,15 @@ def command(
     names: tuple[str, ...],
 ) -> None:
     """Put NAMES, or all panoramas of a folder, together to one map of the street's ground."""
-    from bevgen.errors import InputError, RefusedError
+    from bevgen.errors import InputError
+    from bevgen.writing import check_output
 
     picture = out.with_suffix(".png")
     if out.suffix.lower() not in (".tif", ".tiff"):
         raise click.UsageError(f"--out {out} must end in .tif: it will be a GeoTIFF")
     for path in (out, picture, poses_out):
-        if path and path.exists() and not overwrite:
-            raise RefusedError(f"{path} exists: name another file, or add --overwrite")
+        if path:
+            check_output(path, overwrite=overwrite)
     try:
         from bevgen.mosaic import Prior, correlations, gains, level_views, read_sequence, register
         from bevgen.mosaic.writing import write_mosaic

@@ -26,7 +26,7 @@ from bevgen.conversion.run import convert
 from bevgen.conversion.schedule import worker_count
 from bevgen.conversion.settings import BevSettings, Settings
 from bevgen.project import Device
-from bevgen.terminal import counted
+from bevgen.terminal import counted, size_text
 
 MOST_CAUSES = 10
 
@@ -216,7 +216,8 @@ def _print_plan(console: Console, plan: Plan) -> None:
     )
     console.print(f"to {plan.out}: {height}x{width} pixels{scale}")
     console.print(
-        f"{counted(shards, 'shard')}, {_size(plan.bytes_needed)} of disk needed, {_size(free)} free"
+        f"{counted(shards, 'shard')}, {size_text(plan.bytes_needed)} of disk needed,"
+        f" {size_text(free)} free"
     )
 
 
@@ -274,14 +275,6 @@ def _print_report(console: Console, report: Report, kind: str) -> None:
         console.print(f"  and {files:,} for {len(more):,} more reasons")
     if report.failures:
         console.print(f"all of them: bevgen info {report.out} --failures")
-
-
-def _size(count: float) -> str:
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:.3g} TB"
 
 
 def _duration(seconds: float) -> str:

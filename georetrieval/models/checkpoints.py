@@ -12,9 +12,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from bevgen import written_whole
 from georetrieval.config import BRANCHES, BranchName, EncoderSettings, explain
 from georetrieval.errors import CheckpointError
-from georetrieval.files import written_whole
 from georetrieval.models.branch import Branch
 from georetrieval.models.weights import no_weights
 

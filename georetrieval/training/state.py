@@ -13,8 +13,8 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import nn
 
+from bevgen import written_whole
 from georetrieval.errors import CheckpointError
-from georetrieval.files import written_whole
 from georetrieval.models.branch import Branch
 from georetrieval.models.weights import no_weights
 from georetrieval.training.checks import check_sizes

@@ -21,7 +21,6 @@ from georetrieval.cli.train import command as train_command
 from georetrieval.config import EncoderSettings, Settings, load_settings
 from georetrieval.data.dataset import Dataset
 from georetrieval.errors import CheckpointError, DataError, SettingsError, SplitError
-from georetrieval.files import written_whole
 from georetrieval.models.branch import Branch
 from georetrieval.models.checkpoints import load_branch
 from georetrieval.models.weights import read_weights
@@ -75,17 +74,6 @@ def test_a_second_training_into_one_run_is_refused(world, small_world, tmp_path)
         assert first.wait(60) == 130
     assert (run / "settings.json").read_bytes() == before
     assert not (run / "training.lock").exists()
-
-
-def test_two_writers_of_one_file_never_meet(tmp_path):
-    path = tmp_path / "file"
-    with written_whole(path) as first:
-        first.write_bytes(b"first" * 1000)
-        with written_whole(path) as second:
-            second.write_bytes(b"second")
-        assert path.read_bytes() == b"second"
-    assert path.read_bytes() == b"first" * 1000
-    assert [found.name for found in tmp_path.iterdir()] == ["file"]
 
 
 def test_two_results_pages_or_neighbours_of_one_name_are_refused(small_world, tmp_path, capsys):
