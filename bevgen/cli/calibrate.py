@@ -112,8 +112,8 @@ def command(
     from bevgen.cli.progress import progress_bar
     from bevgen.images.mask import read_mask
 
-    _check(out, poses_out, overwrite, mode, resolution)
-    _check_kept((poses, pairs_file), poses_out)
+    _check(out, poses_out, mode, resolution)
+    options.check_outputs(out, poses_out, overwrite=overwrite, reads=(poses, pairs_file))
     pairs = find_pairs(root, reference, pairs_file=pairs_file, poses=poses)
     with progress_bar("reading") as on_progress:
         sample = read_sample(
@@ -160,11 +160,9 @@ def _written(path: Path, written: int, pairs: int) -> list[str]:
     return lines
 
 
-def _check(
-    out: Path, poses_out: Path | None, overwrite: bool, mode: Heading, resolution: float | None
-) -> None:
-    """Refuse before any work what would fail or destroy."""
-    from bevgen.errors import InputError, RefusedError
+def _check(out: Path, poses_out: Path | None, mode: Heading, resolution: float | None) -> None:
+    """Refuse before any work what cannot be asked for."""
+    from bevgen.errors import InputError
     from bevgen.geometry import BevGrid
 
     if out.suffix.lower() not in (".png", ".jpg", ".jpeg"):
@@ -173,23 +171,3 @@ def _check(
         BevGrid(resolution=resolution)
     if poses_out is not None and mode == "known":
         raise InputError("--write-poses writes headings that were found: leave out --heading known")
-    for path in (out, poses_out):
-        if path is None:
-            continue
-        if not path.absolute().parent.is_dir():
-            raise RefusedError(f"the folder of {path} does not exist: create it first")
-        if path.is_dir():
-            raise RefusedError(f"{path} is a folder: name a file")
-        if path.exists() and not overwrite:
-            raise RefusedError(f"{path} exists: name another output, or add --overwrite")
-
-
-def _check_kept(sources: tuple[Path | None, ...], poses_out: Path | None) -> None:
-    """Refuse to write over a table that is read: rows and columns would be lost."""
-    from bevgen.errors import RefusedError
-
-    if poses_out is None or not poses_out.exists():
-        return
-    for source in sources:
-        if source is not None and source.exists() and poses_out.samefile(source):
-            raise RefusedError(f"{poses_out} is read: name another file with --write-poses")

@@ -52,7 +52,6 @@ def command(
     """Write the images of a shard file as image files, or where they lie."""
     from bevgen import export as library
     from bevgen.cli.progress import progress_bar
-    from bevgen.errors import RefusedError
     from bevgen.shards import ShardSet
 
     if out is None and footprints is None:
@@ -60,8 +59,7 @@ def command(
     if layout == "ep-bev" and ending in ("png", "geotiff"):
         raise click.UsageError(f"--layout ep-bev writes JPEG files: leave out --format {ending}")
     ending = ending or ("jpg" if layout == "ep-bev" else "png")
-    if footprints and footprints.exists() and not overwrite:
-        raise RefusedError(f"{footprints} exists: name another file, or add --overwrite")
+    options.check_outputs(footprints, overwrite=overwrite, reads=(path,))
     skipped: list[tuple[str, str]] = []
     counts = []
     with ShardSet(path) as shards, progress_bar("exporting") as on_progress:

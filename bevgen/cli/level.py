@@ -72,20 +72,21 @@ def command(
     from bevgen.images.finding import find_images
     from bevgen.tables import PoseRow, read_poses, write_poses
 
-    _check_output(out, poses, overwrite)
+    options.check_outputs(out, overwrite=overwrite, reads=(poses,))
     own = read_poses(poses) if poses is not None else {}
     sources = find_images(root, list_file)
     part = out.with_name(out.name + ".part")
     try:
         found = _find_all(root, sources, part, vertical_fov, workers)
     except KeyboardInterrupt:
-        click.echo(f"Interrupted. What was found is kept in {part}; continue with:", err=True)
+        kept = f"What was found is kept in {part}" if part.exists() else "Nothing was found yet"
+        click.echo(f"Interrupted. {kept}; continue with:", err=True)
         from bevgen.cli.running import resume_line
 
         click.echo(f"  {resume_line(None)}", err=True)
         return EXIT_INTERRUPTED
     rows = [_row(own.get(source, PoseRow(source)), found[source]) for source, _ in sources]
-    write_poses(out, rows)
+    write_poses(out, [*rows, *(row for file, row in own.items() if file not in found)])
     part.unlink(missing_ok=True)
     said = [(f.metadata_roll, f.tilt) for f in found.values() if f.metadata_roll is not None]
     sign = -1.0 if roll_sign == "left-down" else 1.0
@@ -107,20 +108,6 @@ def command(
         click.echo("Error: none of the panoramas could be used", err=True)
         return EXIT_FAILED
     return 0
-
-
-def _check_output(out: Path, poses: Path | None, overwrite: bool) -> None:
-    """Refuse before any work what would fail or destroy."""
-    from bevgen.errors import RefusedError
-
-    if not out.absolute().parent.is_dir():
-        raise RefusedError(f"the folder of {out} does not exist: create it first")
-    if out.is_dir():
-        raise RefusedError(f"{out} is a folder: name a file")
-    if out.exists() and poses is not None and poses.exists() and out.samefile(poses):
-        raise RefusedError(f"{out} is read by --poses: name another output")
-    if out.exists() and not overwrite:
-        raise RefusedError(f"{out} exists: name another output, or add --overwrite")
 
 
 def _find_all(
@@ -153,6 +140,8 @@ def _find_all(
                 on_progress(len(found), len(sources))
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
+            if not lines.tell():
+                part.unlink()  # nothing to go on from
             raise
     return found
 

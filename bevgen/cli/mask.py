@@ -41,11 +41,13 @@ def command(
     """Find the camera's car and caps over the nadir, which hide the street."""
     from bevgen.calibration.rig import FEWEST, find_hidden
     from bevgen.cli.progress import progress_bar
-    from bevgen.errors import BevgenError
+    from bevgen.errors import BevgenError, InputError
     from bevgen.images.finding import find_images
     from bevgen.images.mask import write_mask
 
-    _check_output(out, overwrite)
+    if out.suffix.lower() != ".png":
+        raise InputError(f"{out} must end in .png")
+    options.check_outputs(out, overwrite=overwrite)
     sources = [source for source, _ in find_images(root, list_file)]
     chosen = [sources[k * len(sources) // sample] for k in range(sample)]
     chosen = list(dict.fromkeys(chosen)) if len(sources) > sample else sources
@@ -72,18 +74,6 @@ def command(
         click.echo("Error: neither car nor cap was found: no mask was written", err=True)
         return EXIT_FAILED
     return 0
-
-
-def _check_output(out: Path, overwrite: bool) -> None:
-    """Refuse before any work what would fail or destroy."""
-    from bevgen.errors import InputError, RefusedError
-
-    if out.suffix.lower() != ".png":
-        raise InputError(f"{out} must end in .png")
-    if not out.absolute().parent.is_dir():
-        raise RefusedError(f"the folder of {out} does not exist: create it first")
-    if out.exists() and not overwrite:
-        raise RefusedError(f"{out} exists: name another output, or add --overwrite")
 
 
 def _read(

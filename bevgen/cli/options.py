@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from functools import wraps
 from pathlib import Path
@@ -47,6 +48,42 @@ def output(what: str, metavar: str = "FILE") -> Callable[[F], F]:
     return click.option(
         "-o", "--out", type=FILE, required=True, metavar=metavar, help=what
     )  # fmt: skip
+
+
+class Finite(click.FloatRange):
+    """A number in a range: not nan, which lies in any, and not infinity."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Convert and check a value."""
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a number that can be used", param, ctx)
+        return number
+
+
+def check_outputs(*outs: Path | None, overwrite: bool, reads: tuple[Path | None, ...] = ()) -> None:
+    """Refuse before any work what would fail or destroy.
+
+    Parameters
+    ----------
+    *outs
+        Files to write; None for what was not asked for.
+    overwrite
+        Whether they may be there.
+    reads
+        Files that are read: they must stay as they are.
+    """
+    from bevgen.errors import RefusedError
+
+    for out in filter(None, outs):
+        if not out.absolute().parent.is_dir():
+            raise RefusedError(f"the folder of {out} does not exist: create it first")
+        if out.is_dir():
+            raise RefusedError(f"{out} is a folder: name a file")
+        if out.exists() and any(p and p.exists() and out.samefile(p) for p in reads):
+            raise RefusedError(f"{out} is read: name another output")
+        if out.exists() and not overwrite:
+            raise RefusedError(f"{out} exists: name another output, or add --overwrite")
 
 
 overwrite = click.option("--overwrite", is_flag=True, help="Replace what the output holds.")

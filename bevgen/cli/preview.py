@@ -59,16 +59,10 @@ def command(
 
 def _check_output(path: Path, out: Path, overwrite: bool) -> None:
     """Refuse before any work what would fail or destroy."""
-    from bevgen.errors import InputError, RefusedError
+    from bevgen.errors import InputError
 
     if path.is_dir():
         raise InputError(f"{path} is a folder: name one panorama in it")
     if out.suffix.lower() not in ENDINGS:
         raise InputError(f"{out} must end in {', '.join(ENDINGS[:-1])} or {ENDINGS[-1]}")
-    if not out.absolute().parent.is_dir():
-        raise RefusedError(f"the folder of {out} does not exist: create it first")
-    if out.exists():
-        if path.exists() and out.samefile(path):
-            raise RefusedError(f"{out} is the panorama itself: name another output")
-        if not overwrite:
-            raise RefusedError(f"{out} exists: name another output, or add --overwrite")
+    options.check_outputs(out, overwrite=overwrite, reads=(path,))
