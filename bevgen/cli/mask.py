@@ -41,13 +41,11 @@ def command(
     """Find the camera's car and caps over the nadir, which hide the street."""
     from bevgen.calibration.rig import FEWEST, find_hidden
     from bevgen.cli.progress import progress_bar
-    from bevgen.errors import BevgenError, InputError
+    from bevgen.errors import BevgenError
     from bevgen.images.finding import find_images
     from bevgen.images.mask import write_mask
 
-    if out.suffix.lower() != ".png":
-        raise InputError(f"{out} must end in .png")
-    options.check_outputs(out, overwrite=overwrite)
+    _check_output(out, overwrite)
     sources = [source for source, _ in find_images(root, list_file)]
     chosen = [sources[k * len(sources) // sample] for k in range(sample)]
     chosen = list(dict.fromkeys(chosen)) if len(sources) > sample else sources
@@ -74,6 +72,16 @@ def command(
         click.echo("Error: neither car nor cap was found: no mask was written", err=True)
         return EXIT_FAILED
     return 0
+
+
+def _check_output(out: Path, overwrite: bool) -> None:
+    """Refuse before any work what would fail or destroy."""
+    from bevgen.errors import InputError
+    from bevgen.writing import check_output
+
+    if out.suffix.lower() != ".png":
+        raise InputError(f"{out} must end in .png")
+    check_output(out, overwrite=overwrite)
 
 
 def _read(

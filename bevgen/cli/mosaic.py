@@ -66,12 +66,14 @@ def command(
 ) -> None:
     """Put NAMES, or all panoramas of a folder, together to one map of the street's ground."""
     from bevgen.errors import InputError
+    from bevgen.writing import check_output
 
     picture = out.with_suffix(".png")
     if out.suffix.lower() not in (".tif", ".tiff"):
         raise click.UsageError(f"--out {out} must end in .tif: it will be a GeoTIFF")
-    reads = (poses, mask_file)
-    options.check_outputs(out, picture, poses_out, overwrite=overwrite, reads=reads)
+    for path in (out, picture, poses_out):
+        if path:
+            check_output(path, overwrite=overwrite, reads=(poses, mask_file))
     try:
         from bevgen.mosaic import Prior, correlations, gains, level_views, read_sequence, register
         from bevgen.mosaic.writing import lay_out, write_mosaic
@@ -152,14 +154,8 @@ def _say_how_far(guess, placements, pairs, before, after) -> None:
     turned = np.abs(placements - guess)[:, 2]
     shared = int(np.isfinite(after).sum())
     alike = [float(np.nanmedian(v)) if np.isfinite(v).any() else 0.0 for v in (after, before)]
-    click.echo(
-        f"{shared or 'no'} pairs of frames show the same ground"
-        + (
-            f"; their pictures agree to {alike[0]:.2f} (by GPS and compass {alike[1]:.2f})"
-            if shared
-            else ""
-        )
-    )
+    agree = f"; their pictures agree to {alike[0]:.2f} (by GPS and compass {alike[1]:.2f})"
+    click.echo(f"{shared or 'no'} pairs of frames show the same ground{agree if shared else ''}")
     click.echo(
         f"moved by {np.median(moved):.2f} m, {moved.max():.2f} at most; turned by"
         f" {np.median(turned):.1f} degrees, {turned.max():.1f} at most"

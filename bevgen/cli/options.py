@@ -61,31 +61,6 @@ class Finite(click.FloatRange):
         return number
 
 
-def check_outputs(*outs: Path | None, overwrite: bool, reads: tuple[Path | None, ...] = ()) -> None:
-    """Refuse before any work what would fail or destroy.
-
-    Parameters
-    ----------
-    *outs
-        Files to write; None for what was not asked for.
-    overwrite
-        Whether they may be there.
-    reads
-        Files that are read: they must stay as they are.
-    """
-    from bevgen.errors import RefusedError
-
-    for out in filter(None, outs):
-        if not out.absolute().parent.is_dir():
-            raise RefusedError(f"the folder of {out} does not exist: create it first")
-        if out.is_dir():
-            raise RefusedError(f"{out} is a folder: name a file")
-        if out.exists() and any(p and p.exists() and out.samefile(p) for p in reads):
-            raise RefusedError(f"{out} is read: name another output")
-        if out.exists() and not overwrite:
-            raise RefusedError(f"{out} exists: name another output, or add --overwrite")
-
-
 overwrite = click.option("--overwrite", is_flag=True, help="Replace what the output holds.")
 as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 

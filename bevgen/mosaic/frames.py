@@ -21,7 +21,7 @@ from bevgen.images.view import panorama_view
 from bevgen.mosaic.pictures import Array, LevelViews
 from bevgen.project import project_view
 from bevgen.projection.masking import Mask
-from bevgen.tables import PoseRow
+from bevgen.tables import PoseRow, respelled, warn_respelled
 
 VIEW = BevGrid(416, 0.025)  # what is registered, for a camera 1 high
 KEPT = 400e6  # bytes of decoded frames that are kept while tiles are drawn
@@ -137,9 +137,12 @@ def read_sequence(
         If fewer than two frames can be used, or the camera does not move.
     """
     frames: list[Frame] = []
-    for name in names or [source for source, _ in find_images(folder)]:
+    names = names or [source for source, _ in find_images(folder)]
+    rows = respelled(names, poses)
+    warn_respelled("poses.csv", len(rows))
+    for name in names:
         try:
-            frame = _frame(folder, name, poses.get(name), height, vertical_fov)
+            frame = _frame(folder, name, poses.get(rows.get(name, name)), height, vertical_fov)
             if mask is not None:
                 mask.fitted((frame.view.height, frame.view.width))
         except (OSError, PanoramaError, InputError) as error:
