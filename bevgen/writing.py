@@ -9,7 +9,7 @@ import os
 import re
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
@@ -25,18 +25,29 @@ _NUMBER = re.compile(r"(?:errno =|os error) (\d+)")  # as HDF5 and Rust have it
 _SHORT = re.compile(r"requested and \d+ written|unexpected pos")  # NumPy, torch
 
 
-def check_output(path: Path, *, overwrite: bool) -> None:
+def check_output(path: Path, *, overwrite: bool, reads: Iterable[Path | None] = ()) -> None:
     """Refuse before any work a file that could not be written, or would destroy another.
+
+    Parameters
+    ----------
+    path
+        The file.
+    overwrite
+        Whether it may be there.
+    reads
+        Files that are read, and must stay as they are.
 
     Raises
     ------
     RefusedError
-        If it is a folder, lies in none, or is there and not to be replaced.
+        If it is a folder, lies in none, is read, or is there and not to be replaced.
     """
     if path.is_dir():
         raise RefusedError(f"{path} is a folder: name a file")
     if not path.absolute().parent.is_dir():
         raise RefusedError(f"the folder of {path} does not exist: create it first")
+    if path.exists() and any(p and p.exists() and path.samefile(p) for p in reads):
+        raise RefusedError(f"{path} is read: name another output")
     if path.exists() and not overwrite:
         raise RefusedError(f"{path} exists: name another output, or add --overwrite")
 
@@ -72,11 +83,11 @@ def written_whole(path: Path) -> Iterator[Path]:
                 mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
                 _sweep(path, part)
                 yield part
-            with part.open("rb") as file:
-                _lock(file)  # of theirs
-                os.fsync(file.fileno())
-                part.chmod(mode)
-                part.replace(path)
+                with part.open("rb") as written:
+                    _lock(written)  # if it is theirs
+                    os.fsync(written.fileno())
+                    part.chmod(mode)
+                    part.replace(path)
     finally:
         part.unlink(missing_ok=True)
 

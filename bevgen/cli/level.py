@@ -83,10 +83,11 @@ def command(
         with only_writer(out), write_errors(part):
             found = _find_all(root, sources, part, vertical_fov, workers)
             rows = [_row(own.get(source, PoseRow(source)), found[source]) for source, _ in sources]
-            write_poses(out, rows)
+            write_poses(out, [*rows, *(row for file, row in own.items() if file not in found)])
             part.unlink(missing_ok=True)
     except KeyboardInterrupt:
-        click.echo(f"Interrupted. What was found is kept in {part}; continue with:", err=True)
+        kept = f"What was found is kept in {part}" if part.exists() else "Nothing was found yet"
+        click.echo(f"Interrupted. {kept}; continue with:", err=True)
         from bevgen.cli.running import resume_line
 
         click.echo(f"  {resume_line(None)}", err=True)
@@ -153,6 +154,8 @@ def _find_all(
                 on_progress(len(found), len(sources))
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
+            if not lines.tell():
+                part.unlink()  # nothing to go on from
             raise
     return found
 
