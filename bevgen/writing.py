@@ -76,18 +76,17 @@ def written_whole(path: Path) -> Iterator[Path]:
     """
     part = path.with_name(f"{path.name}.{uuid4().hex[:8]}.part")
     try:
-        with write_errors(path):
-            with part.open("xb") as file:
-                _lock(file)
-                # Libraries may put a file of theirs in its place, which only its owner can read.
-                mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
-                _sweep(path, part)
-                yield part
-                with part.open("rb") as written:
-                    _lock(written)  # if it is theirs
-                    os.fsync(written.fileno())
-                    part.chmod(mode)
-                    part.replace(path)
+        with write_errors(path), part.open("xb") as file:
+            _lock(file)
+            # Libraries may put a file of theirs in its place, which only its owner can read.
+            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+            _sweep(path, part)
+            yield part
+            with part.open("rb") as written:
+                _lock(written)  # if it is theirs
+                os.fsync(written.fileno())
+                part.chmod(mode)
+                part.replace(path)
     finally:
         part.unlink(missing_ok=True)
 
