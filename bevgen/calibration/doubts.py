@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from bevgen.calibration.estimation import Calibration
-from bevgen.calibration.sample import Sample, is_cut
+from bevgen.calibration.rings import is_cut
+from bevgen.calibration.sample import Sample
 
 SQUARE = 0.02  # part by which pixels may differ from square unless it was meant
 

@@ -30,7 +30,7 @@ from bevgen.calibration.agreement import (
     top,
 )
 from bevgen.calibration.horizon import find_horizon_error
-from bevgen.calibration.rings import AZIMUTHS, STEP, Spectrum, View
+from bevgen.calibration.rings import AZIMUTHS, STEP, Spectrum, View, is_cut
 from bevgen.errors import InputError
 
 MIN_PAIRS = 8
@@ -206,7 +206,7 @@ def _horizon_error(
     else:
         offset = found.heading.value if found.heading is not None else 0.0
         headings = [view.pose.heading + offset for view in views]
-    if all(abs(end) != 90 for end in views[0].lens.vertical_fov):
+    if is_cut(views[0].lens.vertical_fov):
         few = [
             replace(view, pose=replace(view.pose, heading=own))
             for view, own in zip(views[:FEW], headings, strict=False)
@@ -276,8 +276,8 @@ def _judged(found: Calibration) -> Calibration:
     """Decide the verdict, and say what keeps it from being clear."""
     if found.strength < WEAK:
         return replace(found, verdict="not found", doubts=())
-    doubts = _doubts(found)
-    return replace(found, verdict="weak" if doubts else "clear", doubts=tuple(doubts))
+    doubts = tuple(_doubts(found))
+    return replace(found, verdict="weak" if doubts else "clear", doubts=doubts)
 
 
 def _doubts(found: Calibration) -> Iterator[str]:
