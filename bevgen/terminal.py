@@ -40,6 +40,15 @@ def drop_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+def size_text(count: float) -> str:
+    """Write a number of bytes as people read it, such as ``63.7 kB``."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} TB"
+
+
 def print_table(
     columns: Sequence[str], rows: Sequence[Sequence[Cell]], *, title: str = "", caption: str = ""
 ) -> None:

@@ -119,6 +119,7 @@ def command(
     from bevgen.calibration.sheet import draw_report
     from bevgen.cli.progress import progress_bar
     from bevgen.images.mask import read_mask
+    from bevgen.writing import write_picture, written_whole
 
     _check(out, poses_out, json_out, overwrite, mode, resolution)
     _check_kept((poses, pairs_file), poses_out)
@@ -131,10 +132,11 @@ def command(
         )  # fmt: skip
     with progress_bar("comparing") as on_progress:
         report = calibrate_sample(sample, resolution=resolution, on_progress=on_progress)
-    draw_report(report).save(out)
+    write_picture(draw_report(report), out)
     result = json.dumps(report.to_json(), indent=2)
     if json_out is not None:
-        json_out.write_text(result + "\n", "utf-8")
+        with written_whole(json_out) as part:
+            part.write_text(result + "\n", "utf-8")
     lines = report.lines()
     if report.found.verdict != "not found":
         if poses_out is not None:
@@ -180,8 +182,9 @@ def _check(
     resolution: float | None,
 ) -> None:
     """Refuse before any work what would fail or destroy."""
-    from bevgen.errors import InputError, RefusedError
+    from bevgen.errors import InputError
     from bevgen.geometry import BevGrid
+    from bevgen.writing import check_output
 
     if out.suffix.lower() not in (".png", ".jpg", ".jpeg"):
         raise InputError(f"{out} must end in .png, .jpg or .jpeg")
@@ -190,14 +193,8 @@ def _check(
     if poses_out is not None and mode == "known":
         raise InputError("--write-poses writes headings that were found: leave out --heading known")
     for path in (out, poses_out, json_out):
-        if path is None:
-            continue
-        if not path.absolute().parent.is_dir():
-            raise RefusedError(f"the folder of {path} does not exist: create it first")
-        if path.is_dir():
-            raise RefusedError(f"{path} is a folder: name a file")
-        if path.exists() and not overwrite:
-            raise RefusedError(f"{path} exists: name another output, or add --overwrite")
+        if path is not None:
+            check_output(path, overwrite=overwrite)
 
 
 def _check_kept(sources: tuple[Path | None, ...], poses_out: Path | None) -> None:

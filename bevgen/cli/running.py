@@ -26,6 +26,7 @@ from bevgen.conversion.run import convert
 from bevgen.conversion.schedule import worker_count
 from bevgen.conversion.settings import BevSettings, Settings
 from bevgen.project import Device
+from bevgen.terminal import size_text
 
 MOST_CAUSES = 10
 
@@ -215,8 +216,8 @@ def _print_plan(console: Console, plan: Plan) -> None:
     )
     console.print(f"to {plan.out}: {height}x{width} pixels{scale}")
     console.print(
-        f"{shards:,} shard{'s' if shards != 1 else ''}, {_size(plan.bytes_needed)} of disk needed,"
-        f" {_size(free)} free"
+        f"{shards:,} shard{'s' if shards != 1 else ''}, {size_text(plan.bytes_needed)} of disk"
+        f" needed, {size_text(free)} free"
     )
 
 
@@ -266,14 +267,6 @@ def _print_report(console: Console, report: Report, kind: str) -> None:
         console.print(f"  and {files:,} for {len(more):,} more reasons")
     if report.failures:
         console.print(f"all of them: bevgen info {report.out} --failures")
-
-
-def _size(count: float) -> str:
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:.3g} TB"
 
 
 def _duration(seconds: float) -> str:

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from bevgen import written_whole
 from georetrieval.config import BranchName, Settings
 from georetrieval.data.dataset import Dataset
 from georetrieval.data.pairs import Pairs
 from georetrieval.data.positions import distances, read_positions
 from georetrieval.errors import DataError
-from georetrieval.files import written_whole
 
 log = logging.getLogger(__name__)
 

@@ -15,10 +15,10 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 import georetrieval
+from bevgen import written_whole
 from georetrieval.config import BranchName, Settings
 from georetrieval.data.dataset import Dataset
 from georetrieval.errors import CheckpointError
-from georetrieval.files import written_whole
 from georetrieval.models.checkpoints import checkpoint_hash
 from georetrieval.report.overview import make_overview
 from georetrieval.report.results import Titled, describe

@@ -88,3 +88,18 @@ def test_an_output_that_exists_stays(tmp_path: Path) -> None:
     (tmp_path / "labels.geojson").write_text("mine")
     assert "--overwrite" in str(run(tmp_path, "file,x,y\na.png,1,150\n").exception)
     assert (tmp_path / "labels.geojson").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--in", "nowhere"), "nowhere is no folder"),
+        (("--out", "nowhere/l.geojson"), "create it first"),
+        (("--out", "."), "is a folder"),
+    ],
+)
+def test_what_cannot_be_read_or_written_is_said_first(
+    tmp_path: Path, options: tuple[str, str], words: str
+) -> None:
+    assert words in str(run(tmp_path, "file,x,y\na.png,1,150\n", *options).exception)
+    assert not list(tmp_path.glob("*.part"))
