@@ -8,13 +8,21 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from bevgen._version import __version__ as __version__
-from bevgen.errors import BevgenError, InputError, PanoramaError, RefusedError, ShardError
+from bevgen.errors import (
+    BevgenError,
+    InputError,
+    PanoramaError,
+    RefusedError,
+    ShardError,
+    WriteError,
+)
 from bevgen.geometry import BevGrid, PanoramaView, Pose
 from bevgen.locking import only_writer
 from bevgen.presets import PRESETS, Preset
 from bevgen.project import Projector, project
 from bevgen.projection.network_input import to_chw
 from bevgen.tables import Pair, PoseRow, read_pairs, read_poses, write_pairs, write_poses
+from bevgen.writing import written_whole
 
 if TYPE_CHECKING:
     from bevgen.calibration import Calibration, calibrate, find_heading, find_pairs, load_view
@@ -62,6 +70,7 @@ __all__ = [
     "ShardError",
     "ShardSet",
     "Uncertainty",
+    "WriteError",
     "Written",
     "calibrate",
     "convert",
@@ -88,6 +97,7 @@ __all__ = [
     "write_pairs",
     "write_poses",
     "write_shards",
+    "written_whole",
 ]
 
 _LATER = {

@@ -89,6 +89,13 @@ def run(
         terminal.drop_output()
         code = EXIT_FAILED
     except failed as error:
-        click.echo(f"Error: {error}", err=True)
+        click.echo(f"Error: {_sentence(error)}", err=True)
         code = EXIT_FAILED
     sys.exit(code)
+
+
+def _sentence(error: Exception) -> str:
+    """Say what the system refused, without its number."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return str(error)

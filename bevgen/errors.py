@@ -21,5 +21,9 @@ class DeviceError(BevgenError):
     """The GPU failed: no fault of the image at hand, so a conversion ends and can be continued."""
 
 
+class WriteError(BevgenError, OSError):
+    """A file could not be written: no space, no permission, no such folder."""
+
+
 class RefusedError(BevgenError):
     """The request is sound, but carrying it out would mix, overwrite or disturb existing work."""

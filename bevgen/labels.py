@@ -14,9 +14,10 @@ from bevgen.errors import InputError, PanoramaError
 from bevgen.geometry import PanoramaView, Pose
 from bevgen.ground import LocalPlane, Uncertainty, ground_position
 from bevgen.images.decoding import open_image
+from bevgen.images.finding import DiskNames
 from bevgen.images.metadata import PanoramaInfo, info_from_name, info_from_row
 from bevgen.images.view import panorama_view
-from bevgen.tables import PoseRow, read_text
+from bevgen.tables import PoseRow, read_text, respelled, warn_respelled
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,9 +126,12 @@ def place_labels(
     by_file: dict[str, list[Label]] = {}
     for label in labels:
         by_file.setdefault(label.file, []).append(label)
+    names, rows = DiskNames(folder), respelled(by_file, poses)
+    warn_respelled("poses.csv", len(rows))
     for file, of_file in by_file.items():
+        row = poses.get(rows.get(file, file))
         try:
-            view, pose, plane = _camera(file, poses.get(file), folder, height, vertical_fov)
+            view, pose, plane = _camera(names.of(file), row, folder, height, vertical_fov)
         except PanoramaError as error:
             skipped.append(f"{file}: {error}")
             continue
@@ -164,7 +168,7 @@ def _camera(
     try:
         image = open_image(folder / file)
     except (OSError, PanoramaError) as error:
-        raise PanoramaError(f"cannot be read from {folder}: {error}") from error
+        raise PanoramaError(f"{error} (looked for in {folder})") from error
     own = info_from_row(row).fallback(PanoramaInfo(height=height))
     known = own.fallback(image.info).fallback(info_from_name(file))
     if known.latitude is None or known.longitude is None:

@@ -81,9 +81,10 @@ def own_info(path: Path, poses: Path) -> PanoramaInfo:
         If the table cannot be used, or says nothing of the panorama.
     """
     parts = path.absolute().parts
-    rows = read_poses(poses)
-    for start in range(len(parts)):  # the longest end of the path
-        if (row := rows.get("/".join(parts[start:]))) is not None:
+    ends = ["/".join(parts[start:]) for start in range(len(parts))]
+    rows = read_poses(poses, ends)
+    for end in ends:  # the longest first
+        if (row := rows.get(end)) is not None:
             return info_from_row(row)
     raise InputError(
         f"{poses} has no row whose file is {path.name}, or an end of {path.absolute()}"

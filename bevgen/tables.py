@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import csv
 import difflib
+import logging
 import math
-import os
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from bevgen.errors import InputError
+from bevgen.writing import written_whole
+
+logger = logging.getLogger(__name__)
 
 POSE_COLUMNS = (
     "file", "id", "heading", "pitch", "roll", "height", "latitude", "longitude", "date",
@@ -94,8 +97,16 @@ class Pair:
 # --- poses ---
 
 
-def read_poses(path: Path | str) -> dict[str, PoseRow]:
+def read_poses(path: Path | str, files: Iterable[str] = ()) -> dict[str, PoseRow]:
     """Read poses.csv: ``file`` and any other of `POSE_COLUMNS`.
+
+    Parameters
+    ----------
+    path
+        The table.
+    files
+        Paths of the files that it is about. A row goes to the one of them whose name is the same
+        but for how accented letters are composed, and that is said.
 
     Returns
     -------
@@ -117,7 +128,9 @@ def read_poses(path: Path | str) -> dict[str, PoseRow]:
                 f"{where}: {row.file} has a row on line {lines[row.file]} already; keep one of them"
             )
         rows[row.file], lines[row.file] = row, line
-    return rows
+    same = respelled(rows, files)
+    warn_respelled(path, len(same))
+    return {same.get(name, name): row for name, row in rows.items()} if same else rows
 
 
 def write_poses(
@@ -225,6 +238,54 @@ def _offset(cell: str | None, name: str, path: Path | str, line: int) -> float |
     return value
 
 
+# --- names ---
+
+
+def respelled(names: Iterable[str], known: Iterable[str]) -> dict[str, str]:
+    """Find the names that are known but for how their accented letters are composed.
+
+    Some systems and programs decompose letters (Unicode's NFD) that others compose (NFC).
+
+    Parameters
+    ----------
+    names
+        As somebody wrote them.
+    known
+        As they are.
+
+    Returns
+    -------
+    dict
+        The known name for each of ``names`` that is not known itself, where exactly one is the
+        same, and no other of ``names`` is or has become that one.
+    """
+    names, known = set(names), set(known)
+    strangers = sorted(name for name in names - known if not name.isascii())
+    if not strangers:
+        return {}
+    forms: dict[str, list[str]] = {}
+    for name in known - names:
+        if not name.isascii():
+            forms.setdefault(unicodedata.normalize("NFC", name), []).append(name)
+    found: dict[str, str] = {}
+    for name in strangers:
+        same = forms.pop(unicodedata.normalize("NFC", name), [])
+        if len(same) == 1:
+            found[name] = same[0]
+    return found
+
+
+def warn_respelled(where: Path | str, count: int) -> None:
+    """Say that some names of a table were taken for others by `respelled`."""
+    if count:
+        logger.warning(
+            "%s writes the accented letters of %s differently from the files themselves (composed"
+            " or decomposed Unicode): taken for the same",
+            where,
+            f"{count:,} names" if count > 1 else "one name",
+        )
+
+
 # --- both ---
 
 
@@ -260,19 +321,12 @@ def write_csv(path: Path | str, columns: Sequence[str], rows: Iterable[Sequence[
         Cells in the order of the columns; taken one by one.
     """
     path = Path(path)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
     count = 0
-    try:
-        with part.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(columns)
-            for count, row in enumerate(rows, start=1):  # noqa: B007
-                writer.writerow(row)
-        part.replace(path)
-    except BaseException:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
-        raise
+    with written_whole(path) as part, part.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        for count, row in enumerate(rows, start=1):  # noqa: B007
+            writer.writerow(row)
     return count
 
 

@@ -15,6 +15,7 @@ imported before it is needed.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from bevgen import WriteError
 from bevgen import __version__ as __version__
 from georetrieval.errors import (
     CheckpointError,
@@ -23,7 +24,6 @@ from georetrieval.errors import (
     IndexFileError,
     SettingsError,
     SplitError,
-    WriteError,
 )
 
 if TYPE_CHECKING:

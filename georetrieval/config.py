@@ -216,7 +216,7 @@ def load_settings(path: Path | str, overrides: Sequence[str] = ()) -> Settings:
     try:
         return Settings.model_validate(values)
     except ValidationError as error:
-        raise SettingsError(f"{path}: {_explain(error)}") from error
+        raise SettingsError(f"{path}: {explain(error)}") from error
 
 
 def recipes() -> dict[str, Path]:
@@ -247,8 +247,11 @@ def _override(values: dict[str, Any], override: str) -> None:
     values[last] = value
 
 
-def _explain(error: ValidationError) -> str:
-    """Say what is wrong with each value, and name the nearest key for an unknown one."""
+def explain(error: ValidationError, model: type[BaseModel] = Settings) -> str:
+    """Say what is wrong with each value, and name the nearest key for an unknown one.
+
+    ``model`` is what could not be made of the values.
+    """
     texts = []
     for problem in error.errors():
         where = ".".join(map(str, problem["loc"]))
@@ -258,15 +261,14 @@ def _explain(error: ValidationError) -> str:
         if problem["type"] != "extra_forbidden":
             texts.append(f"{where}: {problem['msg']}, not {problem['input']!r}")
             continue
-        known = _keys(problem["loc"][:-1])
+        known = _keys(problem["loc"][:-1], model)
         near = difflib.get_close_matches(str(problem["loc"][-1]), known, 1)
         hint = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(known)}"
         texts.append(f"unknown setting {where}{hint}")
     return "; ".join(texts)
 
 
-def _keys(location: tuple[int | str, ...]) -> list[str]:
-    model: type[BaseModel] = Settings
+def _keys(location: tuple[int | str, ...], model: type[BaseModel]) -> list[str]:
     for name in location:
         default = model.model_fields[str(name)].default
         model = type(default)

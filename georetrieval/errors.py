@@ -21,10 +21,6 @@ class CheckpointError(GeoretrievalError):
     """A checkpoint that is missing, damaged, or of another model."""
 
 
-class WriteError(GeoretrievalError, OSError):
-    """A file that could not be written: no space, no permission, no such folder."""
-
-
 class IndexFileError(GeoretrievalError):
     """An index that is missing, damaged, or of another model."""
 

@@ -27,12 +27,12 @@ from urllib.parse import quote, unquote
 
 from pydantic import ValidationError
 
-from bevgen import only_writer
-from georetrieval.config import BRANCHES, BranchName, Settings, settings_json
-from georetrieval.errors import CheckpointError, WriteError
-from georetrieval.files import written_whole
+from bevgen import WriteError, only_writer, written_whole
+from georetrieval.config import BRANCHES, BranchName, Settings, explain, settings_json
+from georetrieval.errors import CheckpointError
 
 EVALUATION = "evaluation-"
+WAY_BACK = "copy it again from where the run was made, or train into another folder"
 LONGEST = 150  # of a result's name in that of its file: disks take 255 bytes
 
 
@@ -154,8 +154,10 @@ class Run:
             raise CheckpointError(
                 f"{self} holds no run: train first, or name the run's folder with --run"
             ) from None
-        except (ValidationError, UnicodeDecodeError) as error:
-            raise CheckpointError(f"{path} is damaged: {error}") from error
+        except ValidationError as error:
+            raise CheckpointError(f"{path} is damaged: {explain(error)}; {WAY_BACK}") from error
+        except UnicodeDecodeError as error:
+            raise CheckpointError(f"{path} is damaged: it is no text; {WAY_BACK}") from error
 
     def write_settings(self, settings: Settings) -> None:
         """Write what the run is trained with; ``data.root`` should be absolute."""

@@ -67,7 +67,7 @@ def options(values: dict[str, Value]) -> list[str]:
     return words
 
 
-def run(words: Sequence[str], *, why: str = "") -> None:
+def run(words: Sequence[str], *, why: str = "", result: Path | None = None) -> None:
     """Print a line and run it.
 
     Parameters
@@ -76,6 +76,8 @@ def run(words: Sequence[str], *, why: str = "") -> None:
         Begin with ``bevgen``, ``georetrieval`` or ``python``, all of this Python's environment.
     why
         Printed above the line.
+    result
+        A file that tells what the command found: with it, exit code 1 is a finding too.
     """
     print(f"\n{why}\n$ {shlex.join(words)}" if why else f"\n$ {shlex.join(words)}", flush=True)
     name, *rest = words
@@ -84,7 +86,7 @@ def run(words: Sequence[str], *, why: str = "") -> None:
         code = subprocess.run([program, *rest], check=False).returncode
     except KeyboardInterrupt:
         code = 130
-    if code:
+    if code and not (code == 1 and result is not None and result.exists()):
         print(f"the command above ended with exit code {code}", file=sys.stderr)
         sys.exit(code)
 
@@ -96,6 +98,31 @@ def preview(panorama: Path, out: Path, bev: Bev, *, why: str = "") -> None:
     """Draw a panorama, its bird's-eye view and the mask on one sheet."""
     values: dict[str, Value] = {"in": panorama, "out": out, **asdict(bev), "overwrite": True}
     run(["bevgen", "preview", *options(values)], why=why)
+
+
+def calibrate(
+    panoramas: Path,
+    tiles: Path,
+    out: Path,
+    *,
+    pairs: Path,
+    result: Path,
+    resolution: float,
+    heading: str,
+    why: str = "",
+) -> None:
+    """Find the camera height on a sample of pairs; that nothing is found stands in ``result``."""
+    values: dict[str, Value] = {
+        "in": panoramas,
+        "reference": tiles,
+        "pairs": pairs,
+        "resolution": resolution,
+        "heading": heading,
+        "out": out,
+        "write_json": result,
+        "overwrite": True,
+    }
+    run(["bevgen", "calibrate", *options(values)], why=why, result=result)
 
 
 def convert(

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import click
@@ -22,17 +22,20 @@ from numpy.typing import NDArray
 
 from bevgen.errors import InputError
 from bevgen.tables import Pair, write_csv
-from pipelines import commands, datasets, steps
+from pipelines import commands, datasets, heights, steps
 from pipelines.commands import Bev, Size
 from pipelines.datasets import Dataset, Image
+from pipelines.heights import Cameras
 
 UTM = "utm.csv"  # neighbours are found on the plane, as published
 ZONE = 55  # of UTM, south: Canberra
 # As published: 512 pixels of 0.06 m seen from 1.5 m are 20.48 camera heights across; here from
 # the preset's 2.8 m, and stored at the network's size.
 BEV = Bev(preset="cvact", size=384, resolution=0.14933)
+# 1200 pixels of the preset's resolution: not measured, but only height over resolution shows.
+CAMERAS = Cameras(name="CVACT", preset="cvact", tile_metres=72.0)
 SIZES: dict[str, Size] = {"panorama": (140, 768), "satellite": 384}
-STEPS = ("check", "poses", "convert", "pack", "neighbours", "train", "evaluate")
+STEPS = ("check", "poses", "calibrate", "convert", "pack", "neighbours", "train", "evaluate")
 SMALL, TEST = "ANU_data_small", "ANU_data_test"
 VAL = "cvact-val"  # the published one
 EXPECTED = {"train": 35532, VAL: 8884, "test": 92802}
@@ -189,6 +192,7 @@ def evaluate(out: Path) -> None:
 @click.command()
 @steps.options(STEPS)
 @steps.take_hold_out(0.02)
+@steps.take_height
 @steps.take_convert
 def main(
     root: Path,
@@ -197,17 +201,25 @@ def main(
     limit: int | None,
     settings: Sequence[str],
     share: float,
+    height: float | None,
     convert_options: Sequence[str],
 ) -> None:
     """CVACT, from the downloaded folder to the tables of recall on CVACT_val and CVACT_test."""
-    panoramas = steps.images(root, out, "panorama")
+    plan = heights.Plan(
+        root=root, out=out, cameras=lambda _: CAMERAS, pairs=[datasets.PAIRS], given=height
+    )
+
+    def convert() -> None:
+        bev = replace(BEV, height=heights.decide(plan)[CAMERAS].metres)
+        panoramas = steps.images(root, out, "panorama")
+        commands.convert(panoramas, out / "bev.h5", bev, more=convert_options)
+
     steps.carry_out(
         {
             "check": lambda: datasets.check(read(root, share)),
             "poses": lambda: write_tables(root, out, share, limit),
-            "convert": lambda: commands.convert(
-                panoramas, out / "bev.h5", BEV, more=convert_options
-            ),
+            "calibrate": lambda: heights.calibrate(plan),
+            "convert": convert,
             "pack": lambda: steps.pack(root, out, SIZES),
             "neighbours": lambda: steps.neighbours(out, "cvact", settings, positions=out / UTM),
             "train": lambda: steps.train(out, "cvact", out / "run", settings, published=VAL),

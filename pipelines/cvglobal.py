@@ -23,16 +23,19 @@ import click
 from bevgen.errors import InputError
 from bevgen.images.metadata import info_from_name
 from bevgen.tables import Pair
-from pipelines import commands, datasets, steps
-from pipelines.commands import Bev, Size
+from pipelines import commands, datasets, heights, steps
+from pipelines.commands import Bev, Images, Size
 from pipelines.datasets import Dataset, Folders, Image
+from pipelines.heights import Cameras
 
 LISTS = {"train": "train.csv", "test": "val.csv"}
 FOLDERS = ("splits_csv", "splits")
-# As published for CVACT: 20.48 camera heights across, stored at the network's size.
+# As published for CVACT: 20.48 camera heights across, stored at the network's size. Where a city's
+# calibration is sure, as wide as its tiles, whose metres nobody has measured: both of one scale.
 BEV = Bev(preset="cvglobal", size=384, resolution=0.13333)
+WIDTH = 384 * 0.13333
 SIZES: dict[str, Size] = {"panorama": (384, 768), "satellite": 384, "map": 384}
-STEPS = ("check", "poses", "convert", "pack", "neighbours", "train", "evaluate")
+STEPS = ("check", "poses", "calibrate", "convert", "pack", "neighbours", "train", "evaluate")
 MAP = "map"  # folder of a city beside those of its panoramas and satellite tiles
 ENDINGS = (".jpg", ".png", ".jpeg")
 # A line of a list: names have commas in them, and not everybody quotes.
@@ -197,6 +200,11 @@ def _add_tile(data: Dataset, paths: Paths, tile: str, reference: str) -> None:
         data.views["map"].append(Image(drawn, reference, info.latitude, info.longitude))
 
 
+def cameras(panorama: str) -> Cameras:
+    """Tell by its id which city's cameras took a panorama."""
+    return Cameras(name=_city(panorama) or "CVGlobal", preset="cvglobal", tile_metres=WIDTH)
+
+
 def views_of(out: Path) -> dict[str, Size]:
     """Return the views that the tables hold, with their sizes."""
     views = {view: size for view, size in SIZES.items() if (out / f"{view}.csv").exists()}
@@ -224,6 +232,7 @@ def views_of(out: Path) -> dict[str, Size]:
     help="Take headings from the files' names, or train and test without.",
 )
 @steps.take_hold_out(0.02)
+@steps.take_height
 @steps.take_convert
 def main(
     root: Path,
@@ -236,6 +245,7 @@ def main(
     reference: str,
     heading: str,
     share: float,
+    height: float | None,
     convert_options: Sequence[str],
 ) -> None:
     """CVGlobal, from the downloaded folder to the tables of recall."""
@@ -253,14 +263,26 @@ def main(
         convert_options = ["--heading", "0", *convert_options]
         settings = ["data.heading=unknown", *settings]
 
-    panoramas = steps.images(root, out, "panorama")
+    plan = heights.Plan(
+        root=root,
+        out=out,
+        cameras=cameras,
+        pairs=[protocol.pairs],
+        given=height,
+        heading="common" if heading == "name" else "per-image",
+    )
+
+    def convert() -> None:
+        poses = heights.write_heights(plan, heights.decide(plan))
+        panoramas = Images(root, poses=poses, list=out / "panorama.txt")
+        commands.convert(panoramas, out / "bev.h5", BEV, more=convert_options)
+
     steps.carry_out(
         {
             "check": lambda: datasets.check(read(root, share, protocol)),
             "poses": lambda: datasets.write_tables(read(root, share, protocol), out, limit=limit),
-            "convert": lambda: commands.convert(
-                panoramas, out / "bev.h5", BEV, more=convert_options
-            ),
+            "calibrate": lambda: heights.calibrate(plan),
+            "convert": convert,
             "pack": lambda: steps.pack(root, out, views_of(out), to_north=heading == "name"),
             "neighbours": lambda: steps.neighbours(out, "cvglobal", settings, protocol.pairs),
             "train": lambda: steps.train(out, "cvglobal", run, settings, protocol.pairs),

@@ -10,6 +10,7 @@ where it stopped. The folder as it must lie, sizes and published numbers: docs/d
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 import click
@@ -117,6 +118,7 @@ def _position(positions: Positions, place: str) -> tuple[float, float] | tuple[N
 @click.command()
 @steps.options(STEPS)
 @steps.take_hold_out(0.02)
+@steps.take_height
 @steps.take_convert
 def main(
     root: Path,
@@ -125,6 +127,7 @@ def main(
     limit: int | None,
     settings: Sequence[str],
     share: float,
+    height: float | None,
     convert_options: Sequence[str],
 ) -> None:
     """CVUSA, from the downloaded folder to the table of recall."""
@@ -135,7 +138,7 @@ def main(
             "poses": lambda: datasets.write_tables(read(root, share), out, limit=limit),
             # The preset knows that the horizon is at row 132 of 224.
             "convert": lambda: commands.convert(
-                panoramas, out / "bev.h5", BEV, more=convert_options
+                panoramas, out / "bev.h5", replace(BEV, height=height), more=convert_options
             ),
             "pack": lambda: steps.pack(root, out, SIZES),
             "neighbours": lambda: steps.neighbours(out, "cvusa", settings),

@@ -33,7 +33,6 @@ class Image:
     id: str
     latitude: float | None = None
     longitude: float | None = None
-    height: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,19 +254,13 @@ def write_tables(data: Dataset, out: Path, *, limit: int | None = None) -> None:
         if not chosen:
             raise InputError(f"{data.name}: nothing is left of view {view}; see --step check")
         (out / f"{view}.txt").write_text("".join(f"{i.file}\n" for i in chosen), "utf-8")
-        columns = ["file", "id", "latitude", "longitude", "height"]
+        columns = ["file", "id", "latitude", "longitude"]
         write_poses(out / f"{view}.csv", map(_row, chosen), columns)
         print(f"{out / view}.csv: {len(chosen):,} images")
 
 
 def _row(image: Image) -> PoseRow:
-    return PoseRow(
-        image.file,
-        image.id,
-        height=image.height,
-        latitude=image.latitude,
-        longitude=image.longitude,
-    )
+    return PoseRow(image.file, image.id, latitude=image.latitude, longitude=image.longitude)
 
 
 # --- positions ---

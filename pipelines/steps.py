@@ -92,7 +92,12 @@ def queries_of(path: Path, split: str) -> set[str]:
     InputError
         If the file of pairs is not there.
     """
-    return {pair.query for pair in _positives(path) if pair.split == split}
+    return {pair.query for pair in positives_of(path, split)}
+
+
+def positives_of(path: Path, split: str) -> list[Pair]:
+    """Return each query of a split with its tile; raises as `queries_of`."""
+    return [pair for pair in _positives(path) if pair.split == split]
 
 
 def _positives(path: Path) -> Iterator[Pair]:
@@ -140,11 +145,23 @@ def take_hold_out(default: float) -> Callable[[F], F]:
     )
 
 
+take_height = click.option(
+    "--height",
+    type=click.FloatRange(0, min_open=True),
+    metavar="METRES",
+    help="Of the camera; overrides preset and calibration.  [default: by the step calibrate where"
+    " there is one and it is sure, else by the preset]",
+)
+
+
 def _split(context: click.Context, parameter: click.Parameter, value: str) -> list[str]:
     try:
-        return shlex.split(value)
+        words = shlex.split(value)
     except ValueError as error:
         raise click.BadParameter(f"{error}: {value}") from None
+    if any(word.split("=")[0] == "--height" for word in words):
+        raise click.BadParameter("the height is an option of its own here: --height METRES")
+    return words
 
 
 take_convert = click.option(
@@ -153,7 +170,7 @@ take_convert = click.option(
     default="",
     callback=_split,
     metavar="OPTIONS",
-    help='More options of bevgen convert, such as "--height 2.3"; they override ours.',
+    help='More options of bevgen convert, such as "--pitch 0.5"; they override ours.',
 )
 
 

@@ -20,9 +20,10 @@ import click
 from bevgen.errors import InputError
 from bevgen.presets import PRESETS
 from bevgen.tables import Pair
-from pipelines import commands, datasets, steps
-from pipelines.commands import Bev, Size
+from pipelines import commands, datasets, heights, steps
+from pipelines.commands import Bev, Images, Size
 from pipelines.datasets import Dataset, Folders, Image
+from pipelines.heights import Cameras
 
 CITIES = ("Chicago", "NewYork", "SanFrancisco", "Seattle")
 CROSS_TRAIN = ("NewYork", "Seattle")
@@ -39,13 +40,13 @@ PROTOCOLS = ("same", "cross")
 FIELDS = 13  # of a label: panorama, then four tiles with the panorama's place in them
 TILE = 640  # pixels
 SIZE = 384  # of the stored BEV: the network's
-BASE = PRESETS["vigor-chicago"]
-# A BEV is as wide as its tile, at the same scale for the network. One output has one resolution,
+# A BEV is as wide as its tile: of one scale, if the height is right. One output has one resolution,
 # Chicago's; as on flat ground only height over resolution counts, each other city gets the height
 # that comes to its own resolution.
-BEV = Bev(preset="vigor-chicago", size=SIZE, resolution=round(BASE.resolution * TILE / SIZE, 6))
+WIDTH = PRESETS["vigor-chicago"].resolution * TILE
+BEV = Bev(preset="vigor-chicago", size=SIZE, resolution=round(WIDTH / SIZE, 6))
 SIZES: dict[str, Size] = {"panorama": (384, 768), "satellite": 384}
-STEPS = ("check", "poses", "convert", "pack", "neighbours", "train", "evaluate")
+STEPS = ("check", "poses", "calibrate", "convert", "pack", "neighbours", "train", "evaluate")
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,12 +159,10 @@ def _position(pattern: re.Pattern[str], name: str) -> tuple[str, float, float]:
 class Reading:
     """A city's lists turned into images and pairs; what is missing is set aside."""
 
-    def __init__(self, root: Path, city: City, data: Dataset, height: float) -> None:
+    def __init__(self, root: Path, city: City, data: Dataset) -> None:
         self.city, self.data, self.folders = city, data, Folders(root)
         self.tiles: dict[str, str] = {}  # file name -> id
         self.panoramas: dict[str, str | None] = {}
-        preset = PRESETS[f"vigor-{city.name.lower()}"]
-        self.height = round(height * BASE.resolution / preset.resolution, 6)
         for name in datasets.read_lines(city.lists["satellite_list"]):
             self._add_tile(name)
 
@@ -183,7 +182,7 @@ class Reading:
             place: str | None = f"{self.city.name}/{own}"
             file = f"{self.city.panoramas}/{name}"
             if self.folders.has(file):
-                image = Image(file, place, latitude, longitude, self.height)
+                image = Image(file, place, latitude, longitude)
                 self.data.views["panorama"].append(image)
             else:
                 self.data.set_aside.append((place, "no panorama"))
@@ -208,7 +207,7 @@ class Reading:
         return rows
 
 
-def read(root: Path, share: float, labels: str, height: float = BASE.height) -> Dataset:
+def read(root: Path, share: float, labels: str) -> Dataset:
     """Read all cities' lists and see which files are there.
 
     Raises
@@ -217,7 +216,7 @@ def read(root: Path, share: float, labels: str, height: float = BASE.height) -> 
         If nothing is there, or a list cannot be understood.
     """
     data = Dataset("VIGOR", {"panorama": [], "satellite": []}, {})
-    readings = [Reading(root, city, data, height) for city in find_cities(root, labels)]
+    readings = [Reading(root, city, data) for city in find_cities(root, labels)]
     same: list[Pair] = []
     cross: list[Pair] = []
     for reading in readings:
@@ -253,6 +252,14 @@ def _protocol(
     return rows
 
 
+def cameras(panorama: str) -> Cameras:
+    """Tell by its id which city's cameras took a panorama."""
+    city = panorama.split("/")[0]
+    preset = f"vigor-{city.lower()}"
+    metres = PRESETS[preset].resolution * TILE
+    return Cameras(name=city, preset=preset, tile_metres=metres, measured=True)
+
+
 @click.command()
 @steps.options(STEPS)
 @click.option(
@@ -271,15 +278,8 @@ def _protocol(
     show_default=True,
     help="Any takes the corrected lists where they are there.",
 )
-@click.option(
-    "--height",
-    type=float,
-    default=BASE.height,
-    show_default=True,
-    metavar="METRES",
-    help="Of the camera, from bevgen calibrate; not by --convert, as each city has its scale.",
-)
 @steps.take_hold_out(0.02)
+@steps.take_height
 @steps.take_convert
 def main(
     root: Path,
@@ -289,8 +289,8 @@ def main(
     settings: Sequence[str],
     protocols: Sequence[str],
     labels: str,
-    height: float,
     share: float,
+    height: float | None,
     convert_options: Sequence[str],
 ) -> None:
     """VIGOR, from the downloaded folder to the tables of recall: same-area and cross-area."""
@@ -315,16 +315,24 @@ def main(
             if (out / f"run-{name}").exists():
                 commands.evaluate(out / f"run-{name}", "test")
 
-    panoramas = steps.images(root, out, "panorama")
+    def plan() -> heights.Plan:
+        tables = [f"pairs-{name}.csv" for name in trained() or ["same"]]
+        return heights.Plan(
+            root=root, out=out, cameras=cameras, pairs=tables, given=height, label_size=TILE
+        )
+
+    def convert() -> None:
+        what = plan()
+        poses = heights.write_heights(what, heights.decide(what), WIDTH)
+        panoramas = Images(root, poses=poses, list=out / "panorama.txt")
+        commands.convert(panoramas, out / "bev.h5", BEV, more=convert_options)
+
     steps.carry_out(
         {
-            "check": lambda: datasets.check(read(root, share, labels, height)),
-            "poses": lambda: datasets.write_tables(
-                read(root, share, labels, height), out, limit=limit
-            ),
-            "convert": lambda: commands.convert(
-                panoramas, out / "bev.h5", BEV, more=convert_options
-            ),
+            "check": lambda: datasets.check(read(root, share, labels)),
+            "poses": lambda: datasets.write_tables(read(root, share, labels), out, limit=limit),
+            "calibrate": lambda: heights.calibrate(plan()),
+            "convert": convert,
             "pack": lambda: steps.pack(root, out, SIZES),
             "neighbours": neighbours,
             "train": train,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from bevgen.images.finding import default_id, find_images
 from bevgen.images.metadata import PanoramaInfo, info_from_name, info_from_row
 from bevgen.images.view import panorama_view
 from bevgen.projection.masking import Mask
-from bevgen.tables import read_pairs, read_poses
+from bevgen.tables import read_pairs, read_poses, respelled, warn_respelled
 
 _ROWS = 1024  # more rows of a panorama than this tell nothing more
 
@@ -80,25 +80,24 @@ def find_pairs(
         If a folder or file cannot be used, or nothing pairs.
     """
     root, reference = Path(root), Path(reference)
-    rows = read_poses(poses) if poses is not None else {}
-    own = {source: row.id for source, row in rows.items()}
-    tiles = {name: reference / file for name, file in _by_id(reference, {}).items()}
-    sources = _by_id(root, own)
+    panoramas = [source for source, _ in find_images(root)]
+    rows = read_poses(poses, panoramas) if poses is not None else {}
+    sources = _by_id(root, panoramas, {source: row.id for source, row in rows.items()})
+    files = _by_id(reference, [source for source, _ in find_images(reference)], {})
+    tiles = {name: reference / file for name, file in files.items()}
     places = (
         _tiles_of(pairs_file) if pairs_file is not None else {i: (i, 0.0, 0.0) for i in sources}
     )
-    found = [
-        PairFiles(
-            name,
-            source,
-            root / source,
-            tiles[places[name][0]],
-            *places[name][1:],
-            own=info_from_row(rows.get(source)),
-        )
-        for name, source in sources.items()
-        if name in places and places[name][0] in tiles
-    ]
+    queries = respelled(sources, places)
+    references = respelled((place[0] for place in places.values()), tiles)
+    warn_respelled(pairs_file or reference, len(queries.keys() | references.keys()))
+    found = []
+    for name, source in sources.items():
+        tile, *offset = places.get(queries.get(name, name), ("", 0.0, 0.0))
+        tile = references.get(tile, tile)
+        if tile in tiles:
+            own = info_from_row(rows.get(source))
+            found.append(PairFiles(name, source, root / source, tiles[tile], *offset, own=own))
     if not found:
         by = f"by {pairs_file}" if pairs_file is not None else "by equal ids (see --pairs)"
         raise InputError(
@@ -108,10 +107,10 @@ def find_pairs(
     return found
 
 
-def _by_id(folder: Path, own: Mapping[str, str | None]) -> dict[str, str]:
-    """Files below a folder by their ids."""
+def _by_id(folder: Path, files: Iterable[str], own: Mapping[str, str | None]) -> dict[str, str]:
+    """Files of a folder by their ids."""
     found: dict[str, str] = {}
-    for source, _ in find_images(folder):
+    for source in files:
         name = own.get(source) or default_id(source)
         if found.setdefault(name, source) != source:
             raise InputError(f"{found[name]} and {source} in {folder} have one id, {name!r}")

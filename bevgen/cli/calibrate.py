@@ -84,6 +84,13 @@ EPILOG = "Exit code 1 if nothing was found; the picture is drawn all the same."
     metavar="CSV",
     help="Write the headings of all pairs, not only of the sample, for bevgen convert --poses.",
 )
+@click.option(
+    "--write-json",
+    "json_out",
+    type=options.FILE,
+    metavar="FILE",
+    help="Write what --json prints to a file, too; also where nothing was found.",
+)
 @options.mask
 @options.overwrite
 @options.as_json
@@ -99,6 +106,7 @@ def command(
     vertical_fov: tuple[float, float] | None,
     horizon: bool,
     poses_out: Path | None,
+    json_out: Path | None,
     mask: Path | None,
     overwrite: bool,
     as_json: bool,
@@ -111,8 +119,9 @@ def command(
     from bevgen.calibration.sheet import draw_report
     from bevgen.cli.progress import progress_bar
     from bevgen.images.mask import read_mask
+    from bevgen.writing import write_picture, written_whole
 
-    _check(out, poses_out, overwrite, mode, resolution)
+    _check(out, poses_out, json_out, overwrite, mode, resolution)
     _check_kept((poses, pairs_file), poses_out)
     pairs = find_pairs(root, reference, pairs_file=pairs_file, poses=poses)
     with progress_bar("reading") as on_progress:
@@ -123,7 +132,11 @@ def command(
         )  # fmt: skip
     with progress_bar("comparing") as on_progress:
         report = calibrate_sample(sample, resolution=resolution, on_progress=on_progress)
-    draw_report(report).save(out)
+    write_picture(draw_report(report), out)
+    result = json.dumps(report.to_json(), indent=2)
+    if json_out is not None:
+        with written_whole(json_out) as part:
+            part.write_text(result + "\n", "utf-8")
     lines = report.lines()
     if report.found.verdict != "not found":
         if poses_out is not None:
@@ -133,14 +146,14 @@ def command(
                 )
             lines += _written(poses_out, written, len(pairs))
         lines += report.next_steps(root, poses, poses_out)
-    click.echo(json.dumps(report.to_json(), indent=2) if as_json else "\n".join(lines))
+    click.echo(result if as_json else "\n".join(lines))
     if report.found.verdict != "not found":
         return 0
     click.echo(
         f"Error: panoramas agree with their own tiles no better than with others, see {out};"
         " do they belong together, and is the camera where the tile's centre (or --pairs) has"
-        f" it? Try {'--heading per-image, or ' if mode != 'per-image' else ''}a larger"
-        " --sample",
+        f" it? Try {'--heading per-image, or ' if mode != 'per-image' else ''}"
+        f"{'' if horizon else '--horizon if panoramas are cut, or '}a larger --sample",
         err=True,
     )
     return EXIT_FAILED
@@ -161,11 +174,17 @@ def _written(path: Path, written: int, pairs: int) -> list[str]:
 
 
 def _check(
-    out: Path, poses_out: Path | None, overwrite: bool, mode: Heading, resolution: float | None
+    out: Path,
+    poses_out: Path | None,
+    json_out: Path | None,
+    overwrite: bool,
+    mode: Heading,
+    resolution: float | None,
 ) -> None:
     """Refuse before any work what would fail or destroy."""
-    from bevgen.errors import InputError, RefusedError
+    from bevgen.errors import InputError
     from bevgen.geometry import BevGrid
+    from bevgen.writing import check_output
 
     if out.suffix.lower() not in (".png", ".jpg", ".jpeg"):
         raise InputError(f"{out} must end in .png, .jpg or .jpeg")
@@ -173,15 +192,9 @@ def _check(
         BevGrid(resolution=resolution)
     if poses_out is not None and mode == "known":
         raise InputError("--write-poses writes headings that were found: leave out --heading known")
-    for path in (out, poses_out):
-        if path is None:
-            continue
-        if not path.absolute().parent.is_dir():
-            raise RefusedError(f"the folder of {path} does not exist: create it first")
-        if path.is_dir():
-            raise RefusedError(f"{path} is a folder: name a file")
-        if path.exists() and not overwrite:
-            raise RefusedError(f"{path} exists: name another output, or add --overwrite")
+    for path in (out, poses_out, json_out):
+        if path is not None:
+            check_output(path, overwrite=overwrite)
 
 
 def _check_kept(sources: tuple[Path | None, ...], poses_out: Path | None) -> None:

@@ -52,16 +52,17 @@ def command(
     """Write the images of a shard file as image files, or where they lie."""
     from bevgen import export as library
     from bevgen.cli.progress import progress_bar
-    from bevgen.errors import RefusedError
     from bevgen.shards import ShardSet
+    from bevgen.terminal import counted
+    from bevgen.writing import check_output, written_whole
 
     if out is None and footprints is None:
         raise click.UsageError("nothing to write: add --out FOLDER, --footprints GEOJSON or both")
     if layout == "ep-bev" and ending in ("png", "geotiff"):
         raise click.UsageError(f"--layout ep-bev writes JPEG files: leave out --format {ending}")
     ending = ending or ("jpg" if layout == "ep-bev" else "png")
-    if footprints and footprints.exists() and not overwrite:
-        raise RefusedError(f"{footprints} exists: name another file, or add --overwrite")
+    if footprints:
+        check_output(footprints, overwrite=overwrite)
     skipped: list[tuple[str, str]] = []
     counts = []
     with ShardSet(path) as shards, progress_bar("exporting") as on_progress:
@@ -74,15 +75,15 @@ def command(
             skipped += report.skipped
             counts.append(report.files)
             kept = f", {report.kept:,} of them there already" if report.kept else ""
-            click.echo(f"{out}: {report.files:,} images{kept}")
+            click.echo(f"{out}: {counted(report.files, 'image')}{kept}")
         if footprints:
             collection, without = library.footprints(shards)
             skipped += without
             counts.append(len(collection["features"]))
-            part = footprints.with_name(footprints.name + ".part")
-            part.write_text(json.dumps(collection, indent=1, ensure_ascii=False) + "\n", "utf-8")
-            part.replace(footprints)
-            click.echo(f"{footprints}: {counts[-1]:,} footprints")
+            text = json.dumps(collection, indent=1, ensure_ascii=False) + "\n"
+            with written_whole(footprints) as part:
+                part.write_text(text, "utf-8")
+            click.echo(f"{footprints}: {counted(counts[-1], 'footprint')}")
     for label, reason in dict.fromkeys(skipped):
         click.echo(f"skipped: {label}: {reason}", err=True)
     return EXIT_FAILED if total and not max(counts) else 0

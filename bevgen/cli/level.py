@@ -70,23 +70,28 @@ def command(
     """Find pitch and roll of panoramas from what stands upright in them."""
     from bevgen.calibration.level import compare_rolls
     from bevgen.images.finding import find_images
+    from bevgen.locking import only_writer
     from bevgen.tables import PoseRow, read_poses, write_poses
+    from bevgen.terminal import counted
+    from bevgen.writing import write_errors
 
     _check_output(out, poses, overwrite)
-    own = read_poses(poses) if poses is not None else {}
     sources = find_images(root, list_file)
+    own = read_poses(poses, (source for source, _ in sources)) if poses is not None else {}
     part = out.with_name(out.name + ".part")
     try:
-        found = _find_all(root, sources, part, vertical_fov, workers)
+        with only_writer(out), write_errors(part):
+            found = _find_all(root, sources, part, vertical_fov, workers)
+            rows = [_row(own.get(source, PoseRow(source)), found[source]) for source, _ in sources]
+            write_poses(out, [*rows, *(row for file, row in own.items() if file not in found)])
+            part.unlink(missing_ok=True)
     except KeyboardInterrupt:
-        click.echo(f"Interrupted. What was found is kept in {part}; continue with:", err=True)
+        kept = f"What was found is kept in {part}" if part.exists() else "Nothing was found yet"
+        click.echo(f"Interrupted. {kept}; continue with:", err=True)
         from bevgen.cli.running import resume_line
 
         click.echo(f"  {resume_line(None)}", err=True)
         return EXIT_INTERRUPTED
-    rows = [_row(own.get(source, PoseRow(source)), found[source]) for source, _ in sources]
-    write_poses(out, rows)
-    part.unlink(missing_ok=True)
     said = [(f.metadata_roll, f.tilt) for f in found.values() if f.metadata_roll is not None]
     sign = -1.0 if roll_sign == "left-down" else 1.0
     rolls = compare_rolls([sign * roll for roll, _ in said], [tilt for _, tilt in said])
@@ -98,9 +103,9 @@ def command(
     if rolls.is_turned:
         other = "right-down" if roll_sign == "left-down" else "left-down"
         click.echo(
-            f"the roll in the metadata of {rolls.count:,} panoramas fits the pictures better the"
-            f" other way round ({rolls.left_down:.1f} instead of {rolls.right_down:.1f} degrees"
-            f" off): where it is used, add --roll-sign {other}",
+            f"the roll in the metadata of {counted(rolls.count, 'panorama')} fits the pictures"
+            f" better the other way round ({rolls.left_down:.1f} instead of {rolls.right_down:.1f}"
+            f" degrees off): where it is used, add --roll-sign {other}",
             err=True,
         )
     if all(f.reason for f in found.values()):
@@ -112,15 +117,11 @@ def command(
 def _check_output(out: Path, poses: Path | None, overwrite: bool) -> None:
     """Refuse before any work what would fail or destroy."""
     from bevgen.errors import RefusedError
+    from bevgen.writing import check_output
 
-    if not out.absolute().parent.is_dir():
-        raise RefusedError(f"the folder of {out} does not exist: create it first")
-    if out.is_dir():
-        raise RefusedError(f"{out} is a folder: name a file")
     if out.exists() and poses is not None and poses.exists() and out.samefile(poses):
         raise RefusedError(f"{out} is read by --poses: name another output")
-    if out.exists() and not overwrite:
-        raise RefusedError(f"{out} exists: name another output, or add --overwrite")
+    check_output(out, overwrite=overwrite)
 
 
 def _find_all(
@@ -153,6 +154,8 @@ def _find_all(
                 on_progress(len(found), len(sources))
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
+            if not lines.tell():
+                part.unlink()  # nothing to go on from
             raise
     return found
 

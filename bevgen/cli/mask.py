@@ -76,14 +76,12 @@ def command(
 
 def _check_output(out: Path, overwrite: bool) -> None:
     """Refuse before any work what would fail or destroy."""
-    from bevgen.errors import InputError, RefusedError
+    from bevgen.errors import InputError
+    from bevgen.writing import check_output
 
     if out.suffix.lower() != ".png":
         raise InputError(f"{out} must end in .png")
-    if not out.absolute().parent.is_dir():
-        raise RefusedError(f"the folder of {out} does not exist: create it first")
-    if out.exists() and not overwrite:
-        raise RefusedError(f"{out} exists: name another output, or add --overwrite")
+    check_output(out, overwrite=overwrite)
 
 
 def _read(

@@ -29,9 +29,10 @@ def command(
 ) -> None:
     """Draw one panorama, its bird's-eye view and mask, to check the settings."""
     from bevgen.conversion.products import check_angles
-    from bevgen.errors import BevgenError, PanoramaError
+    from bevgen.errors import PanoramaError
     from bevgen.images.metadata import NOTHING
     from bevgen.preview import ROLL_SEEN, own_info, preview
+    from bevgen.writing import write_picture
 
     _check_output(path, out, overwrite)
     settings = bev.settings()
@@ -41,11 +42,7 @@ def command(
         sheet, captions = preview(path, settings, own, bev.origins())
     except PanoramaError as error:
         raise PanoramaError(f"{path}: {error}") from error
-    quality = {} if out.suffix.lower() == ".png" else {"quality": 92, "subsampling": "4:4:4"}
-    try:
-        sheet.save(out, **quality)
-    except OSError as error:
-        raise BevgenError(f"{out} could not be written: {error.strerror or error}") from error
+    write_picture(sheet, out)
     for caption in captions:
         click.echo(f"{caption.name:18} {caption.value:24} {caption.origin}")
     click.echo(f"{out}: {sheet.width} x {sheet.height} pixels")
@@ -60,15 +57,12 @@ def command(
 def _check_output(path: Path, out: Path, overwrite: bool) -> None:
     """Refuse before any work what would fail or destroy."""
     from bevgen.errors import InputError, RefusedError
+    from bevgen.writing import check_output
 
     if path.is_dir():
         raise InputError(f"{path} is a folder: name one panorama in it")
     if out.suffix.lower() not in ENDINGS:
         raise InputError(f"{out} must end in {', '.join(ENDINGS[:-1])} or {ENDINGS[-1]}")
-    if not out.absolute().parent.is_dir():
-        raise RefusedError(f"the folder of {out} does not exist: create it first")
-    if out.exists():
-        if path.exists() and out.samefile(path):
-            raise RefusedError(f"{out} is the panorama itself: name another output")
-        if not overwrite:
-            raise RefusedError(f"{out} exists: name another output, or add --overwrite")
+    if path.exists() and out.exists() and out.samefile(path):
+        raise RefusedError(f"{out} is the panorama itself: name another output")
+    check_output(out, overwrite=overwrite)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from bevgen.conversion.output import disk_errors, leftovers, remove_output
+from bevgen.conversion.output import KEPT, leftovers, remove_output
 from bevgen.conversion.settings import differing_fields
 from bevgen.errors import InputError, RefusedError, ShardError
 from bevgen.locking import only_writer
@@ -28,6 +28,7 @@ from bevgen.shards import (
     shard_folder,
     write_index,
 )
+from bevgen.writing import write_errors
 
 
 class Made(NamedTuple):
@@ -108,7 +109,7 @@ def write_shards(
     paths = [out] if len(parts) == 1 else [folder / f"{k:05d}.h5" for k in range(len(parts))]
     plans = [_digest(f"{ids[k]}\0{sources[k]}" for k in part) for part in parts]
     plan = plans[0] if len(parts) == 1 else _digest(plans)
-    with only_writer(out), disk_errors(out):
+    with only_writer(out), write_errors(out, KEPT):
         if overwrite:
             remove_output(out)
         if not _complete(out, settings, plan):

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
-import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +13,7 @@ from bevgen.errors import InputError
 from bevgen.images.finding import default_id, find_images
 from bevgen.images.metadata import PanoramaInfo, info_from_row
 from bevgen.tables import PoseRow, read_poses
-
-logger = logging.getLogger(__name__)
+from bevgen.terminal import counted
 
 # What poses.csv may say; an output remembers it by these names and this order.
 POSE_FIELDS = ("heading", "pitch", "roll", "height", "latitude", "longitude", "date")
@@ -52,11 +49,12 @@ def list_items(
     found = find_images(root, list_file)
     rows: Mapping[str, PoseRow] = {}
     if poses is not None:
-        rows = _by_source(read_poses(poses), [source for source, _ in found], poses)
+        rows = read_poses(poses, (source for source, _ in found))
         unknown = sorted(rows.keys() - {source for source, _ in found})
         if unknown and list_file is None:
             raise InputError(
-                f"{poses}: {len(unknown)} files are not in {root}, such as {unknown[0]}:"
+                f"{poses}: {counted(len(unknown), 'file is', 'files are')} not in {root}, such as"
+                f" {unknown[0]}:"
                 " paths must be relative to the input folder"
             )
     ids = [
@@ -70,35 +68,6 @@ def list_items(
         info = info_from_row(rows.get(source))
         check_angles(settings, info)
         yield Item(source, name, _fingerprint(source, size, name, info), info)
-
-
-def _by_source(
-    rows: Mapping[str, PoseRow], sources: Sequence[str], poses: Path
-) -> Mapping[str, PoseRow]:
-    """Give rows to files whose names are the same but for how accented letters are composed."""
-    strangers = rows.keys() - set(sources)
-    if not strangers:
-        return rows
-    written: dict[str, list[str]] = {}
-    for source in sources:
-        if not source.isascii() and source not in rows:
-            written.setdefault(unicodedata.normalize("NFC", source), []).append(source)
-    found: dict[str, PoseRow] = {}
-    matched = 0
-    for name, row in rows.items():
-        same = written.get(unicodedata.normalize("NFC", name), []) if name in strangers else []
-        if len(same) == 1 and same[0] not in found:
-            matched += 1
-            name = same[0]
-        found[name] = row
-    if matched:
-        logger.warning(
-            "%s writes the accented letters of %s differently from the files themselves (composed"
-            " or decomposed Unicode): taken for the same",
-            poses,
-            f"{matched:,} names" if matched > 1 else "one name",
-        )
-    return found
 
 
 def _refuse_shared(ids: Sequence[str], sources: Sequence[str]) -> None:

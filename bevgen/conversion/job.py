@@ -14,7 +14,7 @@ from uuid import uuid4
 import numpy as np
 
 from bevgen.conversion.inputs import Item
-from bevgen.conversion.output import disk_errors
+from bevgen.conversion.output import KEPT
 from bevgen.conversion.products import product_of
 from bevgen.conversion.report import STAGES, ShardReport, Watcher
 from bevgen.conversion.settings import BevSettings, Settings
@@ -25,6 +25,7 @@ from bevgen.images.decoding import open_image
 from bevgen.images.metadata import info_from_name
 from bevgen.project import Device, project_view
 from bevgen.shards import Failure, PartialShard, Row, ShardHeader, begin_shard, finish_shard
+from bevgen.writing import write_errors
 
 log = logging.getLogger(__name__)
 
@@ -93,7 +94,7 @@ class ShardJob:
             if self.work.decoder == "auto":
                 row_decoder.begin_loading(self.work.images)
         attempt = uuid4().hex[:8] if self.work.contested else ""
-        with disk_errors(self.path):
+        with write_errors(self.path, KEPT):
             return begin_shard(self.path, len(self.items), self.header, attempt=attempt)
 
     def pieces(self) -> list[range]:
@@ -134,7 +135,7 @@ class ShardJob:
         start = time.perf_counter()
         rows = [row for part in filled for row in part.rows]
         failures = [failure for part in filled for failure in part.failures]
-        with disk_errors(self.path):
+        with write_errors(self.path, KEPT):
             finish_shard(begun, rows, failures)
         seconds = {stage: sum(part.stage_seconds[stage] for part in filled) for stage in STAGES}
         seconds["write"] += time.perf_counter() - start

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import get_args
 
 from bevgen.conversion.job import Decoder, ShardJob, Work, check_device
-from bevgen.conversion.output import disk_errors, leftovers, remove_output
+from bevgen.conversion.output import KEPT, leftovers, remove_output
 from bevgen.conversion.plan import Plan, plan_run
 from bevgen.conversion.report import Report, ShardReport, Watcher
 from bevgen.conversion.schedule import run, worker_count
@@ -30,6 +30,7 @@ from bevgen.shards import (
     shard_folder,
     write_index,
 )
+from bevgen.writing import write_errors
 
 log = logging.getLogger(__name__)
 
@@ -118,7 +119,7 @@ def convert(
         report = Report(out)
         if not plan.complete:
             _check_disk(plan)
-        with disk_errors(out):
+        with write_errors(out, KEPT):
             if not plan.complete:
                 _run_jobs(plan, report, watcher, scheduler, workers, count, decoder, device)
             _complete(plan)

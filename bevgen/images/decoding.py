@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import ctypes
 import io
 import logging
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, _imaging
 from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
@@ -124,7 +126,7 @@ def open_image(path: Path) -> OpenImage:
         image, data = _open(Path(path))
         plain = isinstance(image, JpegImageFile) and image.mode in ("L", "RGB")
         if not plain:
-            image.load()
+            _load(image)
         exif = _exif(image)
         turn = _TURNS.get(exif.get(ExifTags.Base.Orientation, 1)) if exif else None
         profile = image.info.get("icc_profile")
@@ -179,6 +181,21 @@ def _silence_pillow() -> None:
         warnings.filterwarnings("ignore", category=UserWarning, module=_PILLOW_READERS)
 
 
+@cache
+def _silence_libtiff() -> None:
+    """Keep libtiff from printing to stderr what our own reason says; with -v it is left to.
+
+    It is that of Pillow alone, found through Pillow's extension; where it is hidden there, it stays
+    as it is.
+    """
+    if logger.isEnabledFor(logging.INFO):
+        return
+    with suppress(OSError, AttributeError):
+        set_handler = ctypes.CDLL(_imaging.__file__).TIFFSetErrorHandler
+        set_handler.argtypes, set_handler.restype = [ctypes.c_void_p], ctypes.c_void_p
+        set_handler(None)
+
+
 def _open(path: Path) -> tuple[ImageFile, bytes]:
     """Read the file and its header; pixels are not decoded yet.
 
@@ -209,6 +226,7 @@ def _open(path: Path) -> tuple[ImageFile, bytes]:
             f" {MAX_PIXELS / 1e6:.0f} million are read"
         )
     if isinstance(image, TiffImageFile):
+        _silence_libtiff()
         if _lacks_pixels(image, len(data)):
             raise PanoramaError(_TRUNCATED)
         limit = Image.MAX_IMAGE_PIXELS
@@ -216,6 +234,19 @@ def _open(path: Path) -> tuple[ImageFile, bytes]:
             # Of TIFF alone Pillow judges the size again when it decodes.
             warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
     return image, data
+
+
+def _load(image: ImageFile) -> None:
+    """Decode an image; of TIFF, say its compression, which Pillow may have been built without."""
+    try:
+        image.load()
+    except OSError as error:
+        if not isinstance(image, TiffImageFile) or not str(error).startswith("decoder error"):
+            raise
+        way = image.info.get("compression", "unknown")
+        raise PanoramaError(
+            f"damaged, or of a compression ({way}) that Pillow lacks here"
+        ) from error
 
 
 def _heif_reader(kind: str) -> type[ImageFile]:

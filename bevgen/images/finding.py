@@ -20,7 +20,8 @@ from bevgen.images.formats import (
     begins_like_image,
     reads_heif,
 )
-from bevgen.tables import read_text
+from bevgen.tables import read_text, respelled, warn_respelled
+from bevgen.terminal import counted
 
 logger = logging.getLogger(__name__)
 
@@ -93,22 +94,22 @@ class _PassedOver:
         parts: list[str] = []
         for kind, count in sorted(self.heif.items()):
             way = "pip install 'bevgen[heif]'" if kind == "HEIC" else "a Pillow with AVIF"
-            parts.append(f"{_count(count, f'{kind} file')} ({way} reads them)")
+            parts.append(f"{counted(count, f'{kind} file')} ({way} reads them)")
         if self.endings:
-            count = _count(self.endings.total(), "file")
+            count = counted(self.endings.total(), "file")
             parts.append(f"{count} of other kinds ({_most(self.endings)})")
         if self.folders:
-            count = _count(self.folders.total(), "system folder")
+            count = counted(self.folders.total(), "system folder")
             parts.append(f"{count} ({_most(self.folders)})")
         if self.hidden:
-            parts.append(f"{_count(self.hidden, 'image')} whose name begins with a dot")
+            parts.append(f"{counted(self.hidden, 'image')} whose name begins with a dot")
         if self.no_files:
-            parts.append(f"{self.no_files:,} pipes, devices or broken links")
+            parts.append(
+                counted(
+                    self.no_files, "pipe, device or broken link", "pipes, devices or broken links"
+                )
+            )
         return ", ".join(parts)
-
-
-def _count(number: int, name: str) -> str:
-    return f"{number:,} {name}{'s' if number != 1 else ''}"
 
 
 def _most(counts: Counter[str]) -> str:
@@ -187,10 +188,50 @@ def _walk(root: Path, passed: _PassedOver) -> Iterator[tuple[str, int]]:
                 logger.warning("%r is left out: rename it, its name is not UTF-8", entry.path)
 
 
+class DiskNames:
+    """Spells paths as a folder's files are spelt, however accented letters are composed.
+
+    Each folder below it is read once.
+
+    Parameters
+    ----------
+    root
+        The folder.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._inside: dict[Path, list[str]] = {}
+
+    def of(self, relative: str) -> str:
+        """Return the path of the file that is meant; the same if it is there, or nothing like it.
+
+        Parameters
+        ----------
+        relative
+            Path relative to the folder, with forward slashes.
+        """
+        if relative.isascii() or (self.root / relative).exists():
+            return relative
+        found = self.root
+        for part in PurePosixPath(relative).parts:
+            found /= respelled([part], self._names(found)).get(part, part)
+        return found.relative_to(self.root).as_posix()
+
+    def _names(self, folder: Path) -> list[str]:
+        if folder not in self._inside:
+            try:
+                self._inside[folder] = os.listdir(folder)  # noqa: PTH208  # names, not paths
+            except OSError:
+                self._inside[folder] = []
+        return self._inside[folder]
+
+
 def _listed(root: Path, list_file: Path) -> Iterator[tuple[str, int]]:
     """Yield the images that a list names, in its order."""
     lines: dict[str, int] = {}
     missing: list[str] = []
+    names, changed = DiskNames(root), 0
     for number, line in enumerate(read_text(list_file).split("\n"), start=1):
         line = line.removesuffix("\r")
         if not line.strip():
@@ -202,7 +243,8 @@ def _listed(root: Path, list_file: Path) -> Iterator[tuple[str, int]]:
             raise InputError(
                 f"{list_file}, line {number}: {line} is outside of {root}; paths are relative to it"
             )
-        relative = str(path)
+        relative = names.of(str(path)) if "\0" not in line else str(path)
+        changed += relative != str(path)
         if relative in lines:
             raise InputError(
                 f"{list_file}, line {number}: {relative} is on line {lines[relative]} already;"
@@ -210,7 +252,7 @@ def _listed(root: Path, list_file: Path) -> Iterator[tuple[str, int]]:
             )
         lines[relative] = number
         try:
-            status = (root / path).stat()
+            status = (root / relative).stat()
         except (OSError, ValueError):  # ValueError: a null character
             missing.append(relative)
             continue
@@ -218,6 +260,7 @@ def _listed(root: Path, list_file: Path) -> Iterator[tuple[str, int]]:
             yield relative, status.st_size
         else:
             missing.append(relative)
+    warn_respelled(list_file, changed)
     if missing:
         some = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
         raise InputError(

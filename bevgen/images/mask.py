@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from bevgen.errors import BevgenError, InputError, PanoramaError
+from bevgen.errors import InputError, PanoramaError
 from bevgen.images.decoding import read_image
 from bevgen.projection.masking import Mask
+from bevgen.writing import written_whole
 
 
 def read_mask(path: Path) -> Mask:
@@ -32,12 +33,10 @@ def write_mask(path: Path, use: NDArray[np.bool_]) -> None:
 
     Raises
     ------
-    BevgenError
+    WriteError
         If it cannot be written.
     """
     from PIL import Image
 
-    try:
-        Image.fromarray(use).save(path, format="PNG", optimize=True)
-    except OSError as error:
-        raise BevgenError(f"{path} could not be written: {error.strerror or error}") from error
+    with written_whole(path) as part:
+        Image.fromarray(use).save(part, format="PNG", optimize=True)

@@ -19,6 +19,7 @@ from isal.isal_zlib import crc32  # of the same polynomial as zlib's, and 3 time
 from numpy.typing import NDArray
 
 from bevgen.errors import InputError, RefusedError
+from bevgen.terminal import size_text
 
 FORMAT = "bevgen-shards"
 VERSION = 1
@@ -234,7 +235,7 @@ def check_disk(out: Path, needed: int, freed: int = 0) -> None:
     free = shutil.disk_usage(out.absolute().parent).free + freed
     if needed > free:
         raise RefusedError(
-            f"{out} needs {needed / 1e9:.3g} GB and the disk has {free / 1e9:.3g} GB free: free"
+            f"{out} needs {size_text(needed)} and the disk has {size_text(free)} free: free"
             " some, name an output on another disk, or make images of a smaller --size"
         )
 

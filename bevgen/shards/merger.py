@@ -44,6 +44,7 @@ from bevgen.shards.writer import (
     write_mask_per_row,
     write_shared_mask,
 )
+from bevgen.writing import write_errors
 
 
 def merge(
@@ -78,7 +79,7 @@ def merge(
         shards, if it or the input is being written, or if the disk has no room for it.
     ShardError
         If a shard is missing or damaged, or the input changed meanwhile.
-    OSError
+    WriteError
         If the disk is full or fails.
     """
     path, out = Path(path), Path(out)
@@ -87,7 +88,7 @@ def merge(
     _check_output(summary, out, overwrite)
     if is_written(path):
         raise RefusedError(f"{path} is being written: merge it when that run has ended")
-    with only_writer(out):
+    with only_writer(out), write_errors(out):
         _check_output(summary, out, overwrite)  # again: another may have ended just before
         for stray in out.parent.glob(f"{glob.escape(out.name)}.*{PART}"):
             stray.unlink()  # of a merge that was killed

@@ -35,11 +35,13 @@ def command(
     from rich.progress import Progress
 
     from bevgen import ShardSet, only_writer
+    from bevgen.writing import check_output
     from georetrieval.data.dataset import role_of
     from georetrieval.models.checkpoints import load_hashed
     from georetrieval.retrieval.embedding import Embeddings, embed_rows
     from georetrieval.training.processes import join_processes
 
+    check_output(out, overwrite=True)
     branch, settings, digest, kind = load_hashed(checkpoint)
     where = join_processes(device).device
     images = ShardSet(shards)

@@ -34,9 +34,11 @@ if TYPE_CHECKING:
 )
 def command(run: Path, branch: BranchName, out: Path, input_size: tuple[int, int] | None) -> None:
     """Write a branch's encoder for other software, as safetensors or ONNX."""
+    from bevgen.writing import check_output
     from georetrieval.models.exchange import TOLERANCE, export_onnx, export_safetensors
     from georetrieval.run import Run
 
+    check_output(out, overwrite=True)
     checkpoint = Run(run).checkpoint(branch)
     if not checkpoint.exists():
         raise CheckpointError(f"{run} holds no weights of the branch {branch}: train it first")

@@ -113,14 +113,17 @@ def command(
     from rich.console import Console
     from rich.progress import track
 
+    from bevgen.writing import check_output, written_whole
     from georetrieval.errors import SettingsError
     from georetrieval.localization import Location, Locator, Prior, find_photos, track_by_date
     from georetrieval.localization.formats import as_csv, as_geojson, as_json, as_table
     from georetrieval.localization.locate import CONSIDERED
     from georetrieval.training.processes import join_processes
 
-    if out is not None and form == "table":
-        raise SettingsError("--out takes a file in --format json, csv or geojson")
+    if out is not None:
+        if form == "table":
+            raise SettingsError("--out takes a file in --format json, csv or geojson")
+        check_output(out, overwrite=True)
     asked = list(find_photos(photos, poses, height))
     ways: dict[str, Any] = {"alignment": None} if no_align else {}
     locator = Locator(where, run=run, device=join_processes(device).device, **ways)
@@ -151,7 +154,8 @@ def command(
         if out is None:
             click.echo(text, nl=False)
         else:
-            out.write_text(text, "utf-8")
+            with written_whole(out) as part:
+                part.write_text(text, "utf-8")
     missed = sum(one.found is False or not one.candidates for one in found)
     if missed:
         click.echo(f"{missed} of {len(asked)} not found", err=True)

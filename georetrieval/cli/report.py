@@ -27,10 +27,13 @@ from georetrieval.cli import COMMANDS, options
 )
 def command(run: Path, root: Path | None, out: Path | None) -> None:
     """Write a run's curves, figures and matches as one HTML page."""
+    from bevgen.writing import check_output
     from georetrieval.data.dataset import Dataset
     from georetrieval.report import write_report
     from georetrieval.run import Run
 
+    if out is not None:
+        check_output(out, overwrite=True)
     made = Run(run)
     out = write_report(made, Dataset(made.read_settings().data, root), out=out)
     count = len(made.evaluations())

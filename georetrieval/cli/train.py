@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from bevgen import WriteError
 from bevgen.commands import EXIT_INTERRUPTED
 from georetrieval.cli import COMMANDS, options
-from georetrieval.errors import SettingsError, WriteError
+from georetrieval.errors import SettingsError
 
 if TYPE_CHECKING:
     from georetrieval.config import BranchName

@@ -73,7 +73,7 @@ class Dataset:
                 raise DataError(
                     f"{self.path(key)} holds {found.kind} images, where data.{key} takes"
                     f" {' or '.join(MODALITIES[key])} images: name the right file, or say that you"
-                    " mean it with data.any_modality = true"
+                    " mean it with data.any_modality = true (evaluate: --any-modality)"
                 )
             self._opened[key] = found
         return self._opened[key]

@@ -239,7 +239,7 @@ class _Ground:
             turn=float(turns[k]) + turn * step,
             agreement=value,
             # The precision of a matched filter: 1 / (signal to noise x root of relative curvature).
-            metres=self.cell / max(math.sqrt(value) * sharp, 0.1),
+            metres=self.cell / max(math.sqrt(max(value, 0.0)) * sharp, 0.1),
             degrees=step / max(math.sqrt(max(value * bend, 1e-12)), 0.1),
         )
 

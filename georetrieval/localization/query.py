@@ -102,19 +102,21 @@ def find_photos(
     InputError
         If the table cannot be used.
     """
-    rows = read_poses(poses) if poses is not None else {}
+    files: list[tuple[Path, str]] = []
     for path in paths:
         if not path.exists():
             raise SettingsError(f"{path} does not exist")
-        files = [(path, path.name)]
         if path.is_dir():
-            files = [(path / source, source) for source, _ in find_images(path)]
-        for file, source in files:
-            row = rows.get(source)
-            name = row.id if row is not None and row.id else str(Path(source).with_suffix(""))
-            if ids is None or name in ids:
-                own = info_from_row(row)
-                yield file, own if own.height is not None else replace(own, height=height)
+            files += [(path / source, source) for source, _ in find_images(path)]
+        else:
+            files.append((path, path.name))
+    rows = read_poses(poses, (source for _, source in files)) if poses is not None else {}
+    for file, source in files:
+        row = rows.get(source)
+        name = row.id if row is not None and row.id else str(Path(source).with_suffix(""))
+        if ids is None or name in ids:
+            own = info_from_row(row)
+            yield file, own if own.height is not None else replace(own, height=height)
 
 
 class QueryViews:

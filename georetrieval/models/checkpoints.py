@@ -7,14 +7,16 @@ import json
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from georetrieval.config import BRANCHES, BranchName, EncoderSettings
+from bevgen import written_whole
+from georetrieval.config import BRANCHES, BranchName, EncoderSettings, explain
 from georetrieval.errors import CheckpointError
-from georetrieval.files import written_whole
 from georetrieval.models.branch import Branch
+from georetrieval.models.weights import no_weights
 
 FORMAT = "georetrieval-branch"
 
@@ -55,12 +57,18 @@ def load_branch(path: Path) -> tuple[Branch, EncoderSettings, BranchName]:
     CheckpointError
         If the file is missing, damaged or not one of ours.
     """
+    if reason := no_weights(path):
+        raise CheckpointError(f"{path} cannot be read: {reason}")
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}") from error
+    except SafetensorError as error:
+        raise CheckpointError(
+            f"{path} cannot be read: it is damaged, or no file of safetensors"
+        ) from error
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from error
     if FORMAT not in metadata:
         raise CheckpointError(f"{path} is not a checkpoint of georetrieval train")
     try:
@@ -69,6 +77,10 @@ def load_branch(path: Path) -> tuple[Branch, EncoderSettings, BranchName]:
         if kind not in BRANCHES:
             raise ValueError(f"there is no branch {kind!r}")
         branch = Branch(settings, load=False)
+    except ValidationError as error:
+        raise CheckpointError(
+            f"{path}: its model cannot be built: {explain(error, EncoderSettings)}"
+        ) from error
     except (KeyError, ValueError) as error:
         raise CheckpointError(f"{path}: its model cannot be built: {error}") from error
     try:

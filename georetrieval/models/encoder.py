@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from georetrieval.config import BranchName, EncoderSettings, Size
 from georetrieval.errors import CheckpointError, SettingsError
 from georetrieval.models.published import OPEN_CLIP, obstacle, published, way_out
-from georetrieval.models.weights import branch_scale, load_weights, weights_file
+from georetrieval.models.weights import branch_scale, load_weights, no_weights, weights_file
 from georetrieval.transforms.orientation import cut_circle
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -143,6 +143,8 @@ def _open_clip_tower(settings: EncoderSettings) -> Trunk:
     # The ResNets know only squares, by one number.
     size: Any = height if height == width else settings.query_size
     file = weights_file(pretrained) if isinstance(pretrained, str) else None
+    if file is not None and (reason := no_weights(file)):
+        raise CheckpointError(f"{file} holds no weights: {reason}")
     ours = file is not None and branch_scale(file) is not None
     weights = None
     if pretrained is True:

@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
+from bevgen import written_whole
 from georetrieval.config import BranchName, EncoderSettings
 from georetrieval.errors import CheckpointError, GeoretrievalError, SettingsError
-from georetrieval.files import written_whole
 from georetrieval.models.branch import Branch
 from georetrieval.models.checkpoints import load_branch, save_branch, save_tensors
 from georetrieval.models.encoder import Encoder, check_size

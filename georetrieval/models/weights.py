@@ -69,7 +69,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     CheckpointError
         If the file cannot be read safely or holds something else than tensors with names.
     """
-    if reason := _no_weights(path):
+    if reason := no_weights(path):
         raise CheckpointError(f"{path} holds no weights: {reason}")
     try:
         if path.suffix == ".safetensors":
@@ -83,10 +83,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             f"{path} holds no weights that can be read safely: it is damaged, or a pickle of more"
             " than tensors with names. Where it was made, save the model's state_dict() alone"
         ) from error
-    except Exception as error:  # whatever zip and torch's own formats raise
-        reason = str(error).partition("\n")[0]
+    except Exception as error:  # whatever safetensors, zip and torch's own formats raise
         raise CheckpointError(
-            f"{path} holds no weights that can be read safely: {reason}"
+            f"{path} holds no weights that can be read safely: it is damaged, or of another format"
         ) from error
     while isinstance(found, Mapping) and (inner := _nested(found)) is not None:
         found = inner
@@ -107,8 +106,11 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return result
 
 
-def _no_weights(path: Path) -> str:
-    """Say what a file is that is often found in the place of weights; empty for all others."""
+def no_weights(path: Path) -> str:
+    """Say what a file is that is often found in the place of weights; empty for all others.
+
+    To be asked before a library is, whose words about such a file help nobody.
+    """
     try:
         with path.open("rb") as file:
             head = file.read(512).lstrip()

@@ -11,11 +11,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bevgen import ShardSet
+from bevgen import ShardSet, written_whole
 from georetrieval.config import BranchName
 from georetrieval.data.loading import read_chunks
 from georetrieval.errors import DataError
-from georetrieval.files import written_whole
 from georetrieval.models.encoder import Encoder, check_size
 from georetrieval.transforms.network_input import to_network
 from georetrieval.transforms.orientation import limit_fov, rotate, visible_columns

@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bevgen import written_whole
 from georetrieval.config import BranchName, DataSettings
 from georetrieval.errors import DataError
-from georetrieval.files import written_whole
 from georetrieval.retrieval.metrics import Estimate
 
 

@@ -13,9 +13,10 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import nn
 
+from bevgen import written_whole
 from georetrieval.errors import CheckpointError
-from georetrieval.files import written_whole
 from georetrieval.models.branch import Branch
+from georetrieval.models.weights import no_weights
 from georetrieval.training.checks import check_sizes
 from georetrieval.training.optim import make_optimizer
 from georetrieval.training.setup import Setup
@@ -191,13 +192,18 @@ def read_state(path: Path) -> dict[str, Any]:
     CheckpointError
         If it cannot be read.
     """
+    reason, values = no_weights(path), None
     try:
-        values = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever unpickling and torch's own formats raise
-        reason = str(error).partition("\n")[0]
+        if not reason:
+            values = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        reason = error.strerror or str(error)
+    except Exception:  # whatever unpickling and torch's own formats raise, in words of their own
+        reason = "it is damaged"
+    if reason:
         raise CheckpointError(
             f"{path} cannot be read ({reason}): delete it and train without --resume"
-        ) from error
+        )
     if not isinstance(values, dict) or values.get("format") != FORMAT:
         raise CheckpointError(f"{path} is not a state of georetrieval train")
     return values

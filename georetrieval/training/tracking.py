@@ -7,8 +7,9 @@ import time
 from contextlib import suppress
 from typing import Any
 
+from bevgen import WriteError
 from georetrieval.config import BranchSettings
-from georetrieval.errors import SettingsError, WriteError
+from georetrieval.errors import SettingsError
 from georetrieval.run import Run
 
 

@@ -406,7 +406,7 @@ def test_a_disk_that_is_too_small_is_refused_before_the_run_begins(tmp_path: Pat
     done = in_a_namespace(script, str(tmp_path / "disk"), *COMMAND, *words)
     told, code, again, code_again, left = done.stderr.splitlines()
     assert (again, code, code_again, left) == (told, "code 1", "code 1", "o.h5")
-    assert re.fullmatch(r"Error: o\.h5 needs .* GB and the disk has .* GB free: free some.*", told)
+    assert re.fullmatch(r"Error: o\.h5 needs 512 kB and the disk has .* kB free: free some.*", told)
 
 
 def test_space_that_will_be_freed_counts_as_free(tmp_path: Path) -> None:

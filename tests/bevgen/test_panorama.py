@@ -4,6 +4,9 @@ import io
 import logging
 import os
 import shutil
+import struct
+import subprocess
+import sys
 import tempfile
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -593,6 +596,29 @@ def test_option_that_is_of_another_dataset():
     with pytest.raises(PanoramaError, match="right --vertical-fov or --preset"):
         panorama_view((832, 1664), PanoramaInfo(), (38.6, -26.9))
     assert panorama_view((128, 512), PanoramaInfo(), (38.6, -26.9)).vertical_fov == (38.6, -26.9)
+
+
+def test_libtiff_prints_nothing_by_itself(tmp_path):
+    """Of compressions that it lacks, or that were damaged, it would tell the terminal."""
+    page = encoded(scene(), "tiff", compression="tiff_adobe_deflate")
+    adobe, jpeg, webp = (struct.pack("<HHIHH", 259, 3, 1, code, 0) for code in (8, 7, 50001))
+    assert page.count(adobe) == 1
+    for name, tag in (("jpeg.tif", jpeg), ("webp.tif", webp)):
+        (tmp_path / name).write_bytes(page.replace(adobe, tag))
+    script = (
+        "import sys; from pathlib import Path\n"
+        "from bevgen import PanoramaError, read_image\n"
+        "for path in sorted(Path(sys.argv[1]).iterdir()):\n"
+        "    try: read_image(path)\n"
+        "    except PanoramaError as error: print(error)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, tmp_path], capture_output=True, text=True, check=True
+    )
+    assert done.stderr == ""
+    assert done.stdout.splitlines() == [
+        f"damaged, or of a compression ({name}) that Pillow lacks here" for name in ("jpeg", "webp")
+    ]
 
 
 # --- any damage ---

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,14 @@ from georetrieval.cli import main
 from georetrieval.config import DataSettings
 from georetrieval.data.dataset import Dataset
 from georetrieval.errors import CheckpointError, IndexFileError, SettingsError
-from georetrieval.localization import Candidate, HeadingSearch, Locator, Prior, Verdict
+from georetrieval.localization import (
+    Candidate,
+    HeadingSearch,
+    Locator,
+    Prior,
+    Verdict,
+    find_photos,
+)
 from georetrieval.localization.heading import refine
 from georetrieval.localization.location import distinct
 from georetrieval.models.branch import Branch
@@ -281,3 +289,16 @@ def test_tiles_are_taken_out_on_the_command_line(town, tmp_path, georetrieval):
     assert json.loads(removed.out)["tiles"] == 10
     again = ("index", "--run", town.run, "--references", town.tiles, "--out", out)
     assert "10 satellite tiles" in georetrieval(*again).out
+
+
+def test_photos_find_their_rows_however_names_are_composed(tmp_path):
+    for form, other in (("NFC", "NFD"), ("NFD", "NFC")):
+        folder = tmp_path / form
+        folder.mkdir()
+        path = folder / unicodedata.normalize(form, "Müller.png")
+        Image.new("RGB", (8, 4)).save(path)
+        row = unicodedata.normalize(other, "Müller.png,77\n")
+        (tmp_path / "poses.csv").write_text(f"file,heading\n{row}", "utf-8")
+        for asked in (folder, path):
+            (found,) = find_photos([asked], tmp_path / "poses.csv")
+            assert (found[0], found[1].heading) == (path, 77)

@@ -15,17 +15,19 @@ import pytest
 import torch
 from torch.distributed.run import get_args_parser
 
-from bevgen import RefusedError, ShardSet
+from bevgen import RefusedError, ShardSet, only_writer
 from georetrieval import cli
 from georetrieval.cli.train import command as train_command
-from georetrieval.config import Settings, load_settings
+from georetrieval.config import EncoderSettings, Settings, load_settings
 from georetrieval.data.dataset import Dataset
 from georetrieval.errors import CheckpointError, DataError, SettingsError, SplitError
-from georetrieval.files import written_whole
+from georetrieval.models.branch import Branch
+from georetrieval.models.checkpoints import load_branch
 from georetrieval.models.weights import read_weights
 from georetrieval.run import Run
 from georetrieval.training.loop import train
 from georetrieval.training.processes import join_processes
+from georetrieval.training.state import read_state
 from tests.helpers.paths import ROOT
 from tests.helpers.world import World, tiny_settings, write_shards
 
@@ -74,15 +76,27 @@ def test_a_second_training_into_one_run_is_refused(world, small_world, tmp_path)
     assert not (run / "training.lock").exists()
 
 
-def test_two_writers_of_one_file_never_meet(tmp_path):
-    path = tmp_path / "file"
-    with written_whole(path) as first:
-        first.write_bytes(b"first" * 1000)
-        with written_whole(path) as second:
-            second.write_bytes(b"second")
-        assert path.read_bytes() == b"second"
-    assert path.read_bytes() == b"first" * 1000
-    assert [found.name for found in tmp_path.iterdir()] == ["file"]
+def test_two_results_pages_or_neighbours_of_one_name_are_refused(small_world, tmp_path, capsys):
+    run = Run(tmp_path / "run")
+    train(tiny_settings(**QUICK), small_world.root, run)
+    write_recipe(small_world)
+    neighbours = ("neighbours", "--data", small_world.root)
+    for path, *words in (
+        (run.evaluation("test"), "evaluate", "--run", run),
+        (run.report_path, "report", "--run", run),
+        (small_world.root / "neighbours-pairs-train.npz", *neighbours),
+    ):
+        before = path.read_bytes() if path.exists() else None
+        with only_writer(path):
+            assert georetrieval(*words) == 1
+        assert f"another run is writing {path} (process {os.getpid()}" in capsys.readouterr().err
+        assert (path.read_bytes() if path.exists() else None) == before
+        assert georetrieval(*words) == 0
+        assert path.exists()
+    # Results of two names are written side by side.
+    with only_writer(run.evaluation("test")):
+        assert georetrieval("evaluate", "--run", run, "--name", "other") == 0
+    assert not list(tmp_path.rglob("*.lock"))
 
 
 # Wrong files
@@ -116,6 +130,9 @@ def test_evaluate_and_embed_ask_what_images_are(small_world, tmp_path, capsys):
     wrong = write_shards(tmp_path / "p.h5", "panorama", small_world.ids, images)
     assert georetrieval("evaluate", "--run", run, "--reference", wrong) == 1
     assert "p.h5 holds panorama images, where data.reference takes" in capsys.readouterr().err
+    bevs = small_world.root / "bev.h5"  # the queries themselves: all would be found
+    assert georetrieval("evaluate", "--run", run, "--reference", bevs) == 1
+    assert "bev.h5 holds bev images, where data.reference takes" in capsys.readouterr().err
     words = ("embed", wrong, "--checkpoint", run / "bev.safetensors", "-o", tmp_path / "e.npz")
     assert georetrieval(*words) == 1
     assert "holds panorama images, which the bev branch was not" in capsys.readouterr().err
@@ -132,10 +149,54 @@ def test_evaluate_and_embed_ask_what_images_are(small_world, tmp_path, capsys):
     ],
 )
 def test_what_lies_in_the_place_of_weights_is_named(tmp_path, content, said):
-    path = tmp_path / "w.pth"
-    path.write_bytes(content)
-    with pytest.raises(CheckpointError, match=said):
-        read_weights(path)
+    for name, read in (
+        ("w.pth", read_weights),
+        ("w.safetensors", read_weights),
+        ("bev.safetensors", load_branch),
+        ("bev.state", read_state),
+        ("vit.pth", lambda path: make_encoder(path, "open_clip:ViT-B-32")),
+        ("net.pth", lambda path: make_encoder(path, "test_convnext2")),
+    ):
+        path = tmp_path / name
+        path.write_bytes(content)
+        with pytest.raises(CheckpointError, match=said) as caught:
+            read(path)
+        assert name in str(caught.value)
+
+
+def make_encoder(path: Path, name: str) -> object:
+    return Branch(EncoderSettings(name=name, pretrained=str(path)))
+
+
+@pytest.mark.parametrize("name", ["w.pth", "w.safetensors", "bev.safetensors", "bev.state"])
+def test_damaged_weights_are_not_explained_in_a_librarys_words(tmp_path, name):
+    path = tmp_path / name
+    path.write_bytes(bytes(range(1, 256)) * 9)
+    read = {"bev.safetensors": load_branch, "bev.state": read_state}.get(name, read_weights)
+    with pytest.raises(CheckpointError, match="damaged") as caught:
+        read(path)
+    for word in ("header", "torch", "Pickle", "weights_only"):
+        assert word not in str(caught.value).replace(str(tmp_path), "")
+
+
+def test_damaged_settings_of_a_run_are_said_in_a_sentence(small_world, tmp_path, capsys):
+    run = tmp_path / "run"
+    train(tiny_settings(**QUICK), small_world.root, run)
+    settings = (run / "settings.json").read_text()
+    for text, said in (
+        (settings[:40], "Invalid JSON: EOF while parsing"),
+        (settings.replace('"seed": ', '"seeds": '), "unknown setting seeds; did you mean seed?"),
+        (settings.replace('"epochs": 1', '"epochs": "x"'), "bev.optim.epochs: Input should be"),
+    ):
+        assert text != settings
+        (run / "settings.json").write_text(text)
+        assert georetrieval("evaluate", "--run", run) == 1
+        shown = capsys.readouterr().err
+        assert said in shown
+        assert "settings.json is damaged: " in shown
+        assert "copy it again from where the run was made" in shown
+        assert "pydantic" not in shown
+        assert len(shown.strip().splitlines()) == 1
 
 
 def test_pickles_are_refused_without_the_advice_to_run_them(tmp_path):

@@ -589,6 +589,11 @@ def test_cvglobal_from_folder_to_table(tmp_path):
         "--test-city", "Munich", *raw.tiny("panorama", "bev"),
     )  # fmt: skip
     assert "R@1" in text
+    # Munich is the test: nobody looks at its pairs. In noise nothing is found, and it goes on.
+    assert "no calibration of Munich: it takes 8 training pairs, there are 0" in text
+    assert "2.5 m, by preset cvglobal, assumed (calibration-Sao-Paulo.json: not found)" in text
+    heights = [(row["cameras"], row["height"]) for row in table(out / "heights.csv")]
+    assert heights == [("Munich", "2.5"), ("Sao-Paulo", "2.5")]
     found = evaluation(out / "run-Munich-map")
     assert found["gallery"] == len(found["queries"]) == 11  # one has no map
     assert (out / "neighbours-pairs-Munich-train.npz").exists()

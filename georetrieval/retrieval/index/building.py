@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from bevgen import ShardSet, only_writer
+from bevgen.writing import write_errors
 from georetrieval.config import BRANCHES, BranchName, EncoderSettings
 from georetrieval.data.dataset import Dataset
 from georetrieval.errors import CheckpointError, DataError, IndexFileError, SettingsError
@@ -52,6 +53,7 @@ from georetrieval.retrieval.index.opening import Index
 from georetrieval.run import Run
 
 EXACT_ROWS = 1_000_000
+KEPT = "What is finished is kept: mend the cause and give the same command again"
 """Tiles up to which all searches are exact."""
 PART_FILE = "part.json"
 
@@ -109,7 +111,7 @@ def build_index(
         _refuse_other(read_header(out), key, tiles, opened, out)
     elif out.exists() and not out.is_dir():
         raise IndexFileError(f"{out} exists and is no index: name another one")
-    with only_writer(out):
+    with only_writer(out), write_errors(out, KEPT):
         (out / "parts").mkdir(parents=True, exist_ok=True)
         for name in (HEADER, REMOVED, APPROXIMATE, CONFIDENCE) if overwrite else ():
             (out / name).unlink(missing_ok=True)
@@ -140,15 +142,17 @@ def add_references(
         If the index was made by other checkpoints than the run has, or of other tiles.
     """
     out = Path(out)
-    index = Index(out)
-    header = index.header
-    key, encoders = _load_model(Run.at(run or index.run), header.model.weight, out)
-    check_model(header.model, key, out)
     opened = [_references(Path(path)) for path in references]
-    if opened and (tiles := _tiles(opened, resolution)) != header.tiles:
-        raise IndexFileError(f"{out} holds {header.tiles}, and these are {tiles}: make another one")
-    start = 1 + max((int(part.name) for part in header.parts), default=-1)
-    with only_writer(out):
+    with only_writer(out), write_errors(out, KEPT):
+        index = Index(out)  # not before: another call may just have added to it
+        header = index.header
+        key, encoders = _load_model(Run.at(run or index.run), header.model.weight, out)
+        check_model(header.model, key, out)
+        if opened and (tiles := _tiles(opened, resolution)) != header.tiles:
+            raise IndexFileError(
+                f"{out} holds {header.tiles}, and these are {tiles}: make another one"
+            )
+        start = 1 + max((int(part.name) for part in header.parts), default=-1)
         have = set(index.row_of)
         parts = _make_parts(out, key, encoders, opened, start, have, device, on_progress)
         header = replace(header, parts=(*header.parts, *parts))
@@ -163,17 +167,18 @@ def remove_tiles(out: Path | str, ids: Collection[str]) -> Index:
     DataError
         If it has no tile of such an id.
     """
-    index = Index(out)
-    unknown = [name for name in ids if name not in index.row_of]
-    if unknown:
-        raise DataError(
-            f"{index.folder} has no tile {unknown[0]!r}"
-            + (f", and {len(unknown) - 1:,} more are not there" if len(unknown) > 1 else "")
-        )
-    kept = index.kept.copy()
-    kept[[index.row_of[name] for name in ids]] = False
-    removed = np.flatnonzero(~kept)
-    with only_writer(index.folder):
+    out = Path(out)
+    with only_writer(out), write_errors(out):
+        index = Index(out)  # not before: another call may just have changed it
+        unknown = [name for name in ids if name not in index.row_of]
+        if unknown:
+            raise DataError(
+                f"{index.folder} has no tile {unknown[0]!r}"
+                + (f", and {len(unknown) - 1:,} more are not there" if len(unknown) > 1 else "")
+            )
+        kept = index.kept.copy()
+        kept[[index.row_of[name] for name in ids]] = False
+        removed = np.flatnonzero(~kept)
         part = index.folder / f"{REMOVED}.part"
         crc = write_array(part, removed)
         part.replace(index.folder / REMOVED)
