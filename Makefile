@@ -40,7 +40,8 @@ lint: .venv/dev
 docs: .venv/dev
 	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
 
-# Needs h5ls, h5dump and Chromium (Debian: hdf5-tools, chromium).
+# Needs h5ls, h5dump, Chromium, gdalinfo and QGIS (Debian: hdf5-tools, chromium, gdal-bin,
+# python3-qgis, qgis-providers); what is not there is skipped.
 check-extern: .venv/dev
 	$(BIN)/python -m pytest -m extern
 

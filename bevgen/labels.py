@@ -168,7 +168,7 @@ def _camera(
     try:
         image = open_image(folder / file)
     except (OSError, PanoramaError) as error:
-        raise PanoramaError(f"cannot be read from {folder}: {error}") from error
+        raise PanoramaError(f"{error} (looked for in {folder})") from error
     own = info_from_row(row).fallback(PanoramaInfo(height=height))
     known = own.fallback(image.info).fallback(info_from_name(file))
     if known.latitude is None or known.longitude is None:

@@ -104,6 +104,17 @@ def names(context: click.Context, parameter: click.Parameter, value: str) -> tup
     type=click.Choice(["black", "white", "logo", "blur"]),
     help="Panoramas have their nadir covered, as platforms do.",
 )
+@click.option(
+    "--lean",
+    default=0.0,
+    show_default=True,
+    help="Satellites look from up to DEGREES off the vertical.",
+)
+@click.option(
+    "--shift", default=0.0, show_default=True, help="Satellite tiles are off by METRES (deviation)."
+)
+@click.option("--overhang", is_flag=True, help="Trees hang over the streets.")
+@click.option("--wires", is_flag=True, help="Wires run above the streets.")
 @click.option("--workers", type=click.IntRange(1), help="Threads.  [default: all cores]")
 @click.option("--quiet", "-q", is_flag=True, help="No progress, no summary.")
 def main(

@@ -30,6 +30,7 @@ Array = NDArray[np.float64]
 Heading = Literal["known", "common", "per-image"]
 
 ARRANGEMENTS = 12  # of wrong pairs, which tell what chance does
+FEWER = 6  # where there are many horizons
 SHARPNESS = 3.0  # how fast belief in a heading grows with its agreement, if each image has its own
 RESAMPLES = 200
 
@@ -65,13 +66,14 @@ class Trials:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Evidence:
-    """Agreement of all pairs in standard deviations of chance, for one horizon.
+    """Agreement of all pairs for one horizon, in the unit of `Compared`.
 
     Attributes
     ----------
     pooled : (K, A) float32
-        Of all pairs together, for each ratio and heading; A is 1 where headings are known or each
-        image has its own.
+        Of all pairs together, for each ratio and heading.
+    spread : (K,) float64
+        Standard deviation of ``pooled`` by chance.
     by_pair : (N,) float64
         Of each pair at the highest of ``pooled``.
     resampled : (RESAMPLES, 3) float64
@@ -83,6 +85,7 @@ class Evidence:
     """
 
     pooled: Floats
+    spread: Array
     by_pair: Array
     resampled: Array
     chance: Array
@@ -90,14 +93,62 @@ class Evidence:
     deviation: Array
 
 
-def gather(
+@dataclass(frozen=True, slots=True, eq=False)
+class Compared:
+    """Agreement of each pair for one horizon, in a unit that is one for all ratios and horizons.
+
+    Chance itself does less where less of the tile or of the panorama is compared. Agreement in its
+    standard deviations would be the higher there: heights and horizons would come out too high.
+
+    Attributes
+    ----------
+    pairs : (N, K, A) float32
+        For each ratio and heading; A is 1 where headings are known or each image has its own.
+    spread, chance, mean, deviation
+        As in `Evidence`.
+    """
+
+    pairs: Floats
+    spread: Array
+    chance: Array
+    mean: Array
+    deviation: Array
+
+    def evidence(self) -> Evidence:
+        """Put the pairs together."""
+        pooled = _pool(self.pairs)
+        k, a = np.unravel_index(pooled.argmax(), pooled.shape)
+        return Evidence(
+            pooled=pooled,
+            spread=self.spread,
+            by_pair=self.pairs[:, k, a].astype(np.float64),
+            resampled=_resampled(self.pairs),
+            chance=self.chance,
+            mean=self.mean,
+            deviation=self.deviation,
+        )
+
+
+def chance_of(trials: Trials, views: Sequence[View], tiles: Sequence[Spectrum]) -> float:
+    """Return the standard deviation of the agreement of a wrong pair, over all ratios."""
+    (order,) = _wrong_orders(len(views), 1)
+    total, squares = _sums(
+        trials.agreement(trials.panorama_spectrum(view, 0.0), tiles[i])
+        for view, i in zip(views, order.tolist(), strict=True)
+    )
+    mean = total.mean(axis=1) / len(views)
+    return math.sqrt(max(0.0, float((squares / len(views) - mean**2).mean()))) + 1e-6
+
+
+def compare(
     trials: Trials,
     views: Sequence[View],
     tiles: Sequence[Spectrum],
     heading: Heading,
+    unit: float,
     horizon: float = 0.0,
     arrangements: int = ARRANGEMENTS,
-) -> Evidence:
+) -> Compared:
     """Hold each panorama against its tile and against the tiles of others.
 
     Parameters
@@ -106,6 +157,8 @@ def gather(
         And their spectra, one each.
     heading
         As in `bevgen.calibrate`.
+    unit
+        From `chance_of`, one for all horizons.
     horizon
         Degrees to lower the vertical field by.
     arrangements
@@ -130,7 +183,7 @@ def gather(
     offset = mean[:, None] if heading == "per-image" else usual
 
     def standard(agreement: Floats) -> Floats:
-        return ((agreement - offset) / deviation[:, None]).astype(np.float32)
+        return ((agreement - offset) / unit).astype(np.float32)
 
     own = agreements(np.arange(len(views)))
     if heading == "per-image":
@@ -138,27 +191,16 @@ def gather(
         others = [
             np.stack([_any_heading(standard(one)) for one in agreements(order)]) for order in orders
         ]
-        level, spread = np.mean(others, axis=(0, 1)), np.std(others, axis=(0, 1)) + 1e-6
-        pairs = ((pairs - level) / spread).astype(np.float32)
-        chance = [_pool((other - level) / spread).max() for other in others]
+        level, spread = np.mean(others, axis=(0, 1)), np.std(others, axis=(0, 1))[:, 0] + 1e-6
+        pairs = (pairs - level).astype(np.float32)
+        chance = [_pool(other - level).max() for other in others]
     else:
         headings = slice(1) if heading == "known" else slice(None)
         pairs = np.stack([standard(one)[:, headings] for one in own])
-        root = math.sqrt(len(views))
-        chance = [
-            ((total / len(views) - usual) / deviation[:, None] * root)[:, headings].max()
-            for total, _ in wrong
-        ]
-    pooled = _pool(pairs)
-    k, a = np.unravel_index(pooled.argmax(), pooled.shape)
-    return Evidence(
-        pooled=pooled,
-        by_pair=pairs[:, k, a].astype(np.float64),
-        resampled=_resampled(pairs),
-        chance=np.array(chance, np.float64),
-        mean=mean,
-        deviation=deviation,
-    )
+        spread = deviation / unit
+        per = math.sqrt(len(views)) / unit
+        chance = [((total / len(views) - usual) * per)[:, headings].max() for total, _ in wrong]
+    return Compared(pairs, spread, np.array(chance, np.float64), mean, deviation)
 
 
 def _sums(agreements: Iterator[Floats]) -> tuple[Array, Array]:

@@ -1,18 +1,22 @@
-"""Say what speaks against the vertical field, on which the height depends."""
+"""Say what speaks against each figure that was found."""
 
 from __future__ import annotations
 
 from bevgen.calibration.estimation import Calibration
-from bevgen.calibration.sample import Sample, is_cut
+from bevgen.calibration.rings import is_cut
+from bevgen.calibration.sample import Sample
 
 SQUARE = 0.02  # part by which pixels may differ from square unless it was meant
 
 
 def doubts_about(found: Calibration, sample: Sample) -> list[str]:
-    """Return sentences, none where the vertical field seems right or nothing was found."""
+    """Return sentences that begin with the figure they are about; none if nothing was found.
+
+    To what the pictures say (`Calibration.doubts`) comes what the sample says of the field.
+    """
     if found.verdict == "not found":
         return []
-    doubts = [_about_horizon(found, sample), _about_squareness(sample)]
+    doubts = [*found.doubts, _about_horizon(found, sample), _about_squareness(sample)]
     return [doubt for doubt in doubts if doubt]
 
 
@@ -25,9 +29,8 @@ def _about_horizon(found: Calibration, sample: Sample) -> str:
     off = abs(error.value) * first.shape[0] / (top - bottom)
     advice = "add --horizon" if is_cut((top, bottom)) else "are they whole panoramas?"
     return (
-        "near and far ground disagree on the height: the horizon seems to lie"
-        f" {off:.1f} rows {'higher' if error.value > 0 else 'lower'} in the images than the"
-        f" vertical field {top:g} {bottom:g} has it, and the height is wrong with it; {advice}"
+        f"horizon: it seems to lie {off:.1f} rows {'higher' if error.value > 0 else 'lower'} in"
+        f" the images than the vertical field {top:g} {bottom:g} has it; {advice}"
     )
 
 
@@ -40,7 +43,7 @@ def _about_squareness(sample: Sample) -> str:
     if given is None or not is_cut(given) or abs(stretch) <= SQUARE:
         return ""
     return (
-        f"by --vertical-fov, pixels are {abs(stretch):.1%} "
+        f"height: by --vertical-fov, pixels are {abs(stretch):.1%} "
         f"{'taller' if stretch > 0 else 'less tall'} than wide: unless the images were"
         " stretched so, it is wrong, and the height by as much; leave it out and add --horizon,"
         " which takes pixels to be square"

@@ -10,32 +10,39 @@ change with either shift. How much agreement is chance, pairs that do not belong
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import get_args
 
 import numpy as np
 
 from bevgen.calibration.agreement import (
+    ARRANGEMENTS,
+    FEWER,
     SHARPNESS,
     Array,
     Evidence,
     Heading,
     Trials,
-    gather,
+    chance_of,
+    compare,
     peak,
     top,
 )
 from bevgen.calibration.horizon import find_horizon_error
-from bevgen.calibration.rings import AZIMUTHS, STEP, View
+from bevgen.calibration.rings import AZIMUTHS, STEP, Spectrum, View, is_cut
 from bevgen.errors import InputError
 
 MIN_PAIRS = 8
-HORIZON_COARSE = np.arange(-12.0, 12.1, 3.0)  # degrees around the horizon that was told
+HORIZONS = np.arange(-14.0, 14.1)  # degrees around the horizon that was told
+LEAST = np.array([0.25, 0.5, 0.5])  # steps of horizon, ratio and heading on each side of a value
+FAR_OFF = np.arange(-12.0, 12.1, 4.0)  # degrees, to tell whether it is far from there
 FEW = 24  # views are enough for that
-HORIZON_FINE = np.arange(-2.0, 2.1, 0.5)  # degrees around the best of those
+NEARBY = 3.5  # degrees that `find_horizon_error` sees to
 BESIDE = 0.5  # degrees: so far off, the horizon moves the height by some 4 per cent
 CLEAR, WEAK = 10.0, 6.0  # strengths from which a result counts
+WIDE_HEIGHT = 0.1  # part of the height, from which on its interval is wide
+WIDE_HEADING, WIDE_HORIZON = 10.0, 2.0  # degrees
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +84,11 @@ class Calibration:
         Agreement of each pair at the best of all values, in standard deviations of wrong pairs.
     ratios : (K,) float64
         All that were tried.
-    by_ratio, by_heading, by_horizon : float64
-        Agreement at the best of all other values, over `ratios`, over `AZIMUTHS` headings from 0
-        up, and over `horizons`; of one element where there was no search.
+    by_ratio, by_heading : float64
+        Agreement at the best of all other values, over `ratios`, and over `AZIMUTHS` headings from
+        0 up; of one element where there was no search.
+    by_horizon : (D,) float64
+        Agreement over `horizons`, each at the height and heading that are best for it.
     horizons : (D,) float64
         Degrees that were tried, in rising order.
     chance
@@ -90,6 +99,8 @@ class Calibration:
     horizon_error
         Degrees to lower the vertical field by so that near and far ground agree on the height. None
         where nothing, or the horizon itself, was found.
+    doubts
+        What makes the verdict weak: sentences that begin with the figure they are about.
     """
 
     ratio: Estimate
@@ -106,13 +117,18 @@ class Calibration:
     chance: float
     background: tuple[float, float]
     horizon_error: Estimate | None = None
+    doubts: tuple[str, ...] = ()
 
     @property
     def horizon_is_off(self) -> bool:
         """Whether `horizon_error` is clearly not 0; the height is wrong then, the verdict weak."""
         error = self.horizon_error
+        if error is None:
+            return False
+        if abs(error.value) > NEARBY and error.low * error.high > 0:
+            return True
         # Six deviations: blurred far ground, where tilts are not known, is no horizon.
-        return error is not None and abs(error.value) > max(BESIDE, 1.5 * (error.high - error.low))
+        return abs(error.value) > max(BESIDE, 1.5 * (error.high - error.low))
 
 
 def calibrate(
@@ -160,47 +176,64 @@ def calibrate(
         )
     trials = Trials(lowest, math.ceil(math.log(highest / lowest) / STEP) + 1)
     tiles = [trials.tile_spectrum(view) for view in views]
-    degrees = np.zeros(1)
-    steps = len(HORIZON_COARSE) + len(HORIZON_FINE) if horizon else 1
-    if horizon:
-        peaks = []
-        for step, h in enumerate(HORIZON_COARSE.tolist()):
-            few = gather(trials, views[:FEW], tiles[:FEW], heading, h, 4)
-            peaks.append(few.pooled.max())
-            on_progress(step + 1, steps)
-        degrees = HORIZON_COARSE[int(np.argmax(peaks))] + HORIZON_FINE
+    degrees, arrangements = (HORIZONS, FEWER) if horizon else (np.zeros(1), ARRANGEMENTS)
+    unit = chance_of(trials, views, tiles)
     evidence = []
     for step, h in enumerate(degrees.tolist()):
-        evidence.append(gather(trials, views, tiles, heading, h))
-        on_progress(steps - len(degrees) + step + 1, steps)
+        one = compare(trials, views, tiles, heading, unit, h, arrangements)
+        evidence.append(one.evidence())
+        on_progress(step + 1, len(degrees))
     found = _conclude(trials, evidence, degrees)
     if horizon or found.verdict == "not found":
         return found
-    found = replace(found, horizon_error=_horizon_error(views, found, heading))
-    return replace(found, verdict="weak") if found.horizon_is_off else found
+    error = _horizon_error(trials, views, tiles, found, heading)
+    return _judged(replace(found, horizon_error=error))
 
 
-def _horizon_error(views: Sequence[View], found: Calibration, heading: Heading) -> Estimate:
+def _horizon_error(
+    trials: Trials,
+    views: Sequence[View],
+    tiles: Sequence[Spectrum],
+    found: Calibration,
+    heading: Heading,
+) -> Estimate:
+    """Find how far off the horizon is: by all that agrees where it is much, else by near and far.
+
+    Much is only where panoramas are cut: whole ones have their horizon half way up.
+    """
     if heading == "per-image":
         headings = [find_heading(view, found).heading for view in views]
     else:
         offset = found.heading.value if found.heading is not None else 0.0
         headings = [view.pose.heading + offset for view in views]
+    if is_cut(views[0].lens.vertical_fov):
+        few = [
+            replace(view, pose=replace(view.pose, heading=own))
+            for view, own in zip(views[:FEW], headings, strict=False)
+        ]
+        unit = chance_of(trials, few, tiles[:FEW])
+        evidence = [
+            compare(trials, few, tiles[:FEW], "known", unit, h, 2).evidence()
+            for h in FAR_OFF.tolist()
+        ]
+        far = _conclude(trials, evidence, FAR_OFF).horizon
+        if far is not None and abs(far.value) > NEARBY and far.low * far.high > 0:
+            return far
     return Estimate(*find_horizon_error(views, headings, found.ratio.value))
 
 
 def _conclude(trials: Trials, evidence: Sequence[Evidence], degrees: Array) -> Calibration:
     """Find the best of all values, how far resampling moves it, and what it is worth."""
-    pooled = np.stack([one.pooled for one in evidence])
-    best_at = peak(np.array([top(one) for one in pooled]))
+    tops = np.array([top(one.pooled) for one in evidence])
+    best_at = peak(tops)
     resampled = np.stack([one.resampled for one in evidence], axis=1)
     moved = np.array([peak(tops) for tops in resampled]) - best_at
-    around = pooled.shape[2]
+    around = evidence[0].pooled.shape[1]
     if around > 1:
         moved[:, 2] = (moved[:, 2] + around / 2) % around - around / 2
     # Cells are as fine as pictures are compared: no interval is narrower than one.
     low, high = np.percentile(moved, [2.5, 97.5], axis=0)
-    low, high = np.minimum(low, -0.5), np.maximum(high, 0.5)
+    low, high = np.minimum(low, -LEAST), np.maximum(high, LEAST)
 
     def ratio(step: float) -> float:
         return trials.lowest * math.exp(STEP * step)
@@ -212,35 +245,80 @@ def _conclude(trials: Trials, evidence: Sequence[Evidence], degrees: Array) -> C
         ends = (value + float(end[axis]) * per_step for end in (low, high))
         return Estimate(value, *ends)
 
-    chance = np.max([one.chance for one in evidence], axis=0)
-    best = float(pooled.max())
+    d = int(tops[:, 0].argmax())
+    own = evidence[d]
+    k, a = (int(i) for i in np.unravel_index(own.pooled.argmax(), own.pooled.shape))
+    unit = float(own.spread[k])
+    chance = np.max([one.chance for one in evidence], axis=0) / unit
+    best = float(own.pooled[k, a]) / unit
     # Of a dozen values the deviation is itself uncertain; that of a maximum is never tiny.
     strength = (best - float(chance.mean())) / max(float(chance.std(ddof=1)), 0.3)
-    d, k, a = (int(i) for i in np.unravel_index(pooled.argmax(), pooled.shape))
     tilt = float(degrees[1] - degrees[0]) if len(degrees) > 1 else 0.0
-    at_end = k in (0, trials.count - 1) or (len(degrees) > 1 and d in (0, len(degrees) - 1))
-    return Calibration(
+    found = Calibration(
         ratio=Estimate(*(ratio(best_at[1] + off) for off in (0.0, low[1], high[1]))),
         heading=estimate(2, angle(float(best_at[2])), 360 / AZIMUTHS) if around > 1 else None,
         horizon=estimate(0, float(degrees[0] + best_at[0] * tilt), tilt) if tilt else None,
-        verdict=_verdict(strength, STEP * float(high[1] - low[1]), at_end),
+        verdict="clear",
         strength=strength,
-        by_pair=evidence[d].by_pair,
+        by_pair=own.by_pair / unit,
         ratios=trials.lowest * np.exp(STEP * np.arange(trials.count)),
-        by_ratio=pooled[d, :, a].astype(np.float64),
-        by_heading=pooled[d, k].astype(np.float64),
+        by_ratio=own.pooled[:, a].astype(np.float64) / unit,
+        by_heading=own.pooled[k].astype(np.float64) / unit,
         horizons=degrees,
-        by_horizon=pooled[:, k, a].astype(np.float64),
+        by_horizon=tops[:, 0] / unit,
         chance=float(chance.mean()),
-        background=(float(evidence[d].mean[k]), float(evidence[d].deviation[k])),
+        background=(float(own.mean[k]), float(own.deviation[k])),
     )
+    return _judged(found)
 
 
-def _verdict(strength: float, spread: float, at_end: bool) -> str:
-    """Say it in words: ``spread`` is the width of the height's interval, relative."""
-    if strength < WEAK:
-        return "not found"
-    return "clear" if strength >= CLEAR and spread < 0.1 and not at_end else "weak"
+def _judged(found: Calibration) -> Calibration:
+    """Decide the verdict, and say what keeps it from being clear."""
+    if found.strength < WEAK:
+        return replace(found, verdict="not found", doubts=())
+    doubts = tuple(_doubts(found))
+    return replace(found, verdict="weak" if doubts else "clear", doubts=doubts)
+
+
+def _doubts(found: Calibration) -> Iterator[str]:
+    """Give a sentence for each figure that is not sure."""
+    if found.strength < CLEAR:
+        yield (
+            f"all: pairs agree by {found.strength:.1f} standard deviations more than wrong pairs,"
+            f" {CLEAR:.0f} are clear; add pairs (--sample)"
+        )
+    ratio, ratios = found.ratio, found.ratios
+    part = (ratio.high - ratio.low) / ratio.value
+    if part > WIDE_HEIGHT:
+        yield (
+            f"height: its interval is {part:.0%} of it wide, more than {WIDE_HEIGHT:.0%}; add pairs"
+            " (--sample)"
+        )
+    if not ratios[0] * math.exp(STEP) <= ratio.value <= ratios[-1] * math.exp(-STEP):
+        yield (
+            f"height: {ratio.value:.1f} pixels of the tile are at the end of what was tried,"
+            f" {ratios[0]:.1f} to {ratios[-1]:.1f}; check --resolution and --reference"
+        )
+    for name, angle, limit in (
+        ("heading", found.heading, WIDE_HEADING),
+        ("horizon", found.horizon, WIDE_HORIZON),
+    ):
+        if angle is not None and angle.high - angle.low > limit:
+            yield (
+                f"{name}: its interval is {angle.high - angle.low:.1f} degrees wide, more than"
+                f" {limit:g}; add pairs (--sample)"
+            )
+    if found.horizon is not None and abs(found.horizon.value) > found.horizons[-1] - 1:
+        yield (
+            f"horizon: {abs(found.horizon.value):.1f} degrees off is the last that was tried; give"
+            " a better --vertical-fov"
+        )
+    error = found.horizon_error
+    if error is not None and found.horizon_is_off:
+        yield (
+            "height: near and far ground disagree on it, as they do where the horizon lies"
+            f" {abs(error.value):.1f} degrees {'higher' if error.value > 0 else 'lower'} than told"
+        )
 
 
 def find_heading(view: View, calibration: Calibration) -> ImageHeading:

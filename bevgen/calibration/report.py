@@ -34,7 +34,7 @@ class CalibrationReport:
     resolution
         Metres per pixel of the tiles; None where unknown.
     doubts
-        What speaks against the values, in sentences.
+        What speaks against the values, in sentences that begin with the figure they are about.
     """
 
     found: Calibration
@@ -56,7 +56,9 @@ class CalibrationReport:
         return lowered(self.sample.loaded[0].view.lens.vertical_fov, self.found.horizon.value)
 
     def options(self) -> list[str]:
-        """Return the options of ``bevgen convert`` that say what was found."""
+        """Return the options of ``bevgen convert`` that say what was found; none if in doubt."""
+        if self.found.verdict != "clear":
+            return []
         ratio = self.found.ratio.value
         # Where metres are not known, any pair of numbers does whose quotient is the ratio.
         height, metres = 2.0, 2.0 / ratio
@@ -148,6 +150,8 @@ class CalibrationReport:
         poses_out
             Where headings were written.
         """
+        if self.found.verdict != "clear":
+            return ["no command to convert with: settle first what is said above"]
         lines = []
         per_image = self.sample.heading == "per-image"
         words = ["bevgen", "convert", "--in", str(root), "--out", "bev.h5", *self.options()]

@@ -56,6 +56,11 @@ class View:
     use: NDArray[np.bool_] | None = None
 
 
+def is_cut(vertical_fov: tuple[float, float]) -> bool:
+    """Whether panoramas are cut above and below, so that the horizon may be in any row."""
+    return all(abs(end) != 90 for end in vertical_fov)
+
+
 # --- the two pictures over azimuth and log distance ---
 
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from bevgen.calibration.agreement import Heading
 from bevgen.calibration.pairs import PairFiles, load_view
-from bevgen.calibration.rings import View
+from bevgen.calibration.rings import View, is_cut
 from bevgen.errors import InputError, PanoramaError
 from bevgen.images.metadata import PanoramaInfo
 from bevgen.projection.masking import Mask
@@ -120,11 +120,6 @@ def read_sample(
         on_progress(i + 1, len(pairs))
     _check_sizes(loaded, horizon)
     return Sample(loaded, skipped, heading, vertical_fov, horizon, mask)
-
-
-def is_cut(vertical_fov: tuple[float, float]) -> bool:
-    """Whether panoramas are cut above and below, so that the horizon may be in any row."""
-    return all(abs(end) != 90 for end in vertical_fov)
 
 
 def _load(

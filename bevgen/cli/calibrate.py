@@ -152,8 +152,8 @@ def command(
     click.echo(
         f"Error: panoramas agree with their own tiles no better than with others, see {out};"
         " do they belong together, and is the camera where the tile's centre (or --pairs) has"
-        f" it? Try {'--heading per-image, or ' if mode != 'per-image' else ''}a larger"
-        " --sample",
+        f" it? Try {'--heading per-image, or ' if mode != 'per-image' else ''}"
+        f"{'' if horizon else '--horizon if panoramas are cut, or '}a larger --sample",
         err=True,
     )
     return EXIT_FAILED

@@ -59,14 +59,18 @@ def command(
     **errors: float,
 ) -> int:
     """Find latitude and longitude of points in panoramas, and how sure that is."""
+    from bevgen.errors import InputError
     from bevgen.ground import Uncertainty
     from bevgen.labels import place_labels, read_labels
     from bevgen.tables import read_poses
+    from bevgen.terminal import counted
     from bevgen.writing import check_output, written_whole
 
-    check_output(out, overwrite=overwrite)
+    check_output(out, overwrite=overwrite, reads=(points, poses))
     if folder is None and poses is None:
         raise click.UsageError("say where the panoramas are: --poses, --in or both")
+    if folder and not folder.is_dir():
+        raise InputError(f"{folder} is no folder; name the one that the panoramas are in")
     placed = place_labels(
         read_labels(points),
         read_poses(poses) if poses else {},
@@ -85,5 +89,5 @@ def command(
     with written_whole(out) as part:
         part.write_text(json.dumps(placed.geojson, indent=1, ensure_ascii=False) + "\n", "utf-8")
     left = f", {len(placed.skipped)} skipped" if placed.skipped else ""
-    click.echo(f"{out}: {count:,} points{left}")
+    click.echo(f"{out}: {counted(count, 'point')}{left}")
     return 0

@@ -72,6 +72,7 @@ def command(
     from bevgen.images.finding import find_images
     from bevgen.locking import only_writer
     from bevgen.tables import PoseRow, read_poses, write_poses
+    from bevgen.terminal import counted
     from bevgen.writing import write_errors
 
     _check_output(out, poses, overwrite)
@@ -82,10 +83,11 @@ def command(
         with only_writer(out), write_errors(part):
             found = _find_all(root, sources, part, vertical_fov, workers)
             rows = [_row(own.get(source, PoseRow(source)), found[source]) for source, _ in sources]
-            write_poses(out, rows)
+            write_poses(out, [*rows, *(row for file, row in own.items() if file not in found)])
             part.unlink(missing_ok=True)
     except KeyboardInterrupt:
-        click.echo(f"Interrupted. What was found is kept in {part}; continue with:", err=True)
+        kept = f"What was found is kept in {part}" if part.exists() else "Nothing was found yet"
+        click.echo(f"Interrupted. {kept}; continue with:", err=True)
         from bevgen.cli.running import resume_line
 
         click.echo(f"  {resume_line(None)}", err=True)
@@ -101,9 +103,9 @@ def command(
     if rolls.is_turned:
         other = "right-down" if roll_sign == "left-down" else "left-down"
         click.echo(
-            f"the roll in the metadata of {rolls.count:,} panoramas fits the pictures better the"
-            f" other way round ({rolls.left_down:.1f} instead of {rolls.right_down:.1f} degrees"
-            f" off): where it is used, add --roll-sign {other}",
+            f"the roll in the metadata of {counted(rolls.count, 'panorama')} fits the pictures"
+            f" better the other way round ({rolls.left_down:.1f} instead of {rolls.right_down:.1f}"
+            f" degrees off): where it is used, add --roll-sign {other}",
             err=True,
         )
     if all(f.reason for f in found.values()):
@@ -152,6 +154,8 @@ def _find_all(
                 on_progress(len(found), len(sources))
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
+            if not lines.tell():
+                part.unlink()  # nothing to go on from
             raise
     return found
 

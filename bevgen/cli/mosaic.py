@@ -10,7 +10,7 @@ import click
 
 from bevgen.cli import COMMANDS, options
 
-ABOVE_0 = click.FloatRange(min=0, min_open=True)
+ABOVE_0 = options.Finite(min=0, min_open=True)
 
 
 @click.command("mosaic", help=COMMANDS["mosaic"])
@@ -27,6 +27,10 @@ ABOVE_0 = click.FloatRange(min=0, min_open=True)
 @click.option(
     "--resolution", type=ABOVE_0, default=0.05, show_default=True, help="Metres per pixel."
 )
+@click.option(
+    "--vertical-fov", type=(float, float), metavar="TOP BOTTOM",
+    help="Elevations of the panoramas' upper and lower edge, degrees.  [default: from each file]",
+)  # fmt: skip
 @click.option(
     "--mask", "mask_file", type=options.FILE, metavar="PNG",
     help="White where panoramas count, black where they show what carries the camera.",
@@ -52,6 +56,7 @@ def command(
     poses_out: Path | None,
     height: float,
     resolution: float,
+    vertical_fov: tuple[float, float] | None,
     mask_file: Path | None,
     position_error: float,
     heading_error: float,
@@ -68,10 +73,10 @@ def command(
         raise click.UsageError(f"--out {out} must end in .tif: it will be a GeoTIFF")
     for path in (out, picture, poses_out):
         if path:
-            check_output(path, overwrite=overwrite)
+            check_output(path, overwrite=overwrite, reads=(poses, mask_file))
     try:
         from bevgen.mosaic import Prior, correlations, gains, level_views, read_sequence, register
-        from bevgen.mosaic.writing import write_mosaic
+        from bevgen.mosaic.writing import lay_out, write_mosaic
     except ModuleNotFoundError as error:
         raise InputError(
             f"a mosaic needs {error.name}, which is not installed: pip install 'bevgen[mosaic]'"
@@ -80,12 +85,17 @@ def command(
     from bevgen.images.mask import read_mask
     from bevgen.tables import read_poses, write_poses
 
-    def skip(reason: str) -> None:
-        click.echo(f"skipped: {reason}", err=True)
-
+    skipped: dict[str, list[str]] = {}
+    skip = lambda name, reason: skipped.setdefault(reason, []).append(name)  # noqa: E731
     rows = read_poses(poses) if poses else {}
     mask = read_mask(mask_file) if mask_file else None
-    sequence = read_sequence(root, rows, height, names=list(names), mask=mask, skip=skip)
+    try:
+        sequence = read_sequence(
+            root, rows, height, names=list(names), vertical_fov=vertical_fov, mask=mask, skip=skip
+        )
+    finally:
+        _say_skipped(skipped)
+    lay_out(sequence, sequence.guess, sequence.guess[:, 0], resolution)  # refuses what is too large
     prior = Prior(position_error, heading_error if sequence.knows_headings else 30.0)
     with progress_steps() as watch:
         with _says_how_to_go_on("the same command begins anew"):
@@ -129,16 +139,23 @@ def _drawing_only(poses_out: Path | None) -> str:
     return f"add --poses {poses_out} --no-register, without --poses-out, to draw it only"
 
 
+def _say_skipped(skipped: dict[str, list[str]]) -> None:
+    """Print each reason once, with the first frames that it is true of."""
+    for reason, names in skipped.items():
+        more = f" and {len(names) - 3:,} more" if len(names) > 3 else ""
+        click.echo(f"skipped: {', '.join(names[:3])}{more}: {reason}", err=True)
+
+
 def _say_how_far(guess, placements, pairs, before, after) -> None:
     """Print what pictures added to GPS and compass, and which frames hang on GPS alone."""
     import numpy as np
 
     moved = np.hypot(*(placements - guess)[:, :2].T)
     turned = np.abs(placements - guess)[:, 2]
-    click.echo(
-        f"{len(pairs)} pairs of frames show the same ground; their pictures agree to"
-        f" {np.nanmedian(after):.2f} (by GPS and compass {np.nanmedian(before):.2f})"
-    )
+    shared = int(np.isfinite(after).sum())
+    alike = [float(np.nanmedian(v)) if np.isfinite(v).any() else 0.0 for v in (after, before)]
+    agree = f"; their pictures agree to {alike[0]:.2f} (by GPS and compass {alike[1]:.2f})"
+    click.echo(f"{shared or 'no'} pairs of frames show the same ground{agree if shared else ''}")
     click.echo(
         f"moved by {np.median(moved):.2f} m, {moved.max():.2f} at most; turned by"
         f" {np.median(turned):.1f} degrees, {turned.max():.1f} at most"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from functools import wraps
 from pathlib import Path
@@ -47,6 +48,17 @@ def output(what: str, metavar: str = "FILE") -> Callable[[F], F]:
     return click.option(
         "-o", "--out", type=FILE, required=True, metavar=metavar, help=what
     )  # fmt: skip
+
+
+class Finite(click.FloatRange):
+    """A number in a range: not nan, which lies in any, and not infinity."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Convert and check a value."""
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a number that can be used", param, ctx)
+        return number
 
 
 overwrite = click.option("--overwrite", is_flag=True, help="Replace what the output holds.")

@@ -24,6 +24,7 @@ from bevgen.projection.masking import Mask
 from bevgen.tables import PoseRow, respelled, warn_respelled
 
 VIEW = BevGrid(416, 0.025)  # what is registered, for a camera 1 high
+KEPT = 400e6  # bytes of decoded frames that are kept while tiles are drawn
 STANDING = 0.5  # metres: a camera that never gets farther from its mean does not move
 
 
@@ -79,16 +80,18 @@ class Sequence:
             )
         return rows
 
-    def reader(self, count: int = 24) -> Callable[[int], tuple[NDArray[np.uint8], NDArray]]:
+    def reader(self) -> Callable[[int], tuple[NDArray[np.uint8], NDArray]]:
         """Give a function that reads frame k: (H, W, 3) pixels, and (H, W) what counts of them.
 
-        The last ``count`` frames are kept.
+        The last ones read are kept, 24 of them or as many as `KEPT` bytes hold.
         """
+        largest = max(frame.view.height * frame.view.width for frame in self.frames)
+        counts = lru_cache(2)(self.counts)
 
-        @lru_cache(count)
+        @lru_cache(int(np.clip(KEPT // (3 * largest), 2, 24)))
         def read(k: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
             pixels, _ = read_image(self.folder / self.frames[k].file)
-            return pixels, self.counts(pixels.shape)
+            return pixels, counts(pixels.shape)
 
         return read
 
@@ -105,8 +108,9 @@ def read_sequence(
     height: float,
     *,
     names: list[str] | None = None,
+    vertical_fov: tuple[float, float] | None = None,
     mask: Mask | None = None,
-    skip: Callable[[str], None] = lambda reason: None,
+    skip: Callable[[str, str], None] = lambda name, reason: None,
 ) -> Sequence:
     """Read what is known of a folder's panoramas.
 
@@ -120,6 +124,8 @@ def read_sequence(
         Metres of the cameras above the ground, where poses.csv does not say it.
     names
         Which files, in the order of the drive; all in the order of their names by default.
+    vertical_fov
+        Top and bottom of the panoramas in degrees; by default what each file says.
     mask
         As in `Sequence`.
     skip
@@ -136,14 +142,14 @@ def read_sequence(
     warn_respelled("poses.csv", len(rows))
     for name in names:
         try:
-            frame = _frame(folder, name, poses.get(rows.get(name, name)), height)
+            frame = _frame(folder, name, poses.get(rows.get(name, name)), height, vertical_fov)
             if mask is not None:
                 mask.fitted((frame.view.height, frame.view.width))
         except (OSError, PanoramaError, InputError) as error:
-            skip(f"{name}: {error}")
+            skip(name, str(error))
             continue
         if frame.row.latitude is None:
-            skip(f"{name}: no position, neither in poses.csv nor in the file")
+            skip(name, "no position, neither in poses.csv nor in the file")
             continue
         frames.append(frame)
     if len(frames) < 2:
@@ -167,7 +173,13 @@ def read_sequence(
     return Sequence(folder, frames, plane, _height(frames, height), guess, knows, mask)
 
 
-def _frame(folder: Path, name: str, row: PoseRow | None, height: float) -> Frame:
+def _frame(
+    folder: Path,
+    name: str,
+    row: PoseRow | None,
+    height: float,
+    vertical_fov: tuple[float, float] | None,
+) -> Frame:
     image = open_image(folder / name)
     own = info_from_row(row).fallback(PanoramaInfo(height=height))
     known = own.fallback(image.info).fallback(info_from_name(name))
@@ -176,7 +188,7 @@ def _frame(folder: Path, name: str, row: PoseRow | None, height: float) -> Frame
     where = (known.latitude, known.longitude)
     return Frame(
         name,
-        panorama_view(image.shape, known, None),
+        panorama_view(image.shape, known, vertical_fov),
         PoseRow(name, own_id, *said, *where, known.date),
     )
 

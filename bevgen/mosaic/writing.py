@@ -15,18 +15,21 @@ from PIL import Image, ImageDraw, ImageFont
 from pyproj import Transformer
 from rasterio import Affine
 from rasterio.enums import ColorInterp
+from rasterio.io import DatasetWriter
 from rasterio.windows import Window
 
 from bevgen.drawing import round_length
+from bevgen.errors import InputError
 from bevgen.geometry import Pose
 from bevgen.georeference import utm_epsg
 from bevgen.locking import only_writer
-from bevgen.mosaic.composition import REACH, Canvas, Stand, tiles
+from bevgen.mosaic.composition import REACH, TILE, Canvas, Stand, tiles
 from bevgen.mosaic.frames import Sequence
 from bevgen.mosaic.pictures import Array
 from bevgen.writing import write_errors, written_whole
 
 LARGEST_PICTURE = 4000  # pixels on its longer side
+MOST_PIXELS = 2e10  # of a mosaic: GDAL takes half an hour to lay out so many, empty ones too
 BANDS = ("red", "green", "blue", "alpha", "uncertainty")
 
 
@@ -37,6 +40,11 @@ def lay_out(
 
     The grid is turned against true north, and its metres are not quite metres on Earth: both are
     taken from the middle of the sequence.
+
+    Raises
+    ------
+    InputError
+        If the canvas would have more than `MOST_PIXELS`.
     """
     plane = sequence.plane
     epsg = utm_epsg(plane.latitude, plane.longitude)
@@ -52,6 +60,12 @@ def lay_out(
     top = np.ceil((north.max() + reach) / resolution) * resolution
     columns = int(np.ceil((east.max() + reach - west) / resolution))
     rows = int(np.ceil((top - north.min() + reach) / resolution))
+    if columns * rows > MOST_PIXELS:
+        raise InputError(
+            f"the mosaic would have {columns:,} x {rows:,} pixels, too many: is a position far from"
+            " all others? Correct it, choose a coarser --resolution, or make several mosaics by"
+            " naming the files of each"
+        )
     canvas = Canvas(float(west), float(top), columns, rows, resolution, turn, scale)
     stands = [
         Stand(float(e), float(n), Pose(sequence.height, *angles), float(gain), frame.view)
@@ -101,7 +115,7 @@ def write_mosaic(
     canvas, stands, epsg = lay_out(sequence, placements, gains, resolution)
     shrink = max(int(np.ceil(max(canvas.rows, canvas.columns) / LARGEST_PICTURE)), 1)
     small = np.full((canvas.rows // shrink + 1, canvas.columns // shrink + 1, 3), 255, np.uint8)
-    claimed = 0
+    claimed, drawn = 0, set()
     transform = Affine(resolution, 0, canvas.west, 0, -resolution, canvas.north)
     part = out.with_name(f".{out.name}.part")  # of one name, so that none is left for long
     with only_writer(out), write_errors(out), written_whole(picture) as look:
@@ -109,7 +123,8 @@ def write_mosaic(
             with rasterio.open(
                 part, "w", driver="GTiff", count=5, height=canvas.rows, width=canvas.columns,
                 dtype="uint8", crs=f"EPSG:{epsg}", transform=transform, tiled=True, blockxsize=512,
-                blockysize=512, compress="deflate", sparse_ok=True, bigtiff="if_safer",
+                blockysize=512, compress="deflate", interleave="band", sparse_ok=True,
+                bigtiff="if_safer",
             ) as file:  # fmt: skip
                 rgb = [ColorInterp.red, ColorInterp.green, ColorInterp.blue]
                 file.colorinterp = [*rgb, ColorInterp.alpha, ColorInterp.undefined]
@@ -120,8 +135,10 @@ def write_mosaic(
                     )
                     window = Window(tile.column, tile.row, *bands.shape[:0:-1])  # type: ignore[arg-type]
                     file.write(bands, window=window)
+                    drawn.add((tile.row, tile.column))
                     claimed += int((tile.alpha > 0).sum())
                     _shrink_into(small, tile.colours, tile.alpha, tile.row, tile.column, shrink)
+                _fill_unknown(file, drawn)
             watch("writing", 0, 1)
             _with_scale(small, resolution * shrink / canvas.scale).save(look, format="PNG")
             with written_whole(out) as whole:
@@ -136,6 +153,16 @@ def write_mosaic(
         finally:
             part.unlink(missing_ok=True)
     return canvas, claimed * (resolution / canvas.scale) ** 2
+
+
+def _fill_unknown(file: DatasetWriter, drawn: set[tuple[int, int]]) -> None:
+    """Say of tiles that no camera shows that their uncertainty is unknown; no blocks read as 0."""
+    for row in range(0, file.height, TILE):
+        for column in range(0, file.width, TILE):
+            if (row, column) not in drawn:
+                shape = (min(TILE, file.height - row), min(TILE, file.width - column))
+                window = Window(column, row, shape[1], shape[0])  # type: ignore[arg-type]
+                file.write(np.full(shape, 255, np.uint8), 5, window=window)
 
 
 def _shrink_into(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import math
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
@@ -374,7 +375,8 @@ class Artist:
             options: dict[str, Any] = {"format": "JPEG", "quality": 90}
         elif view == "satellite":
             light = satellite_light(date.fromisoformat(day))
-            pixels = satellite(scene, light, subject.x, subject.y, grid)
+            (dx, dy), lean = flaws_of(subject, settings)
+            pixels = satellite(scene, light, subject.x + dx, subject.y + dy, grid, lean=lean)
             options = {"format": "JPEG", "quality": 93}
         else:
             pixels = map_tile(scene, subject.x, subject.y, grid)
@@ -384,9 +386,27 @@ class Artist:
         write_atomically(path, data.getvalue())
 
 
+def flaws_of(tile: Tile, settings: Settings) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Metres by which a satellite tile is off, and how its satellite looks, east and north.
+
+    They hang on the tile alone, whatever else is drawn.
+    """
+    rng = np.random.default_rng([settings.seed, *tile.id.encode(), 6])
+    dx, dy = (rng.normal(0, 1, 2) * settings.shift).tolist()
+    tangent = math.tan(math.radians(settings.lean * rng.uniform()))
+    angle = rng.uniform(0, 2 * math.pi)
+    return (dx, dy), (tangent * math.cos(angle), tangent * math.sin(angle))
+
+
 def prepare(settings: Settings, district: District) -> Artist:
     """Build a district and its scene on every date that is needed."""
-    world: World = build(DISTRICTS[district.name], district.half, settings.seed)
+    world: World = build(
+        DISTRICTS[district.name],
+        district.half,
+        settings.seed,
+        overhang=settings.overhang,
+        wires=settings.wires,
+    )
     frames = [frame for drive in district.drives for frame in drive.frames]
     clear = np.array([(place.x, place.y) for place in (*district.places, *frames)])
     on = partial(scene_on, world, clear=clear)

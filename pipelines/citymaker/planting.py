@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -58,6 +59,44 @@ def plant(site: Site, streets: list[Street], district: District, rng: np.random.
                 height = rng.uniform(0.7, 2.2)
                 radius = height * 0.55
                 site.trees.append([x, y, height, radius, 2, int(rng.integers(1, 2**20))])
+
+
+def line_with_trees(site: Site, streets: list[Street], rng: np.random.Generator) -> None:
+    """Line all streets with tall trees whose crowns hang over them."""
+    for street in streets:
+        kind = street.kind
+        for side in (-1, 1):
+            along = street.trims[0] + rng.uniform(3, 10)
+            while along < street.length - street.trims[1] - 3:
+                x, y, _, _ = street.at(along, side * (kind.half_width + 0.7))[0]
+                height = rng.uniform(8, 12)
+                if site.at(x, y)[1] == 0:
+                    radius = height * rng.uniform(0.34, 0.42)
+                    site.trees.append([x, y, height, radius, 0, int(rng.integers(1, 2**20))])
+                along += rng.uniform(9, 24)
+
+
+def hang_wires(site: Site, streets: list[Street]) -> None:
+    """Hang three wires above one side of each street, from pole to pole, and some across."""
+    black, brown = (0.02, 0.02, 0.02), (0.12, 0.09, 0.06)
+    for street in streets:
+        out = street.kind.half_width + 0.4
+        ends = np.linspace(0, street.length, max(2, round(street.length / 28) + 1))
+        poles, opposite = street.at(ends, out), street.at(ends, -out)
+        spans = [(a, b, (-0.5, 0.0, 0.5)) for a, b in itertools.pairwise(poles)]
+        spans += [(a, b, (0.0,)) for a, b in zip(poles[1:-1], opposite[1:-1], strict=True)]
+        for start, end, sides in spans:
+            step = end[:2] - start[:2]
+            half = math.hypot(*step) / 2
+            ux, uy = step / (2 * half)
+            x, y = (start[:2] + end[:2]) / 2
+            for side in sides:
+                wire = (x - side * uy, y + side * ux, ux, uy, (half, 0.03), (6.4, 6.46, 6.46))
+                site.solids.append(solid(*wire, Solid.POLE, black))
+        for x, y, _, _ in poles:
+            site.solids.append(
+                solid(x, y, 1, 0, (0.13, 0.13), (0, 7, 7), Solid.POLE, brown, round_=True)
+            )
 
 
 def near_wall(site: Site, x: float, y: float, reach: float) -> bool:

@@ -72,9 +72,30 @@ def panorama(
 
 
 def satellite(
-    scene: Scene, light: Light, x: float, y: float, grid: BevGrid, *, smooth: bool = True
+    scene: Scene,
+    light: Light,
+    x: float,
+    y: float,
+    grid: BevGrid,
+    *,
+    smooth: bool = True,
+    lean: tuple[float, float] = (0.0, 0.0),
 ) -> Image:
-    """Take a north-up tile straight from above, centred on (x, y).
+    """Take a north-up tile from above, centred on (x, y).
+
+    Parameters
+    ----------
+    scene, light
+        What there is on a date.
+    x, y
+        Metres east and north in the district.
+    grid
+        Of the ground.
+    smooth
+        As in `panorama`.
+    lean
+        Metres east and north by which the satellite is off the vertical, per metre of its height:
+        the ground stays where it is, and what stands on it leans the other way.
 
     Returns
     -------
@@ -87,6 +108,12 @@ def satellite(
         out[..., 0] = x + east[0] + (columns - 0.5) * grid.resolution
         out[..., 1] = y + north[0] - (rows - 0.5) * grid.resolution
         out[..., 2], out[..., 5] = ABOVE, -1.0
+        if any(lean):
+            length = math.hypot(*lean, 1.0)
+            for k in range(2):
+                out[..., k] += lean[k] * ABOVE
+                out[..., 3 + k] = -lean[k] / length
+            out[..., 5] = -1.0 / length
         return out
 
     shape = (grid.size, grid.size)

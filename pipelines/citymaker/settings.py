@@ -55,6 +55,16 @@ class Settings:
         The panoramas show the car that carries the camera.
     cap
         What covers the nadir of the panoramas: one of `pipelines.citymaker.rig.CAPS`, or nothing.
+    lean
+        Degrees off the vertical, at most, from which the satellite looks: roofs lean off their
+        feet, in each tile another way.
+    shift
+        Standard deviation in metres, each way, by which satellite tiles lie off from where the
+        tables say.
+    overhang
+        Trees stand along all streets, and hang over them.
+    wires
+        Wires run above the streets.
 
     Raises
     ------
@@ -85,6 +95,10 @@ class Settings:
     views: tuple[str, ...] = VIEWS
     car: bool = False
     cap: str = ""
+    lean: float = 0.0
+    shift: float = 0.0
+    overhang: bool = False
+    wires: bool = False
 
     def __post_init__(self) -> None:
         for name in (*self.districts, *self.cross):
@@ -117,6 +131,8 @@ class Settings:
             raise InputError("on a grid the places are where they are: leave out the offset")
         if self.cap and self.cap not in CAPS:
             raise InputError(f"no cap {self.cap!r}; there are {', '.join(CAPS)}")
+        if not (0 <= self.lean <= 30 and 0 <= self.shift <= 20):
+            raise InputError("satellites lean 0 to 30 degrees, and tiles are 0 to 20 metres off")
         if self.seed < 0:
             raise InputError(f"seed must be 0 or more, not {self.seed}")
         if not self.dates or len(set(self.dates)) < len(self.dates):

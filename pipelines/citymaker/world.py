@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.citymaker.buildings import build_row
-from pipelines.citymaker.planting import furnish, plant
+from pipelines.citymaker.planting import furnish, hang_wires, line_with_trees, plant
 from pipelines.citymaker.scene import (
     CELL,
     COS,
@@ -101,7 +101,14 @@ def streets_of(district: District, half: tuple[float, float], seed: int) -> list
     return lay_streets(district, outer_half(half), rng)
 
 
-def build(district: District, half: tuple[float, float], seed: int) -> World:
+def build(
+    district: District,
+    half: tuple[float, float],
+    seed: int,
+    *,
+    overhang: bool = False,
+    wires: bool = False,
+) -> World:
     """Build a district.
 
     Parameters
@@ -112,6 +119,8 @@ def build(district: District, half: tuple[float, float], seed: int) -> World:
         Half its size east and north in metres; it goes on for MARGIN metres around that.
     seed
         Decides everything else.
+    overhang, wires
+        As in `pipelines.citymaker.settings.Settings`; the rest stays what it is without them.
     """
     rng = np.random.default_rng([seed, sum(map(ord, district.name)), 2])
     outer = outer_half(half)
@@ -125,6 +134,11 @@ def build(district: District, half: tuple[float, float], seed: int) -> World:
     lay_gardens(site, district, rng)
     plant(site, streets, district, rng)
     furnish(site, streets, district, rng)
+    more = np.random.default_rng([seed, sum(map(ord, district.name)), 7])
+    if overhang:
+        line_with_trees(site, streets, more)
+    if wires:
+        hang_wires(site, streets)
     patches = np.array(
         [row for row in site.patches if row[-1] == 0]
         + street_details(streets, rng)

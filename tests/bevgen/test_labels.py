@@ -55,7 +55,7 @@ def test_what_has_no_place_is_named_with_its_reason(tmp_path: Path) -> None:
              "d.png,1,150", "e.png,1,150"]  # fmt: skip
     result = run(tmp_path, "file,x,y\n" + "\n".join(lines))
     assert result.return_value == 0, result.output
-    assert "1 points, 6 skipped" in result.output
+    assert "1 point, 6 skipped" in result.output
     for words in (
         "a.png, line 3: 200, 90 is less than 1 degrees below the horizon",
         "a.png, line 4: 900, 150 is outside the panorama of 400 x 200",
@@ -88,3 +88,18 @@ def test_an_output_that_exists_stays(tmp_path: Path) -> None:
     (tmp_path / "labels.geojson").write_text("mine")
     assert "--overwrite" in str(run(tmp_path, "file,x,y\na.png,1,150\n").exception)
     assert (tmp_path / "labels.geojson").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--in", "nowhere"), "nowhere is no folder"),
+        (("--out", "nowhere/l.geojson"), "create it first"),
+        (("--out", "."), "is a folder"),
+    ],
+)
+def test_what_cannot_be_read_or_written_is_said_first(
+    tmp_path: Path, options: tuple[str, str], words: str
+) -> None:
+    assert words in str(run(tmp_path, "file,x,y\na.png,1,150\n", *options).exception)
+    assert not list(tmp_path.glob("*.part"))

@@ -19,6 +19,7 @@ from bevgen.calibration.level import Tilt, angles_of, compare_rolls, find_tilt
 from bevgen.cli import main
 from bevgen.geometry import PanoramaView, Pose
 from bevgen.images.decoding import read_image
+from bevgen.tables import read_poses
 from pipelines.citymaker.dataset import Settings, plan, prepare
 from pipelines.citymaker.render import panorama
 from pipelines.citymaker.styles import light_of
@@ -197,6 +198,22 @@ def test_the_command_goes_on_from_what_is_kept(
     result = {row["file"]: row for row in json.loads(capsys.readouterr().out)}
     assert (result["a.png"]["pitch"], result["a.png"]["roll"]) == (1.25, -2.5)
     assert not result["b.png"]["sure"]
+
+
+def test_rows_of_other_files_stay_and_a_wrong_field_leaves_nothing(tmp_path: Path) -> None:
+    root, out = tmp_path / "panoramas", tmp_path / "level.csv"
+    root.mkdir()
+    Image.new("RGB", (64, 32)).save(root / "a.png")
+    poses = tmp_path / "poses.csv"
+    poses.write_text("file,pitch\na.png,1\nelsewhere.png,2\n")
+    line = ("level", "--in", root, "--out", out, "--poses", poses)
+    assert run(*line, "--vertical-fov", 10, 20) == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["panoramas", "poses.csv"]
+    assert run(*line) == 0
+    assert {f: row.pitch for f, row in read_poses(out).items()} == {
+        "a.png": 1.0,
+        "elsewhere.png": 2.0,
+    }
 
 
 # --- the sign of GPano's roll ---

@@ -370,7 +370,10 @@ def test_the_command_hides_what_a_mask_hides(tmp_path: Path) -> None:
         with rasterio.open(tmp_path / f"{name}.tif") as file:
             assert (file.read(1).min() > 100) == bool(options)
     result = run(*line, "--out", tmp_path / "other.tif", "--mask", tmp_path / "shorter.png")
-    assert "skipped: 1.png: a mask of 256 x 100 pixels is not proportional" in result.output
+    assert (
+        "skipped: 0.png, 1.png, 2.png: a mask of 256 x 100 pixels is not proportional"
+        in result.output
+    )
     assert "gave 0" in str(result.exception)
 
 
@@ -391,17 +394,43 @@ def test_an_interrupted_drawing_leaves_the_poses_and_says_how_to_go_on(tmp_path:
 
 
 def test_what_makes_no_mosaic_is_refused_in_a_sentence(tmp_path: Path) -> None:
-    Image.new("RGB", (64, 32)).save(tmp_path / "a.png")
-    Image.new("RGB", (64, 32)).save(tmp_path / "b.png")
+    for name in ("a.png", "b.png", "c.png"):
+        Image.new("RGB", (64, 32)).save(tmp_path / name)
+    poses = tmp_path / "poses.csv"
     line = ["--in", tmp_path, "--out", tmp_path / "m.tif"]
     result = run(*line)
-    assert "a.png: no position" in result.output
+    assert "skipped: a.png, b.png, c.png: no position" in result.output
     assert "two panoramas or more" in str(result.exception)
     rows = [at("a.png", 0, heading=0.0), at("b.png", 0.2, heading=90.0)]
-    write_poses(tmp_path / "poses.csv", rows)
-    result = run(*line, "--poses", tmp_path / "poses.csv")
+    write_poses(poses, rows)
+    result = run(*line, "--poses", poses)
     assert "stand on one spot" in str(result.exception)
-    assert "must end in .tif" in str(run("--in", tmp_path, "--out", tmp_path / "m.jpg").exception)
-    (tmp_path / "mask.png").write_text("none")
-    result = run(*line, "--mask", tmp_path / "mask.png")
-    assert "mask.png: " in str(result.exception)
+    write_poses(poses, [*rows, at("c.png", 200_000.0, heading=0.0)])
+    result = run(*line, "--poses", poses)
+    assert "is a position far from all others?" in str(result.exception)
+    for words, message in (
+        (("--out", tmp_path / "m.jpg"), "must end in .tif"),
+        (("--out", tmp_path / "none" / "m.tif"), "create it first"),
+        (("--poses-out", tmp_path / "none" / "p.csv"), "create it first"),
+        (("--poses-out", poses, "--overwrite"), "poses.csv is read"),
+        (("--position-error", "inf"), "is not a number that can be used"),
+        (("--mask", poses), "poses.csv: "),
+    ):
+        assert message in str(run(*line, "--poses", poses, *words).exception)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "a.png", "b.png", "c.png", "poses.csv",
+    ]  # fmt: skip
+
+
+def test_where_no_camera_was_nothing_is_known(tmp_path: Path) -> None:
+    rows = [at("a.png", 0, heading=0.0), replace(at("b.png", 90, heading=0.0), longitude=2.001)]
+    panoramas(tmp_path, rows)
+    line = ("--in", tmp_path, "--poses", tmp_path / "poses.csv", "--no-register")
+    result = run(*line, "--out", tmp_path / "m.tif", "--resolution", 0.1)
+    assert result.exception is None, result.output
+    assert "no pairs of frames show the same ground" in result.output
+    with rasterio.open(tmp_path / "m.tif") as file:
+        assert file.width > 512
+        assert file.height > 1024  # corners that no camera is near
+        assert (file.read(4) == 0).all()
+        assert (file.read(5) == 255).all()

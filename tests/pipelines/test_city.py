@@ -27,8 +27,8 @@ from bevgen.tables import PoseRow, read_poses
 from georetrieval.data.tiles import open_source
 from georetrieval.data.tiles.cutting import cut_tile
 from pipelines.citymaker import render, scene, styles, world
-from pipelines.citymaker.dataset import Settings, make_city, plan, prepare, shots
-from pipelines.citymaker.places import latitude_longitude
+from pipelines.citymaker.dataset import Settings, flaws_of, make_city, plan, prepare, shots
+from pipelines.citymaker.places import Tile, latitude_longitude
 from pipelines.citymaker.raster import make_rasters
 from pipelines.citymaker.rig import CAP_DEGREES, CAPS, build_car, hidden, put_cap
 from pipelines.citymaker.scene import Scene, Solid
@@ -200,6 +200,45 @@ def test_a_tower_stands_where_the_panorama_and_the_tiles_say() -> None:
     rows, columns = np.nonzero(seen)
     assert ((columns + 0.5).mean() - 100) * 0.25 == pytest.approx(10, abs=0.15)
     assert (100 - (rows + 0.5).mean()) * 0.25 == pytest.approx(20, abs=0.15)
+
+
+def test_off_the_vertical_a_roof_leans_by_its_height_and_its_feet_stay() -> None:
+    tower = solid(12, 20, 1, 0, (5, 5), (0, 30, 30), Solid.LAMP, (0.9, 0.0, 0.9))
+    made, dark = with_solids([tower]), styles.satellite_light(SUMMER)._replace(haze=0.0)
+    tile = render.satellite(made, dark, 2.0, 0.0, BevGrid(200, 0.25), lean=(0.2, 0.0)).astype(int)
+    seen = (tile[..., 0] > 1.5 * tile[..., 1]) & (tile[..., 2] > 1.5 * tile[..., 1])
+    rows, columns = np.nonzero(seen)
+    # From the east: the roof, 7 to 17 metres east, lies 30 * 0.2 metres west of its feet.
+    assert (columns.min() - 100) * 0.25 == pytest.approx(7 - 6 - 2, abs=0.3)
+    assert (columns.max() - 99) * 0.25 == pytest.approx(17 - 2, abs=0.3)
+    assert (100 - rows.min()) * 0.25 == pytest.approx(25, abs=0.3)
+    assert (99 - rows.max()) * 0.25 == pytest.approx(15, abs=0.3)
+
+
+def test_what_real_pairs_have_comes_on_top_of_the_same_district() -> None:
+    plain = town()
+    hard = world.build(plain.district, plain.half, plain.seed, overhang=True, wires=True)
+    for name in ("solids", "trees"):
+        before, after = getattr(plain, name), getattr(hard, name)
+        np.testing.assert_array_equal(after[: len(before)], before)
+        assert len(after) > len(before)
+    np.testing.assert_array_equal(hard.patches, plain.patches)
+    wires = hard.solids[len(plain.solids) :]
+    wires = wires[wires[:, scene.BOTTOM] > 6]
+    x, y, half = wires[:, scene.CX], wires[:, scene.CY], wires[:, scene.HX]
+    assert np.hypot(x, y).min() < 60
+    assert half.max() < 30
+    tile = Tile("a", "downtown", 0, 0)
+    assert flaws_of(tile, Settings(places=6)) == ((0, 0), (0, 0))
+    flaws = [
+        flaws_of(Tile(f"{i}", "downtown", 0, 0), Settings(places=6, shift=1.5, lean=20.0))
+        for i in range(400)
+    ]
+    assert np.std([off for off, _ in flaws]) == pytest.approx(1.5, rel=0.1)
+    assert np.mean([off for off, _ in flaws]) == pytest.approx(0, abs=0.2)
+    leans = np.rad2deg(np.arctan([math.hypot(*lean) for _, lean in flaws]))
+    assert 18 < leans.max() <= 20
+    assert leans.mean() == pytest.approx(10, rel=0.15)
 
 
 def test_another_date_keeps_the_buildings_and_changes_light_leaves_and_cars() -> None:
@@ -390,6 +429,8 @@ def test_same_bytes_from_any_number_of_threads_and_after_a_restart(tmp_path: Pat
         ({"dates": ("June",)}, "2023-06-20"),
         ({"tiles": "grid", "offset": 3.0}, "offset"),
         ({"test": 0.6, "validation": 0.4}, "below 1"),
+        ({"lean": 50.0}, "lean 0 to 30"),
+        ({"shift": -1.0}, "0 to 20 metres off"),
         ({"cap": "green"}, "black, white, logo, blur"),
     ],
 )
