@@ -40,6 +40,19 @@ def drop_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+def counted(number: int, one: str, many: str = "") -> str:
+    """Say how many there are of something: ``1 image``, ``2,000 images``.
+
+    Parameters
+    ----------
+    number
+        How many.
+    one, many
+        What follows 1, and what any other number; by default the former with an s.
+    """
+    return f"{number:,} {one if number == 1 else many or f'{one}s'}"
+
+
 def size_text(count: float) -> str:
     """Write a number of bytes as people read it, such as ``63.7 kB``."""
     for unit in ("bytes", "kB", "MB", "GB"):

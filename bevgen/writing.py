@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import errno
+import fcntl
+import glob
 import os
 import re
 import stat
+import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 from uuid import uuid4
 
 from bevgen.errors import BevgenError, RefusedError, WriteError
@@ -17,6 +20,7 @@ from bevgen.errors import BevgenError, RefusedError, WriteError
 if TYPE_CHECKING:
     from PIL import Image
 
+FRESH = 60.0  # seconds for which an unfinished file is left alone though nobody holds it
 _NUMBER = re.compile(r"(?:errno =|os error) (\d+)")  # as HDF5 and Rust have it
 _SHORT = re.compile(r"requested and \d+ written|unexpected pos")  # NumPy, torch
 
@@ -53,7 +57,7 @@ def written_whole(path: Path) -> Iterator[Path]:
     """Write a file under a temporary name and rename it once it is on the disk.
 
     A killed process leaves what was there before; two that write one file at the same time never
-    meet, and the later one wins.
+    meet, and the later one wins. What killed ones left beside it is removed.
 
     Parameters
     ----------
@@ -72,17 +76,41 @@ def written_whole(path: Path) -> Iterator[Path]:
     """
     part = path.with_name(f"{path.name}.{uuid4().hex[:8]}.part")
     try:
-        with write_errors(path):
-            with part.open("xb") as file:
-                # Libraries may put a file of theirs in its place, which only its owner can read.
-                mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+        with write_errors(path), part.open("xb") as file:
+            _lock(file)
+            # Libraries may put a file of theirs in its place, which only its owner can read.
+            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+            _sweep(path, part)
             yield part
-            with part.open("rb") as file:
-                os.fsync(file.fileno())
-            part.chmod(mode)
-            part.replace(path)
+            with part.open("rb") as written:
+                _lock(written)  # if it is theirs
+                os.fsync(written.fileno())
+                part.chmod(mode)
+                part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def _lock(file: IO[bytes]) -> bool:
+    """Lock an open file until it is closed; return whether nobody else had."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _sweep(path: Path, own: Path) -> None:
+    """Remove unfinished files of an output whose writers were killed.
+
+    Those of living ones are locked, but for the moment in which a library puts its own file in the
+    place: so a file counts only once it has not changed for a while.
+    """
+    for part in path.parent.glob(f"{glob.escape(path.name)}.{'[0-9a-f]' * 8}.part"):
+        if part != own:
+            with suppress(OSError), part.open("rb") as file:
+                if time.time() - os.fstat(file.fileno()).st_mtime > FRESH and _lock(file):
+                    part.unlink()
 
 
 def write_picture(image: Image.Image, path: Path) -> None:

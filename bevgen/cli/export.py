@@ -53,6 +53,7 @@ def command(
     from bevgen import export as library
     from bevgen.cli.progress import progress_bar
     from bevgen.shards import ShardSet
+    from bevgen.terminal import counted
     from bevgen.writing import check_output, written_whole
 
     if out is None and footprints is None:
@@ -74,7 +75,7 @@ def command(
             skipped += report.skipped
             counts.append(report.files)
             kept = f", {report.kept:,} of them there already" if report.kept else ""
-            click.echo(f"{out}: {report.files:,} images{kept}")
+            click.echo(f"{out}: {counted(report.files, 'image')}{kept}")
         if footprints:
             collection, without = library.footprints(shards)
             skipped += without
@@ -82,7 +83,7 @@ def command(
             text = json.dumps(collection, indent=1, ensure_ascii=False) + "\n"
             with written_whole(footprints) as part:
                 part.write_text(text, "utf-8")
-            click.echo(f"{footprints}: {counts[-1]:,} footprints")
+            click.echo(f"{footprints}: {counted(counts[-1], 'footprint')}")
     for label, reason in dict.fromkeys(skipped):
         click.echo(f"skipped: {label}: {reason}", err=True)
     return EXIT_FAILED if total and not max(counts) else 0

@@ -63,6 +63,7 @@ def command(
     from bevgen.ground import Uncertainty
     from bevgen.labels import place_labels, read_labels
     from bevgen.tables import read_poses
+    from bevgen.terminal import counted
     from bevgen.writing import check_output, written_whole
 
     check_output(out, overwrite=overwrite, reads=(points, poses))
@@ -88,5 +89,5 @@ def command(
     with written_whole(out) as part:
         part.write_text(json.dumps(placed.geojson, indent=1, ensure_ascii=False) + "\n", "utf-8")
     left = f", {len(placed.skipped)} skipped" if placed.skipped else ""
-    click.echo(f"{out}: {count:,} points{left}")
+    click.echo(f"{out}: {counted(count, 'point')}{left}")
     return 0

@@ -72,6 +72,7 @@ def command(
     from bevgen.images.finding import find_images
     from bevgen.locking import only_writer
     from bevgen.tables import PoseRow, read_poses, write_poses
+    from bevgen.terminal import counted
     from bevgen.writing import write_errors
 
     _check_output(out, poses, overwrite)
@@ -102,9 +103,9 @@ def command(
     if rolls.is_turned:
         other = "right-down" if roll_sign == "left-down" else "left-down"
         click.echo(
-            f"the roll in the metadata of {rolls.count:,} panoramas fits the pictures better the"
-            f" other way round ({rolls.left_down:.1f} instead of {rolls.right_down:.1f} degrees"
-            f" off): where it is used, add --roll-sign {other}",
+            f"the roll in the metadata of {counted(rolls.count, 'panorama')} fits the pictures"
+            f" better the other way round ({rolls.left_down:.1f} instead of {rolls.right_down:.1f}"
+            f" degrees off): where it is used, add --roll-sign {other}",
             err=True,
         )
     if all(f.reason for f in found.values()):

@@ -26,7 +26,7 @@ from bevgen.conversion.run import convert
 from bevgen.conversion.schedule import worker_count
 from bevgen.conversion.settings import BevSettings, Settings
 from bevgen.project import Device
-from bevgen.terminal import size_text
+from bevgen.terminal import counted, size_text
 
 MOST_CAUSES = 10
 
@@ -211,13 +211,13 @@ def _print_plan(console: Console, plan: Plan) -> None:
     shards = len(plan.todo)
     free = shutil.disk_usage(plan.out.absolute().parent).free
     console.print(
-        f"{plan.images_todo:,} images from {plan.root}"
+        f"{counted(plan.images_todo, 'image')} from {plan.root}"
         + (f" ({kept:,} more are done)" if kept else "")
     )
     console.print(f"to {plan.out}: {height}x{width} pixels{scale}")
     console.print(
-        f"{shards:,} shard{'s' if shards != 1 else ''}, {size_text(plan.bytes_needed)} of disk"
-        f" needed, {size_text(free)} free"
+        f"{counted(shards, 'shard')}, {size_text(plan.bytes_needed)} of disk needed,"
+        f" {size_text(free)} free"
     )
 
 
@@ -249,15 +249,23 @@ def _print_report(console: Console, report: Report, kind: str) -> None:
     if report.unknown_headings:
         says = "--heading or --poses" if kind == "bev" else "--poses"  # options of bevgen pack
         console.print(
-            f"{report.unknown_headings:,} images have no heading and are taken to look north"
-            f" ({says} says it)"
+            counted(
+                report.unknown_headings,
+                "image has no heading and is taken to look north",
+                "images have no heading and are taken to look north",
+            )
+            + f" ({says} says it)"
         )
     if report.unknown_positions:
-        console.print(f"{report.unknown_positions:,} images have no position")
+        console.print(
+            counted(report.unknown_positions, "image has no position", "images have no position")
+        )
     if report.finer:
         console.print(
-            f"{report.finer:,} panoramas are coarser than their BEV everywhere: a larger"
-            " --resolution loses nothing"
+            counted(
+                report.finer, "panorama is coarser than its", "panoramas are coarser than their"
+            )
+            + " BEV everywhere: a larger --resolution loses nothing"
         )
     causes = sorted(report.reasons.items(), key=lambda r: -r[1][0])
     for reason, (count, examples) in causes[:MOST_CAUSES]:

@@ -13,6 +13,7 @@ from bevgen.errors import InputError
 from bevgen.images.finding import default_id, find_images
 from bevgen.images.metadata import PanoramaInfo, info_from_row
 from bevgen.tables import PoseRow, read_poses
+from bevgen.terminal import counted
 
 # What poses.csv may say; an output remembers it by these names and this order.
 POSE_FIELDS = ("heading", "pitch", "roll", "height", "latitude", "longitude", "date")
@@ -52,7 +53,8 @@ def list_items(
         unknown = sorted(rows.keys() - {source for source, _ in found})
         if unknown and list_file is None:
             raise InputError(
-                f"{poses}: {len(unknown)} files are not in {root}, such as {unknown[0]}:"
+                f"{poses}: {counted(len(unknown), 'file is', 'files are')} not in {root}, such as"
+                f" {unknown[0]}:"
                 " paths must be relative to the input folder"
             )
     ids = [

@@ -21,6 +21,7 @@ from bevgen.images.formats import (
     reads_heif,
 )
 from bevgen.tables import read_text, respelled, warn_respelled
+from bevgen.terminal import counted
 
 logger = logging.getLogger(__name__)
 
@@ -93,22 +94,22 @@ class _PassedOver:
         parts: list[str] = []
         for kind, count in sorted(self.heif.items()):
             way = "pip install 'bevgen[heif]'" if kind == "HEIC" else "a Pillow with AVIF"
-            parts.append(f"{_count(count, f'{kind} file')} ({way} reads them)")
+            parts.append(f"{counted(count, f'{kind} file')} ({way} reads them)")
         if self.endings:
-            count = _count(self.endings.total(), "file")
+            count = counted(self.endings.total(), "file")
             parts.append(f"{count} of other kinds ({_most(self.endings)})")
         if self.folders:
-            count = _count(self.folders.total(), "system folder")
+            count = counted(self.folders.total(), "system folder")
             parts.append(f"{count} ({_most(self.folders)})")
         if self.hidden:
-            parts.append(f"{_count(self.hidden, 'image')} whose name begins with a dot")
+            parts.append(f"{counted(self.hidden, 'image')} whose name begins with a dot")
         if self.no_files:
-            parts.append(f"{self.no_files:,} pipes, devices or broken links")
+            parts.append(
+                counted(
+                    self.no_files, "pipe, device or broken link", "pipes, devices or broken links"
+                )
+            )
         return ", ".join(parts)
-
-
-def _count(number: int, name: str) -> str:
-    return f"{number:,} {name}{'s' if number != 1 else ''}"
 
 
 def _most(counts: Counter[str]) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from bevgen import written_whole
+from bevgen import only_writer, written_whole
 from georetrieval.config import BranchName, Settings
 from georetrieval.data.dataset import Dataset
 from georetrieval.data.pairs import Pairs
@@ -236,8 +236,20 @@ def store_neighbours(
     ------
     DataError
         If positions are missing, or the data cannot be used.
+    RefusedError
+        If another process is writing that file.
     """
     split = split or settings.data.train_split
+    path = neighbours_path(dataset, split)
+    with only_writer(path):
+        found = _find_neighbours(settings, dataset, split, pool, positions)
+        found.save(path)
+    return path, found
+
+
+def _find_neighbours(
+    settings: Settings, dataset: Dataset, split: str, pool: int | None, positions: Path | None
+) -> Neighbours:
     of_branch: dict[BranchName, Pairs] = {
         name: dataset.pairs(name, split).each() for name in settings.branches()
     }
@@ -275,10 +287,7 @@ def store_neighbours(
             wanted,
             count,
         )
-    found = Neighbours.find(pairs.ids, places, count, planar=planar, source=source)
-    path = neighbours_path(dataset, split)
-    found.save(path)
-    return path, found
+    return Neighbours.find(pairs.ids, places, count, planar=planar, source=source)
 
 
 def geographic_neighbours(

@@ -15,7 +15,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 import georetrieval
-from bevgen import written_whole
+from bevgen import only_writer, written_whole
 from georetrieval.config import BranchName, Settings
 from georetrieval.data.dataset import Dataset
 from georetrieval.errors import CheckpointError
@@ -63,6 +63,8 @@ def write_report(
     ------
     GeoretrievalError
         If a checkpoint cannot be read or the file cannot be written.
+    RefusedError
+        If another process is writing that page.
     """
     run = Run.at(run)
     out = out or run.report_path
@@ -72,11 +74,21 @@ def write_report(
         kept = {name: Evaluation.load(path) for name, path in run.evaluations().items()}
         evaluations, names = list(kept.values()), list(kept)
     titled = title_evaluations(evaluations, names)
+    with only_writer(out):
+        text = _render(run, dataset, titled)
+        with written_whole(out) as part:
+            # An id may be the name of a file, and that need not be valid text.
+            part.write_text(text, "utf-8", errors="replace")
+    return out
+
+
+def _render(run: Run, dataset: Dataset, titled: Sequence[Titled]) -> str:
+    """Fill the page's template."""
     settings = read_settings(run)
     hashes = run_checkpoints(run)
     lines = run.read_metrics()
     page = environment().get_template("page.html")
-    text = page.render(
+    return page.render(
         overview=make_overview(run, dataset, settings, titled, hashes, lines),
         training=training_curves(lines, settings),
         evaluations=[describe(one, dataset, hashes, count=len(titled)) for one in titled],
@@ -85,10 +97,6 @@ def write_report(
         version=georetrieval.__version__,
         today=f"{datetime.now(UTC):%Y-%m-%d}",
     )
-    with written_whole(out) as part:
-        # An id may be the name of a file, and that need not be valid text.
-        part.write_text(text, "utf-8", errors="replace")
-    return out
 
 
 def environment() -> Environment:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bevgen import only_writer
 from georetrieval.config import BranchName, DataSettings
 from georetrieval.data.dataset import Dataset
 from georetrieval.data.positions import distances
@@ -92,6 +93,8 @@ def evaluate(
     ------
     GeoretrievalError
         If checkpoints or data cannot be used, or the run holds another result of that name.
+    RefusedError
+        If another process is writing a result of that name.
     """
     device = device or torch.device("cpu")
     run = Run.at(run)
@@ -113,21 +116,37 @@ def evaluate(
         return without_distractors(found) if matched else found
 
     name = name or result_name(_own_data(run), dataset.settings, dataset.root, split, matched)
-    _refuse_other(run, name, dataset, split, matched)
-    test = load(split)
-    weights: dict[str, float] = {which: float(which == "panorama") for which in branches}
-    if len(branches) == 2:
-        weights["both"] = 0.5
-        validation = _validation_split(dataset.settings, split, load)
-        if validation is not None:
-            weights["both, weight chosen"] = best_weight(validation)
-    methods = [_search(test, method, weight, seed) for method, weight in weights.items()]
+    with only_writer(run.evaluation(name)):
+        _refuse_other(run, name, dataset, split, matched)
+        test = load(split)
+        weights: dict[str, float] = {which: float(which == "panorama") for which in branches}
+        if len(branches) == 2:
+            weights["both"] = 0.5
+            validation = _validation_split(dataset.settings, split, load)
+            if validation is not None:
+                weights["both, weight chosen"] = best_weight(validation)
+        methods = [_search(test, method, weight, seed) for method, weight in weights.items()]
+        result = _result(dataset, split, test, methods, hashes, matched)
+        _keep_older(run, name, result)
+        result.save(run.evaluation(name))
+    return result
+
+
+def _result(
+    dataset: Dataset,
+    split: str,
+    test: EmbeddedSplit,
+    methods: list[Method],
+    hashes: dict[BranchName, str],
+    matched: bool,
+) -> Evaluation:
+    """Put together what an evaluation keeps."""
     columns = test.references.columns
     named = {name for method in methods for best in method.top for name in best}
     ids = test.references.ids
     right = [ids[row] for row in test.pairs.references]
     rows = {name: test.references.row(name) for name in named | set(right)}
-    result = Evaluation(
+    return Evaluation(
         data=str(dataset.root),
         reference=str(dataset.settings.reference),
         split=split,
@@ -147,9 +166,6 @@ def evaluate(
         matched=matched,
         others=[[ids[row] for row in own] for own in test.pairs.others] if test.others else [],
     )
-    _keep_older(run, name, result)
-    result.save(run.evaluation(name))
-    return result
 
 
 def _own_data(run: Run) -> DataSettings | None:

@@ -123,7 +123,7 @@ def test_export_writes_what_has_a_place_and_says_why_the_rest_has_none(tmp_path:
     assert [path.name for path in out.iterdir()] == ["a.tif"]
     assert "'b': no position" in said
     assert "'c': no heading" in said
-    assert "1 images" in said
+    assert "1 image" in said
     collection = json.loads(prints.read_text())
     (feature,) = collection["features"]
     assert feature["properties"] == {"id": "a", "source": "a.png"}

@@ -55,7 +55,7 @@ def test_what_has_no_place_is_named_with_its_reason(tmp_path: Path) -> None:
              "d.png,1,150", "e.png,1,150"]  # fmt: skip
     result = run(tmp_path, "file,x,y\n" + "\n".join(lines))
     assert result.return_value == 0, result.output
-    assert "1 points, 6 skipped" in result.output
+    assert "1 point, 6 skipped" in result.output
     for words in (
         "a.png, line 3: 200, 90 is less than 1 degrees below the horizon",
         "a.png, line 4: 900, 150 is outside the panorama of 400 x 200",

@@ -61,7 +61,7 @@ def test_a_bev_finer_than_its_panorama_is_said(tmp_path: Path) -> None:
         (tmp_path / f"in/{name}.jpg").write_bytes(encoded(scene(height, 2 * height), "JPEG"))
     words = ("convert", "-i", tmp_path / "in", "--size", 16, "--workers", 1)
     done = run_bevgen(*words, "-o", tmp_path / "a.h5", "--resolution", 0.06)
-    assert "1 panoramas are coarser than their BEV everywhere" in done.stderr
+    assert "1 panorama is coarser than its BEV everywhere" in done.stderr
     done = run_bevgen(*words, "-o", tmp_path / "b.h5", "--resolution", 0.25)
     assert "coarser than" not in done.stderr
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import errno
+import os
 import resource
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +29,37 @@ def test_two_writers_of_one_file_never_meet(tmp_path: Path) -> None:
         assert path.read_bytes() == b"second"
     assert path.read_bytes() == b"first" * 1000
     assert [found.name for found in tmp_path.iterdir()] == ["file"]
+
+
+def test_what_killed_writers_left_is_removed_by_the_next(tmp_path: Path) -> None:
+    path = tmp_path / "a[1].csv"
+    script = (
+        "import sys, time; from pathlib import Path; from bevgen import written_whole\n"
+        "with written_whole(Path(sys.argv[1])) as part:\n"
+        "    part.write_text('half'); print(part.name, flush=True); time.sleep(600)\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script, path], stdout=subprocess.PIPE, text=True
+    ) as writer:
+        assert writer.stdout is not None
+        left = tmp_path / writer.stdout.readline().strip()
+        others = [tmp_path / "a[1].csv.part", tmp_path / "a1.csv.0123abcd.part"]
+        for other in others:
+            other.touch()
+        for each in (left, *others):
+            os.utime(each, (0, 0))
+        with written_whole(path) as part:
+            part.write_text("first")
+        assert left.read_text() == "half"  # slow, but alive
+        writer.kill()
+    with written_whole(path) as part:
+        part.write_text("second")
+    assert path.read_text() == "second"
+    assert sorted(tmp_path.iterdir()) == sorted([path, *others])
+    # What is quite new may just have been put there by a library.
+    left.touch()
+    with written_whole(path):
+        assert left.exists()
 
 
 def test_what_was_there_stays_when_writing_fails(tmp_path: Path) -> None:

@@ -16,9 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from bevgen import RefusedError
 from georetrieval.cli import main
 from georetrieval.data.dataset import Dataset
-from georetrieval.errors import GeoretrievalError
 from georetrieval.models.checkpoints import checkpoint_hash
 from georetrieval.report import write_report
 from georetrieval.report.charts import Axis, apart, round_ticks, smooth, thin
@@ -683,7 +683,7 @@ def test_real_photographs_keep_the_page_small(tmp_path: Path, fresh: Reported):
 
 def test_a_place_that_cannot_be_written_is_named(fresh: Reported, tmp_path: Path):
     out = tmp_path / "no" / "report.html"
-    with pytest.raises(GeoretrievalError, match=r"report\.html could not be written: No such file"):
+    with pytest.raises(RefusedError, match=r"written beside .*report\.html: No such file"):
         write_report(Run(fresh.run), Dataset(fresh.data, fresh.root), [], out)
 
 

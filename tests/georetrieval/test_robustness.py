@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch.distributed.run import get_args_parser
 
-from bevgen import RefusedError, ShardSet
+from bevgen import RefusedError, ShardSet, only_writer
 from georetrieval import cli
 from georetrieval.cli.train import command as train_command
 from georetrieval.config import EncoderSettings, Settings, load_settings
@@ -74,6 +74,29 @@ def test_a_second_training_into_one_run_is_refused(world, small_world, tmp_path)
         assert first.wait(60) == 130
     assert (run / "settings.json").read_bytes() == before
     assert not (run / "training.lock").exists()
+
+
+def test_two_results_pages_or_neighbours_of_one_name_are_refused(small_world, tmp_path, capsys):
+    run = Run(tmp_path / "run")
+    train(tiny_settings(**QUICK), small_world.root, run)
+    write_recipe(small_world)
+    neighbours = ("neighbours", "--data", small_world.root)
+    for path, *words in (
+        (run.evaluation("test"), "evaluate", "--run", run),
+        (run.report_path, "report", "--run", run),
+        (small_world.root / "neighbours-pairs-train.npz", *neighbours),
+    ):
+        before = path.read_bytes() if path.exists() else None
+        with only_writer(path):
+            assert georetrieval(*words) == 1
+        assert f"another run is writing {path} (process {os.getpid()}" in capsys.readouterr().err
+        assert (path.read_bytes() if path.exists() else None) == before
+        assert georetrieval(*words) == 0
+        assert path.exists()
+    # Results of two names are written side by side.
+    with only_writer(run.evaluation("test")):
+        assert georetrieval("evaluate", "--run", run, "--name", "other") == 0
+    assert not list(tmp_path.rglob("*.lock"))
 
 
 # Wrong files
