@@ -26,7 +26,7 @@ test: .venv/dev
 bench: .venv/dev
 	$(BIN)/python -m tests.benchmarks --docs
 
-# Thousands of damaged files; also rewrites docs/robustness.md.
+# Thousands of damaged files, and every situation; also rewrites docs/robustness.md.
 faults: .venv/dev
 	$(BIN)/python -m pytest -m faults
 	$(BIN)/python -m tests.robustness

@@ -21,7 +21,9 @@ from bevgen.errors import InputError
 Floats = NDArray[np.float64]
 
 MAX_SIZE = 8192
-MAX_RESOLUTION = 1000.0
+MIN_RESOLUTION, MAX_RESOLUTION = 1e-6, 1000.0  # metres per pixel
+MAX_HEIGHT = 10_000.0  # metres: higher than anything that looks at a street
+MAX_HEADING = 36_000.0  # degrees: beyond a hundred turns a number is something else
 FULL_SPHERE = (90.0, -90.0)
 FULL_CIRCLE = (-180.0, 180.0)
 # The ellipsoid WGS84: semi-major axis in metres, flattening, and square of the eccentricity.
@@ -39,7 +41,7 @@ class BevGrid:
     size
         Pixels on each side, 1 to 8192.
     resolution
-        Ground sample distance in metres per pixel, above 0 and at most 1000.
+        Ground sample distance in metres per pixel, 1e-6 to 1000.
 
     Raises
     ------
@@ -56,9 +58,10 @@ class BevGrid:
             raise InputError(
                 f"size must be a whole number of 1 to {MAX_SIZE} pixels, not {self.size!r}"
             )
-        if not (_is_finite(self.resolution) and 0 < self.resolution <= MAX_RESOLUTION):
+        finest, coarsest = MIN_RESOLUTION, MAX_RESOLUTION
+        if not (_is_finite(self.resolution) and finest <= self.resolution <= coarsest):
             raise InputError(
-                f"resolution must be above 0 and at most {MAX_RESOLUTION:g} metres per pixel,"
+                f"resolution must be above 0, {finest:g} to {coarsest:g} metres per pixel,"
                 f" not {self.resolution!r}"
             )
 
@@ -175,9 +178,9 @@ class Pose:
     Parameters
     ----------
     height
-        Metres above flat ground, above 0.
+        Metres above flat ground, above 0 and at most 10000.
     heading
-        Compass direction of the panorama's centre column, clockwise from north.
+        Compass direction of the panorama's centre column, clockwise from north, -36000 to 36000.
     pitch
         Nose up is positive, -90 to 90.
     roll
@@ -195,16 +198,15 @@ class Pose:
     roll: float = 0.0
 
     def __post_init__(self) -> None:
-        if not (_is_finite(self.height) and self.height > 0):
+        if not (_is_finite(self.height) and 0 < self.height <= MAX_HEIGHT):
             raise InputError(
-                f"height must be above 0 metres (the camera stands above the ground),"
-                f" not {self.height!r}"
+                f"height must be above 0 and at most {MAX_HEIGHT:g} metres (the camera stands above"
+                f" the ground), not {self.height!r}"
             )
-        for name, limit in (("heading", math.inf), ("pitch", 90.0), ("roll", 180.0)):
+        for name, limit in (("heading", MAX_HEADING), ("pitch", 90.0), ("roll", 180.0)):
             value = getattr(self, name)
             if not (_is_finite(value) and abs(value) <= limit):
-                within = f" within +-{limit:g}" if math.isfinite(limit) else ""
-                raise InputError(f"{name} must be finite degrees{within}, not {value!r}")
+                raise InputError(f"{name} must be finite degrees within +-{limit:g}, not {value!r}")
 
     def world_from_camera(self) -> NDArray[np.float64]:
         """Rotation (3, 3) that takes camera axes to the world: Rz(-heading) Rx(pitch) Ry(roll)."""
@@ -223,7 +225,7 @@ def _half_open(azimuth: ArrayLike) -> Floats:
 
 def are_poses(poses: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Which rows of height, heading, pitch and roll `Pose` takes, (n,): of many at once."""
-    within = np.abs(poses) <= (np.inf, np.inf, 90.0, 180.0)
+    within = np.abs(poses) <= (MAX_HEIGHT, MAX_HEADING, 90.0, 180.0)
     return (np.isfinite(poses) & within).all(axis=1) & (poses[:, 0] > 0)
 
 

@@ -19,6 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from bevgen.errors import InputError
+from bevgen.geometry import MAX_HEADING, MAX_HEIGHT
 from bevgen.writing import written_whole
 
 logger = logging.getLogger(__name__)
@@ -29,10 +30,10 @@ POSE_COLUMNS = (
 PAIR_COLUMNS = ("query", "reference", "role", "d_row", "d_col", "split")
 ROLES = ("positive", "semi", "gallery")
 _LIMITS = {
-    "heading": math.inf,
+    "heading": MAX_HEADING,
     "pitch": 90.0,
     "roll": 180.0,
-    "height": math.inf,
+    "height": MAX_HEIGHT,
     "latitude": 90.0,
     "longitude": 180.0,
 }
@@ -164,10 +165,12 @@ def _pose_row(cells: dict[str, str], where: str) -> PoseRow:
                 f"{where}: {name} must be a number such as 12.5, not {cell!r}; leave the cell"
                 f" empty if it is unknown"
             )
+        if name == "height" and not 0 < number <= limit:
+            raise InputError(
+                f"{where}: height must be above 0 and at most {limit:g} metres, not {cell}"
+            )
         if abs(number) > limit:
             raise InputError(f"{where}: {name} must be -{limit:g} to {limit:g}, not {cell}")
-        if name == "height" and number <= 0:
-            raise InputError(f"{where}: height must be above 0 metres, not {cell}")
         numbers[name] = number
     if ("latitude" in numbers) != ("longitude" in numbers):
         raise InputError(f"{where}: latitude and longitude go together; give both or neither")

@@ -214,7 +214,7 @@ def load_kernels(decoder: Decoder, device: Device) -> None:
         project_view(image, BevGrid(1, 1.0), PanoramaView(16, 32), Pose(), device=device)
         if decoder == "rows":
             row_decoder.load()
-    except DeviceError:
+    except (DeviceError, InputError):  # which say themselves what to do
         raise
     except Exception as error:
         raise BevgenError(

@@ -261,8 +261,8 @@ EDGE_CASES = {
     "lying": (BevGrid(32), PanoramaView(16, 32), Pose(roll=90.0)),
     "upside down": (BevGrid(33), PanoramaView(16, 32), Pose(roll=180.0)),
     "all of the world": (BevGrid(32, 1e3), PanoramaView(16, 32), Pose(pitch=1.0)),
-    "a speck": (BevGrid(32, 1e-200), PanoramaView(16, 32), Pose(pitch=1.0)),
-    "from space": (BevGrid(32), PanoramaView(16, 32), Pose(1e7)),
+    "a speck": (BevGrid(32, 1e-6), PanoramaView(16, 32), Pose(pitch=1.0)),
+    "from an aeroplane": (BevGrid(32), PanoramaView(16, 32), Pose(1e4)),
     "wide": (BevGrid(32), PanoramaView(4, 65536), Pose(heading=179.999)),
     "large BEV": (BevGrid(1024, 0.01), PanoramaView(16, 32), Pose(heading=1.0)),
 }

@@ -70,6 +70,8 @@ def test_poses_columns_in_any_order(tmp_path):
         ("file,pitch\na.jpg,0\nb.jpg,90.1\n", "line 3: pitch must be -90 to 90, not 90.1"),
         ("file,roll\na.jpg,-181\n", "line 2: roll must be"),
         ("file,height\na.jpg,0\n", "line 2: height must be above 0"),
+        ("file,height\na.jpg,1e300\n", "line 2: height must be above 0 and at most 10000"),
+        ("file,heading\na.jpg,1e308\n", "line 2: heading must be -36000 to 36000"),
         ("file,latitude,longitude\na.jpg,91,0\n", "line 2: latitude must be"),
         ("file,latitude,longitude\na.jpg,9,181\n", "line 2: longitude must be"),
         ("file,latitude,longitude\na.jpg,9,\n", "line 2: latitude and longitude go together"),

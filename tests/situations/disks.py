@@ -261,8 +261,6 @@ def refused_situations() -> Iterable[Situation]:
             "world",
             "run",
         ),
-        ("georetrieval export run --branch bev --to no/e.safetensors", "run"),
-        ("georetrieval report --run run --data world -o no/r.html", "world", "run"),
         (
             "georetrieval locate town/photos/p000.png --index town/city.index --format csv"
             " -o no/f.csv",

@@ -114,7 +114,8 @@ class Place:
         *,
         environment: Mapping[str, str | None] | None = None,
         before: Sequence[str] = (),
-        **options: Any,
+        stdout: Any = subprocess.PIPE,
+        stderr: Any = subprocess.STDOUT,
     ) -> subprocess.Popen[bytes]:
         """Start a command such as ``bevgen info o.h5``; ``before`` are words that run it."""
         words = shlex.split(command) if isinstance(command, str) else list(command)
@@ -129,7 +130,8 @@ class Place:
             cwd=self.folder,
             env={name: value for name, value in changed.items() if value is not None},
             start_new_session=True,
-            **{"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT} | options,
+            stdout=stdout,
+            stderr=stderr,
         )
 
     def run(self, command: str | Sequence[str], **options: Any) -> Ended:
@@ -197,6 +199,14 @@ class Ground:
     def __init__(self, folder: Path) -> None:
         self.place = Place(folder)
         self.lock = RLock()
+        self._made: dict[str, Any] = {}
+
+    def once(self, name: str, make: Callable[[Place], Any]) -> Any:
+        """Return what is made in a folder of its own when it is first asked for."""
+        with self.lock:
+            if name not in self._made:
+                self._made[name] = make(Place(self.place / name))
+            return self._made[name]
 
     @cached_property
     def images(self) -> Path:
