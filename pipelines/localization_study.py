@@ -31,6 +31,7 @@ from georetrieval.data.positions import distances
 from georetrieval.localization import Location, Locator, Prior, find_photos, track_by_date
 from georetrieval.localization.formats import as_json
 from georetrieval.localization.locate import CONSIDERED, SAME
+from georetrieval.retrieval.index import Index
 from georetrieval.retrieval.results import Evaluation
 from georetrieval.run import Run
 from pipelines import commands
@@ -136,6 +137,7 @@ def index_map(study: Study) -> None:
     )  # fmt: skip
     if not study.map_index.exists():
         commands.index(study.run, tiles, study.map_index)
+    if Index(study.map_index).confidence is None:
         photos = [study.photo(name) for name in study.ids("cross", most=FITTED)]
         commands.confidence(photos, study.map_index, poses=study.poses)
 
@@ -146,11 +148,10 @@ def search(study: Study) -> None:
         commands.evaluate(study.run, "test")
         locator = Locator(index_places(study, "gallery", "test"), alignment=None)
         keep(study.out / "gallery.json", lambda: located(locator, study, "test", top=1))
-    if not study.places_index.exists():
-        index_places(study, "places", "val", "test")
-        commands.confidence(
-            [study.city / "panorama"], study.places_index, poses=study.poses, split="val"
-        )
+    index_places(study, "places", "val", "test")
+    if Index(study.places_index).confidence is None:
+        photos = study.city / "panorama"
+        commands.confidence([photos], study.places_index, poses=study.poses, split="val")
     locator = Locator(study.places_index)
     for name, split, prior in (
         ("known", "test", Prior()),
