@@ -98,8 +98,8 @@ class Study:
     def ids(self, *splits: str, most: int | None = None) -> list[str]:
         """Name places of some splits, at most so many, spread over their districts."""
         found = [p.query for p in read_pairs(self.city / "pairs.csv") if p.split in splits]
-        most = most or len(found)
-        return found[:: max(1, len(found) // most)][:most]
+        chosen = np.linspace(0, len(found) - 1, min(most or len(found), len(found))).round()
+        return [found[int(k)] for k in chosen]
 
 
 def prepare(study: Study) -> None:
@@ -365,7 +365,7 @@ def lines(values: dict[str, list[float]], study: Study) -> Iterator[str]:
 @click.command()
 @click.option("--out", type=click.Path(path_type=Path), default=Path("study"), show_default=True)
 @click.option("--places", default=2000, show_default=True, help="Places in the city.")
-@click.option("--queries", default=333, show_default=True, help="Of each test at most.")
+@click.option("--queries", default=300, show_default=True, help="Of each test at most.")
 def main(out: Path, places: int, queries: int) -> None:
     """Measure how well photos are located, on the synthetic city."""
     study = Study(out, places, queries)

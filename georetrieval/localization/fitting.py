@@ -12,7 +12,7 @@ from bevgen import PanoramaError, PanoramaInfo
 from georetrieval.data.positions import distances
 from georetrieval.errors import DataError
 from georetrieval.localization.confidence import Trial, features, fit_confidence
-from georetrieval.localization.locate import SAME, Locator, Prior
+from georetrieval.localization.locate import SAME, Locator, Prior, in_threads
 from georetrieval.localization.location import Candidate
 from georetrieval.localization.query import open_photo
 
@@ -52,29 +52,15 @@ def fit_index(
     """
     width = _tile_width(locator)
     trials: dict[str, tuple[list[Trial], list[Trial]]] = {n: ([], []) for n in ("known", "unknown")}
-    for done, (path, own) in enumerate(photos, 1):
-        try:
-            photo = open_photo(path, own)
-        except PanoramaError as error:
-            raise DataError(f"{path} cannot be fitted on: {error}") from error
-        info = own.fallback(photo.file)
-        if info.latitude is None or info.longitude is None:
-            raise DataError(f"{path} does not say where it was taken: give --poses")
-        away = distances(
-            np.broadcast_to([info.latitude, info.longitude], locator.index.positions.shape),
-            locator.index.positions,
-        )
-        here = away.min(initial=np.inf) <= width / 2
-        for name, (present, absent) in trials.items():
-            if name == "known" and photo.heading is None:
-                continue
-            prior = Prior("file" if name == "known" else "unknown")
-            found, left = locator.examine(photo, prior, among=(None, away > ABSENT * width))
-            if here:
-                place = info.latitude, info.longitude
-                near = max(SAME * width, float(away.min()))
-                present.append(Trial(features(found), right_one(found, place, near)))
-            absent.append(Trial(features(left), None))
+
+    def search(path: Path, own: PanoramaInfo) -> dict[str, tuple[Trial | None, Trial]]:
+        return _searched(locator, path, own, width)
+
+    for done, found in enumerate(in_threads(search, photos, locator.threads), 1):
+        for name, (present, absent) in found.items():
+            trials[name][1].append(absent)
+            if present is not None:
+                trials[name][0].append(present)
         on_progress(done)
     values = {
         name: fit_confidence(present, absent, coverage=coverage).to_json()
@@ -83,6 +69,33 @@ def fit_index(
     }
     locator.index.store_confidence(values)
     return values
+
+
+def _searched(
+    locator: Locator, path: Path, own: PanoramaInfo, width: float
+) -> dict[str, tuple[Trial | None, Trial]]:
+    """Search for a photo with known and unknown heading, where its place is and where it is not."""
+    try:
+        photo = open_photo(path, own)
+    except PanoramaError as error:
+        raise DataError(f"{path} cannot be fitted on: {error}") from error
+    info = own.fallback(photo.file)
+    if info.latitude is None or info.longitude is None:
+        raise DataError(f"{path} does not say where it was taken: give --poses")
+    place, positions = (info.latitude, info.longitude), locator.index.positions
+    away = distances(np.broadcast_to(place, positions.shape), positions)
+    nearest = float(away.min(initial=np.inf))
+    trials: dict[str, tuple[Trial | None, Trial]] = {}
+    for name in ("known", "unknown"):
+        if name == "known" and photo.heading is None:
+            continue
+        prior = Prior("file" if name == "known" else "unknown")
+        found, left = locator.examine(photo, prior, among=(None, away > ABSENT * width))
+        present = None
+        if nearest <= width / 2:
+            present = Trial(features(found), right_one(found, place, max(SAME * width, nearest)))
+        trials[name] = present, Trial(features(left), None)
+    return trials
 
 
 def right_one(found: Sequence[Candidate], place: tuple[float, float], metres: float) -> int | None:

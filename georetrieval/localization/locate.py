@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -28,12 +28,13 @@ from georetrieval.localization.location import (
     Location,
     distinct,
 )
-from georetrieval.localization.query import Photo, QueryViews, joined, open_photo
+from georetrieval.localization.query import Photo, QueryViews, open_photo
 from georetrieval.models.checkpoints import checkpoint_hash, load_branch
 from georetrieval.retrieval.index import Index
 from georetrieval.run import Run
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 SEARCHED = 100
 """Tiles that the encoders put first and that are aligned, if there is an alignment."""
@@ -42,8 +43,6 @@ CONSIDERED = 20
 SAME = 0.25
 """Aligned candidates nearer than so many tile widths are one place."""
 DEFAULT_ALIGNMENT = GroundAlignment()
-TOGETHER = 16
-"""Photos embedded at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,8 +141,10 @@ class Locator:
         elif not isinstance(panorama, Photo):
             panorama = open_photo(panorama)
         prior = prior or Prior()
-        drawn = self._draw(panorama, prior)
-        return self._answer([drawn], prior, top)[0]
+        among = None if prior.near is None else self.index.near(*prior.near)
+        one = self._draw(panorama, prior)
+        found = self._found(one, self.views.embed(one.views), among, max(top, CONSIDERED))
+        return self._conclude(one, found, top)
 
     def locate_many(
         self,
@@ -152,7 +153,7 @@ class Locator:
         prior: Prior | None = None,
         top: int = 5,
     ) -> Iterator[Location | tuple[str, PanoramaError]]:
-        """Locate many files; photos are read and drawn in threads, embedded and searched together.
+        """Locate many files, each in a thread of its own.
 
         Parameters
         ----------
@@ -168,28 +169,13 @@ class Locator:
         """
         prior = prior or Prior()
 
-        def draw(path: Path | str, own: PanoramaInfo) -> _Drawn | tuple[str, PanoramaError]:
+        def one(path: Path | str, own: PanoramaInfo) -> Location | tuple[str, PanoramaError]:
             try:
-                return self._draw(open_photo(path, own), prior)
+                return self.locate(open_photo(path, own), prior=prior, top=top)
             except PanoramaError as error:
                 return str(path), error
 
-        with ThreadPoolExecutor(self.threads) as pool:
-            waiting: deque[Future[_Drawn | tuple[str, PanoramaError]]] = deque()
-            files = iter(panoramas)
-            more = True
-            while more or waiting:
-                while more and len(waiting) < 2 * TOGETHER:
-                    file = next(files, None)
-                    if file is None:
-                        more = False
-                    else:
-                        waiting.append(pool.submit(draw, *file))
-                ready = [waiting.popleft().result() for _ in range(min(TOGETHER, len(waiting)))]
-                good = [one for one in ready if isinstance(one, _Drawn)]
-                answers = iter(self._answer(good, prior, top))
-                for one in ready:
-                    yield next(answers) if isinstance(one, _Drawn) else one
+        yield from in_threads(one, panoramas, self.threads)
 
     def _draw(self, photo: Photo, prior: Prior) -> _Drawn:
         known = photo.heading
@@ -218,34 +204,19 @@ class Locator:
         """
         one = self._draw(photo, prior or Prior())
         vectors = self.views.embed(one.views)
-        found = []
-        for tiles in among:
-            result = self.index.search(vectors, self._searched, among=tiles, threads=self.threads)
-            candidates = self._candidates(one, vectors, result.rows, self._searched)
-            found.append(self._aligned(one, candidates)[:CONSIDERED])
-        return found
+        return [self._found(one, vectors, tiles, CONSIDERED) for tiles in among]
 
-    def _answer(self, drawn: Sequence[_Drawn], prior: Prior, top: int) -> list[Location]:
-        """Embed and search some photos together."""
-        if not drawn:
-            return []
-        among = None if prior.near is None else self.index.near(*prior.near)
-        vectors = self.views.embed(joined([one.views for one in drawn]))
-        considered, wanted = max(top, CONSIDERED), max(top, self._searched)
-        found = self.index.search(vectors, wanted, among=among, threads=self.threads)
-        answers, start = [], 0
-        for one in drawn:
-            part = slice(start, start + len(one.headings))
-            start = part.stop
-            candidates = self._candidates(one, vectors[part], found.rows[part], wanted)
-            placed = self._aligned(one, candidates)[:considered]
-            answers.append(self._conclude(one, placed, top))
-        return answers
-
-    @property
-    def _searched(self) -> int:
-        """Tiles wanted of the search for one photo."""
-        return CONSIDERED if self.alignment is None else SEARCHED
+    def _found(
+        self,
+        one: _Drawn,
+        vectors: NDArray[np.float32],
+        among: NDArray[np.bool_] | None,
+        count: int,
+    ) -> tuple[Candidate, ...]:
+        """Search for one photo's vectors, and align what is found: the best so many places."""
+        wanted = count if self.alignment is None else max(count, SEARCHED)
+        rows = self.index.search(vectors, wanted, among=among, threads=self.threads).rows
+        return self._aligned(one, self._candidates(one, vectors, rows, wanted))[:count]
 
     def _candidates(
         self, one: _Drawn, vectors: NDArray[np.float32], rows: NDArray[np.int64], count: int
@@ -335,6 +306,27 @@ def _load_views(index: Index, run: Run, device: torch.device | None) -> QueryVie
         branch, settings, _ = load_branch(path)
         encoders[name] = (branch.encoder, settings)
     return QueryViews(key, encoders, device or torch.device("cpu"))
+
+
+def in_threads(
+    work: Callable[..., T], tasks: Iterable[tuple[Any, ...]], threads: int
+) -> Iterator[T]:
+    """Do independent work in threads, each of which computes alone; yields in order."""
+    others = torch.get_num_threads()
+    alone = 1 if threads > 1 else others
+    waiting: deque[Future[T]] = deque()
+    try:
+        with ThreadPoolExecutor(
+            threads, initializer=torch.set_num_threads, initargs=(alone,)
+        ) as pool:
+            for task in tasks:
+                waiting.append(pool.submit(work, *task))
+                if len(waiting) > 2 * threads:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+    finally:
+        torch.set_num_threads(others)
 
 
 def available_cores() -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -229,8 +229,3 @@ def _drawing(name: str, key: ModelKey) -> BevSettings | ImageSettings:
     if isinstance(settings, ImageSettings):
         return replace(settings, turn_to_north=key.north_up)
     return settings
-
-
-def joined(parts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Put the views of several photos into one batch for each branch."""
-    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
