@@ -246,10 +246,25 @@ def tiles(
     run(["georetrieval", "tiles", *options(values)], why=why)
 
 
-def index(folder: Path, references: Path, out: Path, *, why: str = "") -> None:
+def index(
+    folder: Path, references: Path, out: Path, *, resolution: float | None = None, why: str = ""
+) -> None:
     """Make an index of reference tiles."""
-    values: dict[str, Value] = {"run": folder, "references": references, "out": out}
+    values: dict[str, Value] = {
+        "run": folder,
+        "references": references,
+        "out": out,
+        "resolution": resolution,
+    }
     run(["georetrieval", "index", *options(values)], why=why)
+
+
+def confidence(
+    photos: Sequence[Path], where: Path, *, poses: Path, split: str | None = None, why: str = ""
+) -> None:
+    """Fit how sure an index's answers are, on photos of known places."""
+    values: dict[str, Value] = {"index": where, "poses": poses, "split": split}
+    run(["georetrieval", "confidence", *map(str, photos), *options(values)], why=why)
 
 
 def locate(
@@ -271,12 +286,17 @@ def draw_city(
     tile_size: int,
     seed: int | None = None,
     dates: Sequence[str] = (),
+    offset: float | None = None,
+    heading: str | None = None,
     raster: str | None = None,
+    drive: int | None = None,
+    drive_frames: int | None = None,
+    drive_step: float | None = None,
     why: str = "",
 ) -> None:
     """Draw a city: a panorama, a satellite tile and a map tile of each place.
 
-    ``raster`` names a district that is drawn as one map too.
+    ``raster`` names districts that are drawn as maps too.
     """
     values: dict[str, Value] = {
         "out": out,
@@ -285,6 +305,11 @@ def draw_city(
         "date": dates,
         "tile_metres": tile_metres,
         "tile_size": tile_size,
+        "offset": offset,
+        "heading": heading,
         "raster": raster,
+        "drive": drive,
+        "drive_frames": drive_frames,
+        "drive_step": drive_step,
     }
     run(["python", "-m", "pipelines.city", *options(values)], why=why)

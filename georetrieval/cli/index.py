@@ -42,6 +42,12 @@ if TYPE_CHECKING:
     help="Of the panorama branch's similarity; the rest is the BEV branch's.",
 )
 @click.option(
+    "--resolution",
+    type=click.FloatRange(0, min_open=True),
+    metavar="M",
+    help="Metres per pixel of the stored tiles, where --references do not say it.",
+)
+@click.option(
     "--approximate/--exact",
     default=None,
     help="How to search.  [default: exactly up to a million tiles]",
@@ -98,6 +104,7 @@ def _change(
     add: bool,
     remove: Path | None,
     weight: float,
+    resolution: float | None,
     approximate: bool | None,
     overwrite: bool,
     device: str,
@@ -137,6 +144,7 @@ def _change(
                 out,
                 references,
                 run=run if said else None,
+                resolution=resolution,
                 approximate=approximate,
                 device=where,
                 on_progress=on_progress,
@@ -146,6 +154,7 @@ def _change(
             references,
             out,
             weight=weight,
+            resolution=resolution,
             approximate=approximate,
             overwrite=overwrite,
             device=where,

@@ -8,6 +8,7 @@ shifts and rotations of the same pair tell.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -83,7 +84,7 @@ class GroundAlignment:
     known: float = 4.0
     searched: float = 12.0
     similarity: float = 10.0
-    finer: int = 4
+    finer: int = 20
 
     def align(
         self,
@@ -116,6 +117,7 @@ class GroundAlignment:
         fits = self.fit(
             bev, seen, views.bev_settings.resolution, tiles, resolution,
             turns=headings - headings[0], within=self.known if known else self.searched,
+            opposite=not known,
         )  # fmt: skip
         placed = [_placed(one, fit, headings[0]) for one, fit in zip(candidates, fits, strict=True)]
         return sorted(placed, key=self._worth, reverse=True)
@@ -133,6 +135,7 @@ class GroundAlignment:
         *,
         turns: NDArray[np.float64],
         within: float,
+        opposite: bool = False,
     ) -> list[Fit]:
         """Lay a BEV over tiles.
 
@@ -148,16 +151,24 @@ class GroundAlignment:
             Degrees by which to turn the BEV clockwise for each tile.
         within
             How far the truth may be from that.
+        opposite
+            Whether it may as well be the other way round: many a street looks alike from both ends.
         """
-        ground = _Ground(bev, seen, bev_resolution, tiles, resolution, self.reach)
+        ground = _Ground(bev, seen, bev_resolution, tiles, resolution, self.reach, CELL)
         around = np.arange(-(within // STEP), within // STEP + 1) * STEP
+        ways = (0.0, 180.0) if opposite else (0.0,)
         found = [
-            ground.best(k, np.round(turn / STEP) * STEP + around) for k, turn in enumerate(turns)
+            max(
+                (ground.best(k, np.round(turn / STEP) * STEP + way + around) for way in ways),
+                key=lambda fit: fit.agreement,
+            )
+            for k, turn in enumerate(turns)
         ]
         for k in np.argsort([-fit.agreement for fit in found])[: self.finer].tolist():
             finer = ground.best(k, found[k].turn + np.linspace(-STEP / 2, STEP / 2, 5))
-            found[k] = replace(finer, agreement=found[k].agreement)
-        return [replace(fit, likeness=ground.likeness(k, fit)) for k, fit in enumerate(found)]
+            found[k] = finer
+        likenesses = ground.likenesses(found)
+        return [replace(fit, likeness=like) for fit, like in zip(found, likenesses, strict=True)]
 
 
 class _Ground:
@@ -171,18 +182,20 @@ class _Ground:
         tiles: NDArray[np.uint8],
         resolution: float,
         reach: float,
+        cell: float,
     ) -> None:
-        below = _on_cells(tiles, CELL / resolution)
-        cells = min(round(2 * (FAR + 1) / CELL), below.shape[2])
+        self.cell = cell
+        below = _on_cells(tiles, cell / resolution)
+        cells = min(round(2 * (FAR + 1) / cell), below.shape[2])
         whole = torch.ones(below.shape[2:], dtype=torch.bool)
-        above = _on_cells(bev[None], CELL / bev_resolution, cells)
-        shown = _on_cells(seen[None, :, :, None], CELL / bev_resolution, cells)[0, 0] > 0.99
-        axis = (torch.arange(cells) + 0.5 - cells / 2) * CELL
+        above = _on_cells(bev[None], cell / bev_resolution, cells)
+        shown = _on_cells(seen[None, :, :, None], cell / bev_resolution, cells)[0, 0] > 0.99
+        axis = (torch.arange(cells) + 0.5 - cells / 2) * cell
         away = torch.hypot(axis[None], axis[:, None])
         self.compared = shown & (away > NEAR) & (away < FAR)
         self.edges = edge_directions(above, self.compared)
         self.light = _contrast(above, self.compared), _contrast(below, whole)
-        self.reach = min(int(reach / CELL), below.shape[2] // 4)
+        self.reach = min(int(reach / cell), below.shape[2] // 4)
         self.padded = below.shape[2] + self.reach
         self.tiles = torch.fft.fft2(edge_directions(below, whole), (self.padded, self.padded))
         self.start = (below.shape[2] - cells) / 2
@@ -221,31 +234,33 @@ class _Ground:
         offset = middle - self.start - self.reach
         sharp = max(steep * steeper, 1e-12) ** 0.25  # the square root of the mean curvature
         return Fit(
-            east=(j + right + offset) * CELL,
-            north=-(i + down + offset) * CELL,
+            east=(j + right + offset) * self.cell,
+            north=-(i + down + offset) * self.cell,
             turn=float(turns[k]) + turn * step,
             agreement=value,
             # The precision of a matched filter: 1 / (signal to noise x root of relative curvature).
-            metres=CELL / max(math.sqrt(value) * sharp, 0.1),
+            metres=self.cell / max(math.sqrt(max(value, 0.0)) * sharp, 0.1),
             degrees=step / max(math.sqrt(max(value * bend, 1e-12)), 0.1),
         )
 
-    def likeness(self, tile: int, fit: Fit) -> float:
-        """Correlate light and dark where a fit lays the BEV on a tile."""
-        light, below = self.light[0], self.light[1][tile][None]
-        both = torch.stack([light[0, 0], self.compared.float()])[None]
-        turned = F.grid_sample(
-            both, _turning(torch.tensor([fit.turn]), both.shape), align_corners=False
+    def likenesses(self, fits: Sequence[Fit]) -> list[float]:
+        """Correlate light and dark where each fit lays the BEV on its tile."""
+        (light, below), count = self.light, len(fits)
+        turn, east, north = (
+            torch.tensor([getattr(fit, name) for fit in fits], dtype=torch.float32)
+            for name in ("turn", "east", "north")
         )
+        both = torch.stack([light[0, 0], self.compared.float()]).expand(count, -1, -1, -1)
+        turned = F.grid_sample(both, _turning(turn, both.shape), align_corners=False)
         cells, width = light.shape[2], below.shape[2]
-        axis = torch.arange(cells) + 0.5 - cells / 2
-        x = (axis + fit.east / CELL) / (width / 2)
-        y = (axis - fit.north / CELL) / (width / 2)
-        grid = torch.stack(torch.broadcast_tensors(x[None], y[:, None]), -1)[None]
-        under = F.grid_sample(below, grid, align_corners=False)[0, 0]
-        shown = (turned[0, 1] > 0.99) & (grid[0].abs().amax(-1) < 1)
-        one, other = turned[0, 0][shown], under[shown]
-        return float((one * other).sum() / (one.norm() * other.norm()).clamp_min(1e-6))
+        axis = (torch.arange(cells) + 0.5 - cells / 2)[None]
+        x = ((axis + east[:, None] / self.cell) / (width / 2))[:, None, :].expand(-1, cells, -1)
+        y = ((axis - north[:, None] / self.cell) / (width / 2))[:, :, None].expand(-1, -1, cells)
+        under = F.grid_sample(below, torch.stack([x, y], -1), align_corners=False)[:, 0]
+        shown = (turned[:, 1] > 0.99) & (x.abs() < 1) & (y.abs() < 1)
+        one, other = turned[:, 0] * shown, under * shown
+        lengths = (one.flatten(1).norm(dim=1) * other.flatten(1).norm(dim=1)).clamp_min(1e-6)
+        return ((one * other).sum((1, 2)) / lengths).tolist()
 
 
 def edge_directions(images: Tensor, seen: Tensor) -> Tensor:
@@ -253,7 +268,7 @@ def edge_directions(images: Tensor, seen: Tensor) -> Tensor:
 
     Parameters
     ----------
-    images : (n, 3, H, W) float
+    images : (n, 1, H, W) float
     seen : (H, W) bool
         What counts.
 
@@ -264,8 +279,7 @@ def edge_directions(images: Tensor, seen: Tensor) -> Tensor:
         modulus is about 1 where the edge is as strong as those around it, 0 where nothing counts.
     """
     mask = seen.float()[None, None]
-    grey = images.mean(1, keepdim=True)
-    smooth = _blur(grey * mask, SMOOTHING) / _blur(mask, SMOOTHING).clamp_min(0.05)
+    smooth = _blur(images * mask, SMOOTHING) / _blur(mask, SMOOTHING).clamp_min(0.05)
     down = F.pad(smooth[:, :, 2:] - smooth[:, :, :-2], (0, 0, 1, 1))
     right = F.pad(smooth[..., 2:] - smooth[..., :-2], (1, 1))
     inside = 1 - F.max_pool2d(1 - mask, 5, 1, 2)
@@ -298,15 +312,15 @@ def _turning(degrees: Tensor, size: torch.Size) -> Tensor:
 
 def _contrast(images: Tensor, seen: Tensor) -> Tensor:
     """Light and dark (n, 1, H, W) relative to the surroundings, whatever their contrast."""
-    grey, mask = images.mean(1, keepdim=True), seen.float()[None, None]
+    mask = seen.float()[None, None]
     around = _blur(mask, SURROUND).clamp_min(0.05)
-    above = (grey - _blur(grey * mask, SURROUND) / around) * mask
+    above = (images - _blur(images * mask, SURROUND) / around) * mask
     return above / ((_blur(above**2, SURROUND) / around).sqrt() + 2.0)  # of two grey levels: noise
 
 
 def _on_cells(images: NDArray[np.generic], scale: float, cells: int | None = None) -> Tensor:
-    """Average (n, H, W, C) to cells ``scale`` pixels wide, the middle ``cells`` of them or all."""
-    pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float()
+    """Average (n, H, W, C) to cells ``scale`` pixels wide: (n, 1, h, w), all or the middle ones."""
+    pixels = torch.from_numpy(images).float().mean(3)[:, None]
     size = round(pixels.shape[2] / scale), round(pixels.shape[3] / scale)
     small = F.interpolate(pixels, size, mode="bilinear", antialias=True, align_corners=False)
     if cells is None:
@@ -318,11 +332,18 @@ def _on_cells(images: NDArray[np.generic], scale: float, cells: int | None = Non
 
 def _blur(images: Tensor, scale: float) -> Tensor:
     """Smooth (n, 1, H, W) by a Gaussian of so many pixels; zeros lie outside."""
+    down, across = (_gaussian(size, scale) for size in images.shape[2:])
+    return down @ images @ across
+
+
+@functools.cache
+def _gaussian(size: int, scale: float) -> Tensor:
+    """Make the matrix that smooths ``size`` values; a product is faster than a convolution."""
     reach = round(3 * scale)
     kernel = torch.exp(-0.5 * (torch.arange(-reach, reach + 1) / scale) ** 2)
-    kernel = kernel / kernel.sum()
-    images = F.conv2d(images, kernel.reshape(1, 1, -1, 1), padding=(reach, 0))
-    return F.conv2d(images, kernel.reshape(1, 1, 1, -1), padding=(0, reach))
+    away = torch.arange(size)[:, None] - torch.arange(size) + reach
+    inside = (away >= 0) & (away <= 2 * reach)
+    return (kernel / kernel.sum())[away.clamp(0, 2 * reach)] * inside
 
 
 def _around(place: int, count: int) -> list[int]:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bevgen import PanoramaError, PanoramaInfo
 from georetrieval.data.positions import distances
 from georetrieval.errors import DataError
 from georetrieval.localization.confidence import Trial, features, fit_confidence
-from georetrieval.localization.locate import Locator, Prior
+from georetrieval.localization.locate import SAME, Locator, Prior
 from georetrieval.localization.location import Candidate
 from georetrieval.localization.query import open_photo
 
@@ -51,7 +50,7 @@ def fit_index(
     DataError
         If the photos do not say where they were taken, or too few of them lie on the index.
     """
-    reach = _tile_width(locator)
+    width = _tile_width(locator)
     trials: dict[str, tuple[list[Trial], list[Trial]]] = {n: ([], []) for n in ("known", "unknown")}
     for done, (path, own) in enumerate(photos, 1):
         try:
@@ -65,14 +64,16 @@ def fit_index(
             np.broadcast_to([info.latitude, info.longitude], locator.index.positions.shape),
             locator.index.positions,
         )
+        here = away.min(initial=np.inf) <= width / 2
         for name, (present, absent) in trials.items():
             if name == "known" and photo.heading is None:
                 continue
             prior = Prior("file" if name == "known" else "unknown")
-            if away.min(initial=np.inf) <= reach / 2:
-                found = locator.examine(photo, prior)
-                present.append(Trial(features(found), _right(found, away, reach)))
-            left = locator.examine(photo, prior, among=away > ABSENT * reach)
+            found, left = locator.examine(photo, prior, among=(None, away > ABSENT * width))
+            if here:
+                place = info.latitude, info.longitude
+                near = max(SAME * width, float(away.min()))
+                present.append(Trial(features(found), right_one(found, place, near)))
             absent.append(Trial(features(left), None))
         on_progress(done)
     values = {
@@ -84,19 +85,18 @@ def fit_index(
     return values
 
 
-def _right(found: tuple[Candidate, ...], away: NDArray[np.float64], reach: float) -> int | None:
-    """Which candidate's tile is the nearest to the truth of all tiles, if it was found."""
-    metres = np.array([away[candidate.row] for candidate in found])
-    if not len(metres) or metres.min() > min(reach / 2, away.min() + 1e-6):
-        return None
-    return int(metres.argmin())
+def right_one(found: Sequence[Candidate], place: tuple[float, float], metres: float) -> int | None:
+    """Return which candidate is the nearest to a place, at most so far away; None if none is."""
+    there = np.array([(one.latitude, one.longitude) for one in found]).reshape(-1, 2)
+    away = distances(np.broadcast_to(place, there.shape), there)
+    return int(away.argmin()) if away.min(initial=np.inf) <= metres + 1e-6 else None
 
 
 def _tile_width(locator: Locator) -> float:
-    tiles = locator.index.header.tiles
-    if tiles.resolution is None:
+    width = locator.index.header.tiles.width
+    if width is None:
         raise DataError(
-            f"{locator.index.folder} does not know how wide its tiles are: make them with"
-            " `georetrieval tiles`, or store their resolution"
+            f"{locator.index.folder} does not know how wide its tiles are: build it with"
+            " --resolution"
         )
-    return tiles.size * tiles.resolution
+    return width

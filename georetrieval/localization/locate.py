@@ -26,6 +26,7 @@ from georetrieval.localization.location import (
     Candidate,
     Confidence,
     Location,
+    distinct,
 )
 from georetrieval.localization.query import Photo, QueryViews, joined, open_photo
 from georetrieval.models.checkpoints import checkpoint_hash, load_branch
@@ -34,8 +35,12 @@ from georetrieval.run import Run
 
 log = logging.getLogger(__name__)
 
+SEARCHED = 100
+"""Tiles that the encoders put first and that are aligned, if there is an alignment."""
 CONSIDERED = 20
-"""Candidates that are aligned and judged, whatever number is shown."""
+"""Candidates that are judged, whatever number is shown."""
+SAME = 0.25
+"""Aligned candidates nearer than so many tile widths are one place."""
 DEFAULT_ALIGNMENT = GroundAlignment()
 TOGETHER = 16
 """Photos embedded at once."""
@@ -200,24 +205,25 @@ class Locator:
         photo: Photo,
         prior: Prior | None = None,
         *,
-        among: NDArray[np.bool_] | None = None,
-        count: int = CONSIDERED,
-    ) -> tuple[Candidate, ...]:
+        among: Sequence[NDArray[np.bool_] | None] = (None,),
+    ) -> list[tuple[Candidate, ...]]:
         """Search and align without judging: what a confidence model is fitted on.
 
         Parameters
         ----------
         photo, prior
             As in `locate`.
-        among : (rows,) bool, optional
-            Which tiles count.
-        count
-            Candidates wanted.
+        among : (rows,) bool each
+            Tiles to search in, once for each of these; None for all.
         """
         one = self._draw(photo, prior or Prior())
         vectors = self.views.embed(one.views)
-        rows = self.index.search(vectors, count, among=among, threads=self.threads).rows
-        return self._aligned(one, self._candidates(one, vectors, rows, count))
+        found = []
+        for tiles in among:
+            result = self.index.search(vectors, self._searched, among=tiles, threads=self.threads)
+            candidates = self._candidates(one, vectors, result.rows, self._searched)
+            found.append(self._aligned(one, candidates)[:CONSIDERED])
+        return found
 
     def _answer(self, drawn: Sequence[_Drawn], prior: Prior, top: int) -> list[Location]:
         """Embed and search some photos together."""
@@ -225,15 +231,21 @@ class Locator:
             return []
         among = None if prior.near is None else self.index.near(*prior.near)
         vectors = self.views.embed(joined([one.views for one in drawn]))
-        considered = max(top, CONSIDERED)
-        found = self.index.search(vectors, considered, among=among, threads=self.threads)
+        considered, wanted = max(top, CONSIDERED), max(top, self._searched)
+        found = self.index.search(vectors, wanted, among=among, threads=self.threads)
         answers, start = [], 0
         for one in drawn:
             part = slice(start, start + len(one.headings))
             start = part.stop
-            candidates = self._candidates(one, vectors[part], found.rows[part], considered)
-            answers.append(self._conclude(one, self._aligned(one, candidates), top))
+            candidates = self._candidates(one, vectors[part], found.rows[part], wanted)
+            placed = self._aligned(one, candidates)[:considered]
+            answers.append(self._conclude(one, placed, top))
         return answers
+
+    @property
+    def _searched(self) -> int:
+        """Tiles wanted of the search for one photo."""
+        return CONSIDERED if self.alignment is None else SEARCHED
 
     def _candidates(
         self, one: _Drawn, vectors: NDArray[np.float32], rows: NDArray[np.int64], count: int
@@ -265,12 +277,14 @@ class Locator:
         return tuple(candidates)
 
     def _aligned(self, one: _Drawn, candidates: tuple[Candidate, ...]) -> tuple[Candidate, ...]:
+        """Place the camera inside each tile; tiles that say the same place are one candidate."""
         if self.alignment is None or not candidates:
             return candidates
-        known = one.heading_known
-        return tuple(
-            self.alignment.align(one.photo, self.views, candidates, self.index, known=known)
+        placed = self.alignment.align(
+            one.photo, self.views, candidates, self.index, known=one.heading_known
         )
+        width = self.index.header.tiles.width
+        return distinct(placed, 0.0 if width is None else SAME * width)
 
     def _conclude(self, one: _Drawn, candidates: tuple[Candidate, ...], top: int) -> Location:
         found, size = None, None

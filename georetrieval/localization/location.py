@@ -6,6 +6,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
+
+from georetrieval.data.positions import distances
+
 if TYPE_CHECKING:
     from georetrieval.localization.query import Photo, QueryViews
     from georetrieval.retrieval.index import Index
@@ -52,6 +56,17 @@ class Candidate:
     likeness: float | None = None
     metres: float | None = None
     degrees: float | None = None
+
+
+def distinct(candidates: Sequence[Candidate], metres: float) -> tuple[Candidate, ...]:
+    """Keep those, in their order, that lie farther than ``metres`` from all before them."""
+    kept: list[int] = []
+    places = np.array([(one.latitude, one.longitude) for one in candidates]).reshape(-1, 2)
+    for k, place in enumerate(places):
+        others = places[kept]
+        if not kept or distances(np.broadcast_to(place, others.shape), others).min() > metres:
+            kept.append(k)
+    return tuple(candidates[k] for k in kept)
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,6 @@ from georetrieval.serve.pictures import (
     cut_out,
     data_uri,
     jpeg,
-    tile_metres,
     tiles_in_view,
 )
 from georetrieval.serve.upload import UploadError, received, refuse_other_sites
@@ -158,7 +157,7 @@ class _Page:
         settings = self.locator.views.bev_settings
         if settings is not None and location.best is not None:
             bev = self.locator.views.bev(photo, location.best.heading or 0.0)
-            across = tile_metres(self.index)
+            across = self.index.header.tiles.width
             answer["bev"] = data_uri(cut_out(*bev), "webp")
             answer["bev_share"] = settings.grid.extent / across if across else 1.0
             latitude, longitude = self.index.positions[location.best.row]

@@ -41,16 +41,10 @@ def cut_out(pixels: NDArray[np.uint8], valid: NDArray[np.bool_]) -> bytes:
     return file.getvalue()
 
 
-def tile_metres(index: Index) -> float | None:
-    """Metres across a tile; None where nobody said its resolution."""
-    tiles = index.header.tiles
-    return None if tiles.resolution is None else tiles.size * tiles.resolution
-
-
 def bounds(index: Index, row: int) -> list[list[float]]:
     """South-west and north-east corner of a tile in degrees, for Leaflet."""
     latitude, longitude = index.positions[row]
-    half = (tile_metres(index) or 50.0) / 2 / METRES_PER_DEGREE
+    half = (index.header.tiles.width or 50.0) / 2 / METRES_PER_DEGREE
     wide = half / max(math.cos(math.radians(latitude)), 1e-3)
     return [[latitude - half, longitude - wide], [latitude + half, longitude + wide]]
 
@@ -68,7 +62,7 @@ def tiles_in_view(
         Degrees.
     """
     latitude, longitude = index.positions.T
-    half = (tile_metres(index) or 50.0) / 2 / METRES_PER_DEGREE
+    half = (index.header.tiles.width or 50.0) / 2 / METRES_PER_DEGREE
     wide = half / np.maximum(np.cos(np.radians(latitude)), 1e-3)
     across = (longitude - west + wide) % 360 <= (east - west) % 360 + 2 * wide
     seen = index.kept & across & (latitude >= south - half) & (latitude <= north + half)

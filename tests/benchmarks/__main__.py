@@ -20,6 +20,7 @@ MODULES = (
     "kernels",
     "loading",
     "retrieval",
+    "index",
     "starting",
     "gpu",
     "training",

@@ -50,6 +50,33 @@ def test_place_and_heading_are_found(east, north, heading):
     assert (found.turn - heading + 180) % 360 - 180 == pytest.approx(0, abs=1.0)
 
 
+def test_a_heading_the_other_way_round_is_found_where_it_may_be():
+    ground = world(6)
+    seen = np.ones((SIZE, SIZE), bool)
+    bev, tile = cut(ground, 3.0, -2.0, 90.0), cut(ground, 0, 0)
+    one, both = (
+        GroundAlignment().fit(
+            bev, seen, RESOLUTION, tile[None], RESOLUTION,
+            turns=np.array([272.0]), within=12.0, opposite=opposite,
+        )[0]
+        for opposite in (False, True)
+    )  # fmt: skip
+    assert both.agreement > one.agreement + 5
+    assert both.turn % 360 == pytest.approx(90.0, abs=1.0)
+    assert (both.east, both.north) == pytest.approx((3.0, -2.0), abs=0.3)
+
+
+def test_where_no_shift_within_reach_is_better_than_chance_nothing_is_claimed():
+    """Edges that oppose each other everywhere near, and agree far out of reach."""
+    stripes = np.zeros((SIZE, SIZE, 3), np.uint8)
+    stripes[::8] = 200
+    across = np.zeros_like(stripes)
+    across[60:140, ::8] = 200
+    found = fit(stripes, [across, np.full_like(stripes, 90)], [0.0, 0.0], reach=0.5)
+    assert all(np.isfinite([one.agreement, one.metres, one.likeness]).all() for one in found)
+    assert max(one.agreement for one in found) < 6
+
+
 def test_the_right_tile_agrees_more_than_others_and_than_chance():
     ground = world(2)
     tiles = [cut(world(seed), 0, 0) for seed in (3, 4, 5)] + [cut(ground, 1.0, 2.0)]

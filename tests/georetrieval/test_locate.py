@@ -16,7 +16,7 @@ from bevgen import PanoramaError, PanoramaInfo, info_from_row, read_poses
 from georetrieval.cli import main
 from georetrieval.config import DataSettings
 from georetrieval.data.dataset import Dataset
-from georetrieval.errors import CheckpointError, IndexFileError
+from georetrieval.errors import CheckpointError, IndexFileError, SettingsError
 from georetrieval.localization import (
     Candidate,
     HeadingSearch,
@@ -26,6 +26,7 @@ from georetrieval.localization import (
     find_photos,
 )
 from georetrieval.localization.heading import refine
+from georetrieval.localization.location import distinct
 from georetrieval.models.branch import Branch
 from georetrieval.models.checkpoints import save_branch
 from georetrieval.retrieval.evaluation import evaluate
@@ -72,6 +73,17 @@ def test_with_known_heading_the_answers_are_those_of_evaluate(which, request):
     assert [c.id for c in one.candidates] == [c.id for c in found[3].candidates]
     best = one.best
     assert (best.latitude, best.longitude) == tuple(town.positions[locator.index.row_of[best.id]])
+
+
+def test_candidates_of_one_place_are_one_and_the_best_of_them_stays():
+    step = 5.0 / 111_195  # degrees: five metres to the north
+    found = [
+        Candidate(str(k), k, 48 + north * step, 11.0, 0.0, 0.0, score=1.0)
+        for k, north in enumerate([0, 1, 3, 2, 7])
+    ]
+    assert [one.id for one in distinct(found, 12.0)] == ["0", "2", "4"]
+    assert [one.id for one in distinct(found, 0.0)] == ["0", "1", "2", "3", "4"]
+    assert distinct([], 12.0) == ()
 
 
 def test_photos_that_cannot_be_used_are_reported_and_the_others_located(town, tmp_path):
@@ -251,6 +263,22 @@ def test_mistakes_on_the_command_line_end_in_a_sentence(town, tmp_path, georetri
     words = ("index", "--run", tmp_path, "--references", town.tiles, "--out", tmp_path / "a.index")
     assert "holds no checkpoints" in says(1, *words)
     assert "is sound" in georetrieval("index", "--out", index, "--verify").out
+
+
+def test_tiles_without_a_resolution_have_the_one_that_is_said(town, tmp_path, georetrieval):
+    out = tmp_path / "a.index"
+    words = ("index", "--run", town.run, "--references", town.tiles, "--out", out)
+    assert json.loads(georetrieval(*words, "--json").out)["resolution"] is None
+    refused = georetrieval(*words, "--resolution", "0.5", expect=1)
+    assert "--overwrite" in refused.err
+    again = georetrieval(*words, "--resolution", "0.5", "--overwrite", "--json")
+    assert json.loads(again.out)["resolution"] == 0.5
+    added = ("index", "--out", out, "--add", "--references", town.tiles)
+    georetrieval(*added, "--resolution", "0.5")
+    best = Locator(out).locate(town.photos[2]).best
+    assert best.agreement is not None  # whose scale is known is aligned
+    with pytest.raises(SettingsError, match="above 0"):
+        build_index(town.run, [town.tiles], out, resolution=-1.0)
 
 
 def test_tiles_are_taken_out_on_the_command_line(town, tmp_path, georetrieval):

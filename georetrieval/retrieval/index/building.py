@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -66,6 +67,7 @@ def build_index(
     out: Path | str,
     *,
     weight: float = 0.5,
+    resolution: float | None = None,
     approximate: bool | None = None,
     overwrite: bool = False,
     device: torch.device | None = None,
@@ -83,6 +85,8 @@ def build_index(
         The index: a folder.
     weight
         Of the panorama's similarity where there are two branches.
+    resolution
+        Metres per pixel of the tiles as they are stored, where their shards do not say it.
     approximate
         Whether to search approximately; None for more than `EXACT_ROWS` tiles.
     overwrite
@@ -102,7 +106,7 @@ def build_index(
     run, out = Run.at(run), Path(out)
     key, encoders = _load_model(run, weight, out)
     opened = [_references(Path(path)) for path in references]
-    tiles = _tiles(opened)
+    tiles = _tiles(opened, resolution)
     if (out / HEADER).exists() and not overwrite:
         _refuse_other(read_header(out), key, tiles, opened, out)
     elif out.exists() and not out.is_dir():
@@ -122,6 +126,7 @@ def add_references(
     references: Sequence[Path | str],
     *,
     run: Run | Path | str | None = None,
+    resolution: float | None = None,
     approximate: bool | None = None,
     device: torch.device | None = None,
     on_progress: Progress = lambda *_: None,
@@ -143,7 +148,7 @@ def add_references(
         header = index.header
         key, encoders = _load_model(Run.at(run or index.run), header.model.weight, out)
         check_model(header.model, key, out)
-        if opened and (tiles := _tiles(opened)) != header.tiles:
+        if opened and (tiles := _tiles(opened, resolution)) != header.tiles:
             raise IndexFileError(
                 f"{out} holds {header.tiles}, and these are {tiles}: make another one"
             )
@@ -261,10 +266,12 @@ def _references(path: Path) -> ShardSet:
     return shards
 
 
-def _tiles(references: Sequence[ShardSet]) -> Tiles:
+def _tiles(references: Sequence[ShardSet], resolution: float | None) -> Tiles:
     """Say what the references are, which must be of one kind."""
+    if resolution is not None and not 0 < resolution < math.inf:
+        raise SettingsError(f"the resolution is metres per pixel, above 0, not {resolution:g}")
     found = {
-        Tiles(shards.kind, shards.image_shape[0], shards.settings.get("resolution"))
+        Tiles(shards.kind, shards.image_shape[0], shards.settings.get("resolution", resolution))
         for shards in references
     }
     if len(found) != 1:

@@ -93,6 +93,11 @@ class Tiles:
     size: int
     resolution: float | None
 
+    @property
+    def width(self) -> float | None:
+        """Metres across; None where nobody said the resolution."""
+        return None if self.resolution is None else self.size * self.resolution
+
 
 @dataclass(frozen=True, slots=True)
 class Part:

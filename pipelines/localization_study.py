@@ -1,0 +1,382 @@
+"""How well are photos located? Measured on the synthetic city.
+
+    python -m pipelines.localization_study --out study/
+
+A BEV branch is trained on places of five districts. Photos of other places there are located among
+their tiles, with and without their heading, and photos of a sixth district, which the index does
+not hold, are not to be. The map of that district, cut into tiles, becomes another index, in which
+drives are located frame by frame and as tracks. How sure answers are is fitted on validation
+places. Steps that are done are not done again. Writes ``localization.md`` and
+``localization.json``.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from numpy.typing import NDArray
+
+from bevgen import PanoramaInfo, read_pairs, read_poses
+from georetrieval.data.positions import distances
+from georetrieval.localization import Location, Locator, Prior, find_photos, track_by_date
+from georetrieval.localization.formats import as_json
+from georetrieval.localization.locate import CONSIDERED, SAME
+from georetrieval.retrieval.results import Evaluation
+from georetrieval.run import Run
+from pipelines import commands
+from pipelines.commands import Bev, Images
+
+CROSS = "harbour"
+METRES = 50  # across a tile and across a bird's-eye view: one scale for both
+TILE = 256  # pixels
+STEP = 20  # metres between the tiles of a map
+OFFSET = STEP / 2  # of places from their tiles' centres, as in a map of such a step
+FITTED = 80  # photos for the confidence of a map
+BEV = Bev(size=TILE, resolution=round(METRES / TILE, 5))
+DRIVES, FRAMES = 10, 20
+SETTINGS = ("panorama=false", "bev.augment.rotated_negatives=1", "bev.optim.epochs=12")
+RESAMPLES = 4000
+BINS = 10
+CLOSE = {"tile": SAME * METRES, "far": 10.0, "track": 5.0}  # metres
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Study:
+    """Where everything lies, and how many photos of a split are located at most."""
+
+    out: Path
+    places: int
+    queries: int
+
+    @property
+    def city(self) -> Path:
+        """The city."""
+        return self.out / "city"
+
+    @property
+    def run(self) -> Path:
+        """The trained branch."""
+        return self.out / "run"
+
+    @property
+    def places_index(self) -> Path:
+        """The tiles of validation and test places."""
+        return self.out / "places.index"
+
+    @property
+    def map_index(self) -> Path:
+        """Tiles of the map of the district that training has not seen."""
+        return self.out / "map.index"
+
+    @property
+    def poses(self) -> Path:
+        """The truth."""
+        return self.city / "poses.csv"
+
+    def photo(self, place: str) -> Path:
+        """Name the photo of a place."""
+        return self.city / "panorama" / f"{place}.jpg"
+
+    @property
+    def drives(self) -> list[Path]:
+        """Folders of frames."""
+        return sorted((self.city / "drive").iterdir())
+
+    def ids(self, *splits: str, most: int | None = None) -> list[str]:
+        """Name places of some splits, at most so many, spread over their districts."""
+        found = [p.query for p in read_pairs(self.city / "pairs.csv") if p.split in splits]
+        most = most or len(found)
+        return found[:: max(1, len(found) // most)][:most]
+
+
+def prepare(study: Study) -> None:
+    """Draw the city with its maps, store its views, and train."""
+    city = study.city
+    commands.draw_city(
+        city, places=study.places, seed=2, tile_metres=METRES, tile_size=TILE, offset=OFFSET,
+        heading="random", raster=CROSS,
+        drive=DRIVES, drive_frames=FRAMES, drive_step=5,
+    )  # fmt: skip
+    commands.convert(Images(city / "panorama", study.poses), city / "bev.h5", BEV, quiet=True)
+    tiles = Images(city / "satellite", city / "satellite.csv")
+    commands.pack(tiles, city / "satellite.h5", kind="satellite", size=TILE, quiet=True)
+    if not Run(study.run).checkpoints():
+        commands.train(city, study.run, recipe="city-search", settings=SETTINGS)
+
+
+def index_places(study: Study, name: str, *splits: str) -> Path:
+    """Index the tiles of the places of some splits."""
+    listed, shards, out = (study.out / f"{name}{end}" for end in (".txt", ".h5", ".index"))
+    listed.write_text("".join(f"{place}.jpg\n" for place in study.ids(*splits)), "utf-8")
+    tiles = Images(study.city / "satellite", study.city / "satellite.csv", listed)
+    commands.pack(tiles, shards, kind="satellite", size=TILE, quiet=True)
+    if not out.exists():
+        commands.index(study.run, shards, out, resolution=BEV.resolution)
+    return out
+
+
+def index_map(study: Study) -> None:
+    """Cut the sixth district's map into tiles, index them, and fit how sure answers are."""
+    tiles = study.out / "map.h5"
+    commands.tiles(
+        study.city / "raster" / f"{CROSS}.tif", tiles,
+        resolution=round(METRES / TILE, 5), size=TILE, step=STEP,
+    )  # fmt: skip
+    if not study.map_index.exists():
+        commands.index(study.run, tiles, study.map_index)
+        photos = [study.photo(name) for name in study.ids("cross", most=FITTED)]
+        commands.confidence(photos, study.map_index, poses=study.poses)
+
+
+def search(study: Study) -> None:
+    """Locate the photos of each protocol, and keep what was found."""
+    if not (study.out / "gallery.json").exists():
+        commands.evaluate(study.run, "test")
+        locator = Locator(index_places(study, "gallery", "test"), alignment=None)
+        keep(study.out / "gallery.json", lambda: located(locator, study, "test", top=1))
+    if not study.places_index.exists():
+        index_places(study, "places", "val", "test")
+        commands.confidence(
+            [study.city / "panorama"], study.places_index, poses=study.poses, split="val"
+        )
+    locator = Locator(study.places_index)
+    for name, split, prior in (
+        ("known", "test", Prior()),
+        ("unknown", "test", Prior("unknown")),
+        ("absent", "cross", Prior("unknown")),
+    ):
+        keep(study.out / f"{name}.json", lambda s=split, p=prior: located(locator, study, s, p))
+    index_map(study)
+    locator = Locator(study.map_index)
+    for drive in study.drives:
+        single = study.out / f"{drive.name}.json"
+        if not single.exists():
+            photos = find_photos([drive], drive / "poses.csv")
+            found = answers(locator, photos, Prior("unknown"))
+            keep(study.out / f"{drive.name}-track.json", lambda f=found: track_by_date(f))
+            keep(single, lambda f=found: f)
+
+
+def keep(path: Path, make: Callable[[], list[Location]]) -> None:
+    """Write what is found, unless it is there."""
+    if not path.exists():
+        print(f"\nlocating: {path}", flush=True)
+        path.write_text(as_json(make()), "utf-8")
+
+
+def located(
+    locator: Locator,
+    study: Study,
+    split: str,
+    prior: Prior | None = None,
+    top: int = CONSIDERED,
+) -> list[Location]:
+    """Locate photos of a split."""
+    ids = study.ids(split, most=study.queries)
+    photos = find_photos([study.city / "panorama"], study.poses, ids=set(ids))
+    return answers(locator, photos, prior, top)
+
+
+def answers(
+    locator: Locator,
+    photos: Iterator[tuple[Path, PanoramaInfo]],
+    prior: Prior | None,
+    top: int = CONSIDERED,
+) -> list[Location]:
+    """Locate photos, all of which can be read."""
+    found = locator.locate_many(photos, prior=prior, top=top)
+    return [one for one in found if isinstance(one, Location)]
+
+
+# --- figures ---
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What was found of some photos beside the truth; a row for each photo.
+
+    Attributes
+    ----------
+    metres, degrees : (n,)
+        Of the first candidate from the truth.
+    probability : (n,)
+        Of the first candidate.
+    accepted, covered : (n,) bool
+        Whether it was found, and whether the prediction set holds a candidate that is right.
+    """
+
+    metres: Floats
+    degrees: Floats
+    probability: Floats
+    accepted: NDArray[np.bool_]
+    covered: NDArray[np.bool_]
+
+    @property
+    def right(self) -> NDArray[np.bool_]:
+        """Whether the first candidate is the right place."""
+        return self.metres <= CLOSE["tile"]
+
+
+def read_answers(path: Path, poses: Path) -> Answers:
+    """Read what `keep` wrote."""
+    truth = read_poses(poses)
+    rows = []
+    for one in json.loads(path.read_text("utf-8")):
+        pose = truth[Path(one["source"]).name]
+        found = one["candidates"]
+        places = np.array([(c["latitude"], c["longitude"]) for c in found])
+        here = np.broadcast_to((pose.latitude or 0.0, pose.longitude or 0.0), places.shape)
+        away = distances(here, places)
+        turned = abs((found[0]["heading"] - (pose.heading or 0.0) + 180) % 360 - 180)
+        within = away[: one["prediction_set"]].min(initial=np.inf)
+        rows.append(
+            (away[0], turned, found[0]["probability"], one["found"], within <= CLOSE["tile"])
+        )
+    metres, degrees, probability, accepted, covered = (np.array(c) for c in zip(*rows, strict=True))
+    return Answers(metres, degrees, probability, accepted.astype(bool), covered.astype(bool))
+
+
+def interval(values: Floats, statistic: Callable[[Floats], float] = np.mean) -> list[float]:
+    """Return a figure of rows (n,) or (n, k) with its 95 % interval, drawing the rows anew."""
+    random = np.random.default_rng(0)
+    drawn = [
+        statistic(values[random.integers(0, len(values), len(values))]) for _ in range(RESAMPLES)
+    ]
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    return [float(statistic(values)), float(low), float(high)]
+
+
+def calibration_error(rows: Floats) -> float:
+    """Return the expected calibration error of (probability, right) in bins of equal counts."""
+    order = np.argsort(rows[:, 0])
+    parts = np.array_split(rows[order], BINS)
+    return float(sum(len(p) * abs(np.diff(p.mean(axis=0))[0]) for p in parts) / len(rows))
+
+
+def ratio(rows: Floats) -> float:
+    """Return how many times as many the second column counts as the first."""
+    return float(rows[:, 1].sum() / max(rows[:, 0].sum(), 1e-9))
+
+
+def figures(study: Study) -> dict[str, list[float]]:
+    """Work out every row of the table: value, lower and upper end of its interval."""
+    known, unknown, absent = (
+        read_answers(study.out / f"{name}.json", study.poses)
+        for name in ("known", "unknown", "absent")
+    )
+    right, accepted = unknown.right, unknown.accepted
+    frames = np.array([tracked(study, drive) for drive in study.drives])
+    per_cent: dict[str, Floats | NDArray[np.bool_]] = {
+        "first answers as evaluate's": same_first(study),
+        "R@1, heading known": known.right,
+        "R@1, heading unknown": right,
+        "R@1 lost by an unknown heading": known.right.astype(float) - right,
+        "heading within 10 degrees": unknown.degrees[right] <= 10,
+        "heading within 3 degrees": unknown.degrees[right] <= 3,
+        "prediction set at 90 % covers": unknown.covered,
+        "right answers kept": accepted[right],
+        "photos off the map accepted": absent.accepted,
+        "errors over 10 m among accepted": unknown.metres[accepted] > CLOSE["far"],
+        "frames within 5 m, each alone": frames[:, 0],
+        "frames within 5 m, as a track": frames[:, 1],
+    }
+    values = {name: interval(100.0 * np.asarray(v, np.float64)) for name, v in per_cent.items()}
+    scored = {"known": known, "unknown": unknown}
+    for name, one in scored.items():
+        rows = np.stack([one.probability, one.right.astype(np.float64)], axis=1)
+        values[f"calibration error, heading {name}"] = interval(rows, calibration_error)
+    values["position, median metres"] = interval(unknown.metres[right], np.median)  # pyright: ignore[reportArgumentType]
+    values["heading, median degrees"] = interval(unknown.degrees[right], np.median)  # pyright: ignore[reportArgumentType]
+    values["frames of a track for one alone"] = interval(frames, ratio)
+    return values
+
+
+def tracked(study: Study, drive: Path) -> list[float]:
+    """Return which share of a drive's frames was found, each alone and as a track."""
+    files = [study.out / f"{drive.name}{kind}.json" for kind in ("", "-track")]
+    found = [read_answers(file, drive / "poses.csv") for file in files]
+    return [float((one.metres <= CLOSE["track"]).mean()) for one in found]
+
+
+def same_first(study: Study) -> NDArray[np.bool_]:
+    """Compare the first answers with those of ``evaluate``, query for query."""
+    result = Evaluation.load(Run(study.run).evaluation("test"))
+    method = next(method for method in result.methods if method.name == "bev")
+    first = dict(zip(result.queries, (top[0] for top in method.top), strict=True))
+    found = json.loads((study.out / "gallery.json").read_text("utf-8"))
+    return np.array(
+        [one["candidates"][0]["id"] == first[Path(one["source"]).stem] for one in found]
+    )
+
+
+def seconds_for_one(study: Study) -> dict[str, list[float]]:
+    """Time one photo in the map's index: the command as typed, and without its start."""
+    index, photo = study.map_index, study.photo(study.ids("cross", most=1)[0])
+    program = Path(sys.executable).with_name("georetrieval")
+    words = [program, "locate", photo, "--index", index, "--heading", "unknown", "--quiet"]
+
+    def typed() -> None:
+        subprocess.run(words, check=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    locator = Locator(index)
+    ways = {
+        "one photo from the command line, seconds": typed,
+        "of it after the start, seconds": lambda: locator.locate(photo, prior=Prior("unknown")),
+    }
+    return {name: spread([timed(way) for _ in range(6)][1:]) for name, way in ways.items()}
+
+
+def timed(way: Callable[[], object]) -> float:
+    """Return the seconds that something takes."""
+    start = time.perf_counter()
+    way()
+    return time.perf_counter() - start
+
+
+def spread(values: Sequence[float]) -> list[float]:
+    """Return median, least and most."""
+    return [float(np.median(values)), min(values), max(values)]
+
+
+def lines(values: dict[str, list[float]], study: Study) -> Iterator[str]:
+    """Write the table."""
+    yield f"{study.places:,} places, {date.today().isoformat()}; 95 % intervals over photos."
+    yield ""
+    yield "| what | figure | from | to |"
+    yield "|---|---|---|---|"
+    for name, row in values.items():
+        yield f"| {name} | " + " | ".join(f"{value:.3g}" for value in row) + " |"
+    yield ""
+
+
+@click.command()
+@click.option("--out", type=click.Path(path_type=Path), default=Path("study"), show_default=True)
+@click.option("--places", default=2000, show_default=True, help="Places in the city.")
+@click.option("--queries", default=333, show_default=True, help="Of each test at most.")
+def main(out: Path, places: int, queries: int) -> None:
+    """Measure how well photos are located, on the synthetic city."""
+    study = Study(out, places, queries)
+    out.mkdir(parents=True, exist_ok=True)
+    prepare(study)
+    search(study)
+    values: dict[str, Any] = figures(study) | seconds_for_one(study)
+    (out / "localization.json").write_text(json.dumps(values, indent=2), "utf-8")
+    text = "\n".join(lines(values, study))
+    (out / "localization.md").write_text(text, "utf-8")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
