@@ -141,10 +141,16 @@ def cropped(view: View) -> View:
 
 @pytest.mark.faults
 def test_intervals_hold_the_truth_on_the_city_with_what_real_pairs_have(tmp_path):
-    """100 draws of 24 pairs from 120, with the horizon looked for and with it known."""
+    """100 draws of 24 pairs from 300, with the horizon looked for and with it known.
+
+    Drawn without replacement: a pair that comes twice tells nothing new, but narrows intervals.
+    The pool must be large, as what is off in all of it is off in each draw. One of 120 was 1.7 per
+    cent too low, which is within its own interval: only 87 of the heights held the truth, though
+    95 held the pool's value. Of 300 it is 97 (horizon known).
+    """
     views, ratios, resolution = town(
         tmp_path / "city",
-        places=120,
+        places=300,
         heading="random",
         tile_metres=60.0,
         satellite_date="2021-09-20",
@@ -157,7 +163,7 @@ def test_intervals_hold_the_truth_on_the_city_with_what_real_pairs_have(tmp_path
     tiles = [trials.tile_spectrum(view) for view in views]
     unit = chance_of(trials, views, tiles)
     rng = np.random.default_rng(0)
-    drawn = [rng.choice(len(views), 24) for _ in range(DRAWS)]  # as if from an endless city
+    drawn = [rng.choice(len(views), 24, replace=False) for _ in range(DRAWS)]
     gathered: list[list[Evidence]] = [[] for _ in drawn]
     for degrees in estimation.HORIZONS.tolist():
         one = compare(trials, views, tiles, "common", unit, degrees, FEWER)
