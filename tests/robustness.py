@@ -7,6 +7,7 @@ nothing.
 
 import os
 import re
+import signal
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -145,6 +146,8 @@ def tables(rows: dict[str, str]) -> str:
 
 def main(pattern: str = "") -> int:
     """Return the exit code."""
+    # A shell that runs this in the background has it ignore Ctrl-C, which its processes inherit.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     chosen = [one for one in SITUATIONS if re.search(pattern, f"{one.kind}: {one.name}")]
     with tempfile.TemporaryDirectory() as folder:
         rows, wrong = try_all(chosen, Path(folder))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import pytest
@@ -23,8 +22,10 @@ FEW = (
     "`project()`: a heading of 1e308",
 )
 
-
-SLOW = re.compile("train|evaluate|embed|index|locate|neighbours|georetrieval|import-weights|Dask")
+TO_COME = {  # since their last change not brought about; the next run of the command adds them
+    "`evaluate` twice, of one name",
+    "`train` interrupted by Ctrl-C, and given again with `--resume`",
+}
 
 
 def test_a_few_situations_end_as_the_page_says(tmp_path: Path) -> None:
@@ -40,9 +41,8 @@ def test_the_page_has_a_row_for_every_situation() -> None:
     text = PAGE.read_text("utf-8")
     names = [situation.name for situation in SITUATIONS]
     assert len(set(names)) == len(names) > 100
-    missing = [name for name in names if f"\n| {name} | " not in text]
-    # What starts torch takes minutes: its rows come with a run of the whole command.
-    assert [name for name in missing if not SLOW.search(name)] == []
+    missing = {name for name in names if f"\n| {name} | " not in text}
+    assert missing <= TO_COME
     assert f": {len(names) - len(missing)} situations." in " ".join(text.split())
     assert [kind for kind in {one.kind for one in SITUATIONS} if f"\n## {kind}\n" not in text] == []
 

@@ -229,9 +229,17 @@ def situations() -> Iterable[Situation]:
     yield Situation(
         TWO,
         "`evaluate` twice, of one name",
-        both_end(EVALUATE, evaluated, "the result is whole", "world", "run"),
-        (0, 0),
-        "6 queries of split test",
+        second_refused(
+            EVALUATE,
+            EVALUATE,
+            "run/evaluation-test-data-world.json.lock",
+            evaluated,
+            whole,
+            "world",
+            "run",
+        ),
+        (1, 0),
+        REFUSED,
     )
     yield Situation(
         TWO,

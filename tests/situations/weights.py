@@ -69,5 +69,6 @@ def situations() -> Iterable[Situation]:
     )  # fmt: skip
     yield command(
         KIND, "`locate --index` of a shard file",
-        "georetrieval locate world --index world/satellite.h5", 1, "Error: .*", "world",
+        "georetrieval locate images --index world/satellite.h5", 1,
+        "Error: world/satellite.h5.*", "world", "images",
     )  # fmt: skip
