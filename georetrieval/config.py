@@ -216,7 +216,10 @@ def load_settings(path: Path | str, overrides: Sequence[str] = ()) -> Settings:
     try:
         return Settings.model_validate(values)
     except ValidationError as error:
-        raise SettingsError(f"{path}: {explain(error)}") from error
+        said = {override.partition("=")[0].strip() for override in overrides}
+        wrong = {".".join(map(str, one["loc"])) for one in error.errors()}
+        where = "--set" if wrong <= said else path
+        raise SettingsError(f"{where}: {explain(error)}") from error
 
 
 def recipes() -> dict[str, Path]:

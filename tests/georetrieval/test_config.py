@@ -70,6 +70,13 @@ def test_wrong_values_are_named(tmp_path, text, where):
     assert f"{where}: " in refusal(tmp_path, text)
 
 
+def test_a_wrong_value_of_an_override_is_not_blamed_on_the_file(tmp_path):
+    with pytest.raises(SettingsError, match="^--set: seed: "):
+        load(tmp_path, "", "seed=-1")
+    with pytest.raises(SettingsError, match=r"^.*\.toml: seed: "):
+        load(tmp_path, "seed = -1", "bev.optim.epochs=3")
+
+
 def test_two_faults_are_both_named(tmp_path):
     message = refusal(tmp_path, "sead = 1\n[bev.optim]\nepochs = 0")
     assert "sead" in message
