@@ -71,7 +71,7 @@ def test_wrong_values_are_named(tmp_path, text, where):
 
 
 def test_a_wrong_value_of_an_override_is_not_blamed_on_the_file(tmp_path):
-    with pytest.raises(SettingsError, match="^--set: seed: "):
+    with pytest.raises(SettingsError, match=r"^--set: seed: "):
         load(tmp_path, "", "seed=-1")
     with pytest.raises(SettingsError, match=r"^.*\.toml: seed: "):
         load(tmp_path, "seed = -1", "bev.optim.epochs=3")
