@@ -216,9 +216,9 @@ def load_settings(path: Path | str, overrides: Sequence[str] = ()) -> Settings:
     try:
         return Settings.model_validate(values)
     except ValidationError as error:
-        said = {override.partition("=")[0].strip() for override in overrides}
-        wrong = {".".join(map(str, one["loc"])) for one in error.errors()}
-        where = "--set" if wrong <= said else path
+        said = tuple(f"{override.partition('=')[0].strip()}." for override in overrides)
+        wrong = [".".join(map(str, one["loc"])) for one in error.errors()]
+        where = "--set" if all(f"{name}.".startswith(said) for name in wrong) else path
         raise SettingsError(f"{where}: {explain(error)}") from error
 
 

@@ -86,7 +86,10 @@ def command(
     from bevgen.tables import read_poses, write_poses
 
     skipped: dict[str, list[str]] = {}
-    skip = lambda name, reason: skipped.setdefault(reason, []).append(name)  # noqa: E731
+
+    def skip(name: str, reason: str) -> None:
+        skipped.setdefault(reason, []).append(name)
+
     rows = read_poses(poses) if poses else {}
     mask = read_mask(mask_file) if mask_file else None
     try:

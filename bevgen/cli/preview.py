@@ -56,13 +56,11 @@ def command(
 
 def _check_output(path: Path, out: Path, overwrite: bool) -> None:
     """Refuse before any work what would fail or destroy."""
-    from bevgen.errors import InputError, RefusedError
+    from bevgen.errors import InputError
     from bevgen.writing import check_output
 
     if path.is_dir():
         raise InputError(f"{path} is a folder: name one panorama in it")
     if out.suffix.lower() not in ENDINGS:
         raise InputError(f"{out} must end in {', '.join(ENDINGS[:-1])} or {ENDINGS[-1]}")
-    if path.exists() and out.exists() and out.samefile(path):
-        raise RefusedError(f"{out} is the panorama itself: name another output")
-    check_output(out, overwrite=overwrite)
+    check_output(out, overwrite=overwrite, reads=(path,))

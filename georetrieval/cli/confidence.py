@@ -57,7 +57,8 @@ def command(
     from georetrieval.run import Run
     from georetrieval.training.processes import join_processes
 
-    locator = Locator(where, run=run, device=join_processes(device).device)
+    # Without the model that is there: it may be the damaged one that this is to replace.
+    locator = Locator(where, run=run, device=join_processes(device).device, confidence={})
     ids = None
     if split is not None:
         model = Run.at(run or locator.index.run)

@@ -30,6 +30,8 @@ FEATURES = ("similarity", "panorama", "agreement", "likeness", "turned")
 """Of a candidate: joined similarity, the panorama's alone, agreement of edges in standard
 deviations of chance, likeness of the ground, and how far (1 - cosine) alignment turned the heading
 that the encoders chose."""
+RULE = 2
+"""How candidates and features come about; goes up when the same photo would get others."""
 LEAST = 40
 """Photos without which nothing is fitted."""
 FOLDS = 5
@@ -102,7 +104,7 @@ class LogitConfidence:
 
     def to_json(self) -> dict[str, Any]:
         """Return JSON values."""
-        return asdict(self)
+        return {"rule": RULE, **asdict(self)}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> LogitConfidence:
@@ -118,14 +120,14 @@ class LogitConfidence:
             none, least, kept, coverage = (
                 float(values[k]) for k in ("none", "least", "kept", "coverage")
             )
-            photos = int(values["photos"])
+            rule, photos = values.get("rule", 1), int(values["photos"])
             model = cls(rows[0], rows[1], rows[2], none, least, kept, coverage, photos)
         except (KeyError, TypeError, ValueError) as error:
             raise IndexFileError(
                 f"the index's confidence model is damaged ({error!r}): fit it again with"
                 " `georetrieval confidence`"
             ) from error
-        if {len(row) for row in rows} != {len(FEATURES)}:
+        if rule != RULE or {len(row) for row in rows} != {len(FEATURES)}:
             raise IndexFileError(
                 "the index's confidence model is of another version: fit it again with"
                 " `georetrieval confidence`"

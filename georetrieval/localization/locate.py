@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -311,7 +312,15 @@ def _load_views(index: Index, run: Run, device: torch.device | None) -> QueryVie
 def in_threads(
     work: Callable[..., T], tasks: Iterable[tuple[Any, ...]], threads: int
 ) -> Iterator[T]:
-    """Do independent work in threads, each of which computes alone; yields in order."""
+    """Do independent work in threads, each of which computes alone; yields in order.
+
+    A single task is done here, with all threads that torch has.
+    """
+    tasks = iter(tasks)
+    first = list(islice(tasks, 2))
+    if len(first) < 2:
+        yield from (work(*task) for task in first)
+        return
     others = torch.get_num_threads()
     alone = 1 if threads > 1 else others
     waiting: deque[Future[T]] = deque()
@@ -319,7 +328,7 @@ def in_threads(
         with ThreadPoolExecutor(
             threads, initializer=torch.set_num_threads, initargs=(alone,)
         ) as pool:
-            for task in tasks:
+            for task in chain(first, tasks):
                 waiting.append(pool.submit(work, *task))
                 if len(waiting) > 2 * threads:
                     yield waiting.popleft().result()

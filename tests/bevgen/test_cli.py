@@ -297,7 +297,7 @@ def test_preview_writes_a_picture_and_refuses_what_would_destroy(tmp_path: Path)
     with Image.open(out) as image:
         assert image.format == "JPEG"
     assert "add --overwrite" in error(*words, out)
-    assert "is the panorama itself" in error(*words, name, "--overwrite")
+    assert "is read: name another output" in error(*words, name, "--overwrite")
     assert "must end in" in error(*words, tmp_path / "sheet.bmp", code=2)
     assert "is a folder" in error("preview", "--in", tmp_path, "--out", out, code=2)
 

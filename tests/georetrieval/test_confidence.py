@@ -12,6 +12,7 @@ from georetrieval.errors import DataError, IndexFileError
 from georetrieval.localization import Candidate
 from georetrieval.localization.confidence import (
     FEATURES,
+    RULE,
     LogitConfidence,
     Trial,
     features,
@@ -126,7 +127,9 @@ def test_stored_and_read_again(model):
     assert again == model
 
 
-@pytest.mark.parametrize("damage", [{"weights": [1.0]}, {"least": "x"}, {"kept": None}])
+@pytest.mark.parametrize(
+    "damage", [{"weights": [1.0]}, {"least": "x"}, {"kept": None}, {"rule": RULE - 1}]
+)
 def test_a_damaged_model_is_refused(model, damage):
     with pytest.raises(IndexFileError, match="georetrieval confidence"):
         LogitConfidence.from_json(model.to_json() | damage)

@@ -73,6 +73,8 @@ def test_wrong_values_are_named(tmp_path, text, where):
 def test_a_wrong_value_of_an_override_is_not_blamed_on_the_file(tmp_path):
     with pytest.raises(SettingsError, match=r"^--set: seed: "):
         load(tmp_path, "", "seed=-1")
+    with pytest.raises(SettingsError, match=r"^--set: bev.encoder.query_size.0: "):
+        load(tmp_path, "", "bev.encoder.query_size=[0, 4]")
     with pytest.raises(SettingsError, match=r"^.*\.toml: seed: "):
         load(tmp_path, "seed = -1", "bev.optim.epochs=3")
 

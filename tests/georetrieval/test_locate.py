@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from bevgen import PanoramaError, PanoramaInfo, info_from_row, read_poses
+from bevgen import PanoramaError, PanoramaInfo, ShardSet, info_from_row, read_poses
 from georetrieval.cli import main
 from georetrieval.config import DataSettings
 from georetrieval.data.dataset import Dataset
@@ -30,8 +30,9 @@ from georetrieval.localization.location import distinct
 from georetrieval.models.branch import Branch
 from georetrieval.models.checkpoints import save_branch
 from georetrieval.retrieval.evaluation import evaluate
-from georetrieval.retrieval.index import build_index
+from georetrieval.retrieval.index import Index, build_index
 from tests.helpers.town import ENCODER, Town, make_town
+from tests.helpers.world import write_shards
 
 
 @pytest.fixture(scope="module")
@@ -279,6 +280,22 @@ def test_tiles_without_a_resolution_have_the_one_that_is_said(town, tmp_path, ge
     assert best.agreement is not None  # whose scale is known is aligned
     with pytest.raises(SettingsError, match="above 0"):
         build_index(town.run, [town.tiles], out, resolution=-1.0)
+    tiles = ShardSet(town.tiles).read(range(2))
+    write_shards(tmp_path / "s.h5", "satellite", ["a", "b"], tiles, town.positions, resolution=0.4)
+    with pytest.raises(SettingsError, match=r"s\.h5 says that a pixel is 0\.4 m, .* 0\.5"):
+        build_index(town.run, [tmp_path / "s.h5"], tmp_path / "b.index", resolution=0.5)
+
+
+def test_a_damaged_confidence_can_be_fitted_again_as_is_advised(town, tmp_path, georetrieval):
+    out = tmp_path / "a.index"
+    words = ("index", "--run", town.run, "--references", town.tiles, "--out", out)
+    georetrieval(*words, "--resolution", "0.5")
+    Index(out).store_confidence({"unknown": {"weights": [1.0]}})
+    refused = georetrieval("locate", town.photos[0], "--index", out, expect=1)
+    assert "`georetrieval confidence`" in refused.err
+    photos = (town.root / "photos", "--poses", town.poses)
+    fitted = georetrieval("confidence", *photos, "--index", out, expect=1)
+    assert "12 photos are too few" in fitted.err  # it came as far as that
 
 
 def test_tiles_are_taken_out_on_the_command_line(town, tmp_path, georetrieval):

@@ -23,10 +23,11 @@ def write_shards(
     ids: Sequence[str],
     images: NDArray[np.uint8],
     positions: NDArray[np.float64] | None = None,
+    **settings: float,
 ) -> Path:
     """Write images as one finished shard."""
     digest = hashlib.sha256(images.tobytes() + "\n".join(ids).encode()).hexdigest()
-    header = ShardHeader(kind, images.shape[1:], {"kind": kind}, digest)
+    header = ShardHeader(kind, images.shape[1:], {"kind": kind, **settings}, digest)
     partial = begin_shard(path, len(ids), header)
     rows = []
     for slot, name in enumerate(ids):

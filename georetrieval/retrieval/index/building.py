@@ -270,10 +270,15 @@ def _tiles(references: Sequence[ShardSet], resolution: float | None) -> Tiles:
     """Say what the references are, which must be of one kind."""
     if resolution is not None and not 0 < resolution < math.inf:
         raise SettingsError(f"the resolution is metres per pixel, above 0, not {resolution:g}")
-    found = {
-        Tiles(shards.kind, shards.image_shape[0], shards.settings.get("resolution", resolution))
-        for shards in references
-    }
+    found = set[Tiles]()
+    for shards in references:
+        own = shards.settings.get("resolution", resolution)
+        if resolution not in (None, own):
+            raise SettingsError(
+                f"{shards.path} says that a pixel is {own:g} m, and --resolution {resolution:g}:"
+                " leave out the option"
+            )
+        found.add(Tiles(shards.kind, shards.image_shape[0], own))
     if len(found) != 1:
         listed = ", ".join(map(str, found)) or "none"
         raise DataError(f"an index holds tiles of one kind, size and resolution, not {listed}")
