@@ -17,8 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from datetime import date
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +47,7 @@ DRIVES, FRAMES = 10, 20
 SETTINGS = ("panorama=false", "bev.augment.rotated_negatives=1", "bev.optim.epochs=12")
 RESAMPLES = 4000
 BINS = 10
+SHARE = "{:.1f} %"
 CLOSE = {"tile": SAME * METRES, "far": 10.0, "track": 5.0}  # metres
 
 Floats = NDArray[np.float64]
@@ -205,6 +205,17 @@ def answers(
 
 
 @dataclass(frozen=True, slots=True)
+class Figure:
+    """A line of the table: what was measured, its value and interval, and how they are written."""
+
+    what: str
+    value: float
+    low: float
+    high: float
+    form: str
+
+
+@dataclass(frozen=True, slots=True)
 class Answers:
     """What was found of some photos beside the truth; a row for each photo.
 
@@ -249,14 +260,25 @@ def read_answers(path: Path, poses: Path) -> Answers:
     return Answers(metres, degrees, probability, accepted.astype(bool), covered.astype(bool))
 
 
-def interval(values: Floats, statistic: Callable[[Floats], float] = np.mean) -> list[float]:
-    """Return a figure of rows (n,) or (n, k) with its 95 % interval, drawing the rows anew."""
+def interval(
+    what: str,
+    values: Floats | NDArray[np.bool_],
+    form: str,
+    statistic: Callable[[Floats], Any] = np.mean,
+) -> Figure:
+    """Work out a figure of rows (n,) or (n, k) with its 95 % interval, drawing the rows anew.
+
+    Rows that are all one have no spread to draw from: the interval reaches as far as the truth may
+    be where n of n agree (the rule of three).
+    """
+    rows = np.asarray(values, np.float64)
     random = np.random.default_rng(0)
-    drawn = [
-        statistic(values[random.integers(0, len(values), len(values))]) for _ in range(RESAMPLES)
-    ]
+    drawn = [statistic(rows[random.integers(0, len(rows), len(rows))]) for _ in range(RESAMPLES)]
     low, high = np.percentile(drawn, [2.5, 97.5])
-    return [float(statistic(values)), float(low), float(high)]
+    value = float(statistic(rows))
+    if low == high and value in (0, 1):
+        low, high = (0, 3 / len(rows)) if value == 0 else (1 - 3 / len(rows), 1)
+    return Figure(what, value, float(low), float(high), form)
 
 
 def calibration_error(rows: Floats) -> float:
@@ -271,37 +293,40 @@ def ratio(rows: Floats) -> float:
     return float(rows[:, 1].sum() / max(rows[:, 0].sum(), 1e-9))
 
 
-def figures(study: Study) -> dict[str, list[float]]:
-    """Work out every row of the table: value, lower and upper end of its interval."""
+def figures(study: Study) -> list[Figure]:
+    """Work out every row of the table but the times."""
     known, unknown, absent = (
         read_answers(study.out / f"{name}.json", study.poses)
         for name in ("known", "unknown", "absent")
     )
     right, accepted = unknown.right, unknown.accepted
     frames = np.array([tracked(study, drive) for drive in study.drives])
-    per_cent: dict[str, Floats | NDArray[np.bool_]] = {
-        "first answers as evaluate's": same_first(study),
-        "R@1, heading known": known.right,
-        "R@1, heading unknown": right,
-        "R@1 lost by an unknown heading": known.right.astype(float) - right,
-        "heading within 10 degrees": unknown.degrees[right] <= 10,
-        "heading within 3 degrees": unknown.degrees[right] <= 3,
-        "prediction set at 90 % covers": unknown.covered,
-        "right answers kept": accepted[right],
-        "photos off the map accepted": absent.accepted,
-        "errors over 10 m among accepted": unknown.metres[accepted] > CLOSE["far"],
-        "frames within 5 m, each alone": frames[:, 0],
-        "frames within 5 m, as a track": frames[:, 1],
-    }
-    values = {name: interval(100.0 * np.asarray(v, np.float64)) for name, v in per_cent.items()}
-    scored = {"known": known, "unknown": unknown}
-    for name, one in scored.items():
-        rows = np.stack([one.probability, one.right.astype(np.float64)], axis=1)
-        values[f"calibration error, heading {name}"] = interval(rows, calibration_error)
-    values["position, median metres"] = interval(unknown.metres[right], np.median)  # pyright: ignore[reportArgumentType]
-    values["heading, median degrees"] = interval(unknown.degrees[right], np.median)  # pyright: ignore[reportArgumentType]
-    values["frames of a track for one alone"] = interval(frames, ratio)
-    return values
+    lost = known.right.astype(np.float64) - right
+    sure, doubtful = (
+        np.stack([one.probability, one.right.astype(np.float64)], axis=1)
+        for one in (known, unknown)
+    )
+    rows: list[tuple[Any, ...]] = [
+        ("first answers of `--no-align` that are those of `evaluate`", same_first(study), SHARE),
+        ("right first answers, heading known", known.right, SHARE),
+        ("right first answers, heading unknown", right, SHARE),
+        ("lost by an unknown heading", lost, SHARE),
+        ("of the right ones: heading within 10°", unknown.degrees[right] <= 10, SHARE),
+        ("of the right ones: heading within 3°", unknown.degrees[right] <= 3, SHARE),
+        ("of the right ones: position, median", unknown.metres[right], "{:.2f} m", np.median),
+        ("of the right ones: heading, median", unknown.degrees[right], "{:.2f}°", np.median),
+        ("calibration error of probabilities, heading known", sure, "{:.3f}", calibration_error),
+        ("the same, heading unknown", doubtful, "{:.3f}", calibration_error),
+        ("prediction sets at 90 % that hold the place, heading known", known.covered, SHARE),
+        ("the same, heading unknown", unknown.covered, SHARE),
+        ("right answers that are accepted", accepted[right], SHARE),
+        ("photos of a district that is not in the index, accepted", absent.accepted, SHARE),
+        ("of the accepted: off by more than 10 m", unknown.metres[accepted] > CLOSE["far"], SHARE),
+        ("frames of drives within 5 m, each alone", frames[:, 0], SHARE),
+        ("frames of drives within 5 m, as a track", frames[:, 1], SHARE),
+        ("times as many as a track", frames, "{:.2f}", ratio),
+    ]  # fmt: skip
+    return [interval(*row) for row in rows]
 
 
 def tracked(study: Study, drive: Path) -> list[float]:
@@ -322,7 +347,7 @@ def same_first(study: Study) -> NDArray[np.bool_]:
     )
 
 
-def seconds_for_one(study: Study) -> dict[str, list[float]]:
+def seconds_for_one(study: Study) -> list[Figure]:
     """Time one photo in the map's index: the command as typed, and without its start."""
     index, photo = study.map_index, study.photo(study.ids("cross", most=1)[0])
     program = Path(sys.executable).with_name("georetrieval")
@@ -333,10 +358,15 @@ def seconds_for_one(study: Study) -> dict[str, list[float]]:
 
     locator = Locator(index)
     ways = {
-        "one photo from the command line, seconds": typed,
-        "of it after the start, seconds": lambda: locator.locate(photo, prior=Prior("unknown")),
+        "one photo from the command line (least to most of five)": typed,
+        "of it after the start": lambda: locator.locate(photo, prior=Prior("unknown")),
     }
-    return {name: spread([timed(way) for _ in range(6)][1:]) for name, way in ways.items()}
+    found = []
+    for what, way in ways.items():
+        seconds = [timed(way) for _ in range(6)][1:]
+        middle = float(np.median(seconds))
+        found.append(Figure(what, middle, min(seconds), max(seconds), "{:.1f} s"))
+    return found
 
 
 def timed(way: Callable[[], object]) -> float:
@@ -346,20 +376,14 @@ def timed(way: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def spread(values: Sequence[float]) -> list[float]:
-    """Return median, least and most."""
-    return [float(np.median(values)), min(values), max(values)]
-
-
-def lines(values: dict[str, list[float]], study: Study) -> Iterator[str]:
+def lines(found: Sequence[Figure]) -> Iterator[str]:
     """Write the table."""
-    yield f"{study.places:,} places, {date.today().isoformat()}; 95 % intervals over photos."
-    yield ""
-    yield "| what | figure | from | to |"
-    yield "|---|---|---|---|"
-    for name, row in values.items():
-        yield f"| {name} | " + " | ".join(f"{value:.3g}" for value in row) + " |"
-    yield ""
+    yield "| what | figure | 95 % interval |"
+    yield "|---|---|---|"
+    for one in found:
+        scale = 100 if one.form == SHARE else 1
+        value, low, high = (one.form.format(scale * v) for v in (one.value, one.low, one.high))
+        yield f"| {one.what} | {value} | {low} to {high} |"
 
 
 @click.command()
@@ -372,10 +396,11 @@ def main(out: Path, places: int, queries: int) -> None:
     out.mkdir(parents=True, exist_ok=True)
     prepare(study)
     search(study)
-    values: dict[str, Any] = figures(study) | seconds_for_one(study)
+    found = figures(study) + seconds_for_one(study)
+    values = [asdict(one) for one in found]
     (out / "localization.json").write_text(json.dumps(values, indent=2), "utf-8")
-    text = "\n".join(lines(values, study))
-    (out / "localization.md").write_text(text, "utf-8")
+    text = "\n".join(lines(found))
+    (out / "localization.md").write_text(f"{text}\n", "utf-8")
     print(text)
 
 

@@ -7,7 +7,15 @@ import json
 import numpy as np
 import pytest
 
-from pipelines.localization_study import calibration_error, interval, ratio, read_answers
+from pipelines.localization_study import (
+    SHARE,
+    Figure,
+    calibration_error,
+    interval,
+    lines,
+    ratio,
+    read_answers,
+)
 
 METRE = 1 / 111_195.0  # degrees of latitude
 
@@ -54,9 +62,22 @@ def test_probabilities_that_hold_have_no_calibration_error():
 
 
 def test_intervals_hold_the_mean_and_shrink_with_the_rows():
-    rows = np.tile([0.0, 100.0], 50)
-    value, low, high = interval(rows)
-    assert value == 50
-    assert low == pytest.approx(50 - 1.96 * 5, abs=1)
-    assert high == pytest.approx(50 + 1.96 * 5, abs=1)
+    found = interval("half", np.tile([0.0, 1.0], 50), SHARE)
+    assert found.value == 0.5
+    assert found.low == pytest.approx(0.5 - 1.96 * 0.05, abs=0.01)
+    assert found.high == pytest.approx(0.5 + 1.96 * 0.05, abs=0.01)
+    # 300 of 300 happen by chance in 5 % of all cases where the truth is 99 %: 0.99**300.
+    every = interval("all", np.ones(300), SHARE)
+    assert (every.low, every.high) == (pytest.approx(0.99), 1)
+    assert interval("none", np.zeros(300), SHARE).high == pytest.approx(0.01)
     assert ratio(np.array([[0.5, 1.0], [0.25, 0.5]])) == 2
+
+
+def test_the_table_is_written_with_units():
+    table = list(
+        lines([Figure("right", 0.5, 0.25, 1.0, SHARE), Figure("off", 1, 0, 2, "{:.2f} m")])
+    )
+    assert table[2:] == [
+        "| right | 50.0 % | 25.0 % to 100.0 % |",
+        "| off | 1.00 m | 0.00 m to 2.00 m |",
+    ]
