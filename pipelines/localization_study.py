@@ -16,7 +16,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,9 +25,9 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from bevgen import PanoramaInfo, read_pairs, read_poses
+from bevgen import PanoramaError, PanoramaInfo, read_pairs, read_poses
 from georetrieval.data.positions import distances
-from georetrieval.localization import Location, Locator, Prior, find_photos, track_by_date
+from georetrieval.localization import Location, Locator, Prior, find_photos, locate_drive
 from georetrieval.localization.formats import as_json
 from georetrieval.localization.locate import CONSIDERED, SAME
 from georetrieval.retrieval.index import Index
@@ -42,8 +42,9 @@ TILE = 256  # pixels
 STEP = 20  # metres between the tiles of a map
 OFFSET = STEP / 2  # of places from their tiles' centres, as in a map of such a step
 FITTED = 80  # photos for the confidence of a map
+UNKNOWN = Prior("unknown")
 BEV = Bev(size=TILE, resolution=round(METRES / TILE, 5))
-DRIVES, FRAMES = 10, 20
+DRIVES, FRAMES = 20, 20
 SETTINGS = ("panorama=false", "bev.augment.rotated_negatives=1", "bev.optim.epochs=12")
 RESAMPLES = 4000
 BINS = 10
@@ -147,58 +148,41 @@ def search(study: Study) -> None:
     if not (study.out / "gallery.json").exists():
         commands.evaluate(study.run, "test")
         locator = Locator(index_places(study, "gallery", "test"), alignment=None)
-        keep(study.out / "gallery.json", lambda: located(locator, study, "test", top=1))
+        keep(study.out / "gallery.json", locator.locate_many(photos(study, "test"), top=1))
     index_places(study, "places", "val", "test")
     if Index(study.places_index).confidence is None:
-        photos = study.city / "panorama"
-        commands.confidence([photos], study.places_index, poses=study.poses, split="val")
+        folder = study.city / "panorama"
+        commands.confidence([folder], study.places_index, poses=study.poses, split="val")
     locator = Locator(study.places_index)
     for name, split, prior in (
         ("known", "test", Prior()),
-        ("unknown", "test", Prior("unknown")),
-        ("absent", "cross", Prior("unknown")),
+        ("unknown", "test", UNKNOWN),
+        ("absent", "cross", UNKNOWN),
     ):
-        keep(study.out / f"{name}.json", lambda s=split, p=prior: located(locator, study, s, p))
+        asked = photos(study, split)
+        keep(study.out / f"{name}.json", locator.locate_many(asked, prior=prior, top=CONSIDERED))
     index_map(study)
     locator = Locator(study.map_index)
     for drive in study.drives:
-        single = study.out / f"{drive.name}.json"
-        if not single.exists():
-            photos = find_photos([drive], drive / "poses.csv")
-            found = answers(locator, photos, Prior("unknown"))
-            keep(study.out / f"{drive.name}-track.json", lambda f=found: track_by_date(f))
-            keep(single, lambda f=found: f)
+        asked = list(find_photos([drive], drive / "poses.csv"))
+        single, joint = (study.out / f"{drive.name}{kind}.json" for kind in ("", "-track"))
+        keep(single, locator.locate_many(asked, prior=UNKNOWN, top=CONSIDERED))
+        if not joint.exists():
+            keep(joint, locate_drive(locator, asked, prior=UNKNOWN, top=CONSIDERED))
 
 
-def keep(path: Path, make: Callable[[], list[Location]]) -> None:
-    """Write what is found, unless it is there."""
+def photos(study: Study, split: str) -> Iterator[tuple[Path, PanoramaInfo]]:
+    """Find photos of a split."""
+    ids = set(study.ids(split, most=study.queries))
+    return find_photos([study.city / "panorama"], study.poses, ids=ids)
+
+
+def keep(path: Path, answers: Iterable[Location | tuple[str, PanoramaError]]) -> None:
+    """Write what is found of photos, all of which can be read, unless it is there."""
     if not path.exists():
         print(f"\nlocating: {path}", flush=True)
-        path.write_text(as_json(make()), "utf-8")
-
-
-def located(
-    locator: Locator,
-    study: Study,
-    split: str,
-    prior: Prior | None = None,
-    top: int = CONSIDERED,
-) -> list[Location]:
-    """Locate photos of a split."""
-    ids = study.ids(split, most=study.queries)
-    photos = find_photos([study.city / "panorama"], study.poses, ids=set(ids))
-    return answers(locator, photos, prior, top)
-
-
-def answers(
-    locator: Locator,
-    photos: Iterator[tuple[Path, PanoramaInfo]],
-    prior: Prior | None,
-    top: int = CONSIDERED,
-) -> list[Location]:
-    """Locate photos, all of which can be read."""
-    found = locator.locate_many(photos, prior=prior, top=top)
-    return [one for one in found if isinstance(one, Location)]
+        found = [one for one in answers if isinstance(one, Location)]
+        path.write_text(as_json(found), "utf-8")
 
 
 # --- figures ---

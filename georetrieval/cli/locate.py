@@ -108,16 +108,19 @@ def command(
     quiet: bool,
 ) -> int:
     """Find where panoramas were taken."""
-    from dataclasses import replace
-
     from rich.console import Console
-    from rich.progress import track
+    from rich.progress import Progress
 
     from bevgen.writing import check_output, written_whole
     from georetrieval.errors import SettingsError
-    from georetrieval.localization import Location, Locator, Prior, find_photos, track_by_date
+    from georetrieval.localization import (
+        Location,
+        Locator,
+        Prior,
+        find_photos,
+        locate_drive,
+    )
     from georetrieval.localization.formats import as_csv, as_geojson, as_json, as_table
-    from georetrieval.localization.locate import CONSIDERED
     from georetrieval.training.processes import join_processes
 
     if out is not None:
@@ -130,22 +133,24 @@ def command(
     prior = Prior("file" if heading is None else heading, within, near)
     found: list[Location] = []
     skipped: list[tuple[str, PanoramaError]] = []
-    answers = track(
-        locator.locate_many(asked, prior=prior, top=CONSIDERED if as_track else top),
-        "locating",
-        len(asked),
-        console=Console(stderr=True),
-        transient=True,
-        disable=quiet or len(asked) == 1 or not sys.stderr.isatty(),
-    )
-    for answer in answers:
-        if isinstance(answer, Location):
-            found.append(answer)
+    silent = quiet or len(asked) == 1 or not sys.stderr.isatty()
+    with Progress(console=Console(stderr=True), transient=True, disable=silent) as progress:
+        task = progress.add_task("locating", total=len(asked))
+
+        def shown(done: float) -> None:
+            progress.update(task, completed=done)
+
+        if as_track:
+            answers = locate_drive(locator, asked, prior=prior, top=top, on_progress=shown)
         else:
-            skipped.append(answer)
-            click.echo(f"skipped {answer[0]}: {answer[1]}", err=True)
-    if as_track:
-        found = [replace(one, candidates=one.candidates[:top]) for one in track_by_date(found)]
+            answers = locator.locate_many(asked, prior=prior, top=top)
+        for done, answer in enumerate(answers, 1):
+            shown(done)
+            if isinstance(answer, Location):
+                found.append(answer)
+            else:
+                skipped.append(answer)
+                click.echo(f"skipped {answer[0]}: {answer[1]}", err=True)
     if form == "table":
         print_table(*as_table(found))
     else:

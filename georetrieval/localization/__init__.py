@@ -1,15 +1,17 @@
 """From one panorama to a place: search, heading, and what is said about how sure it is.
 
-``location <- query, heading, alignment, confidence <- locate <- fitting``; `track` for sequences.
+``location <- query, heading <- search, alignment, confidence <- locate <- fitting``; for frames of
+a drive ``line <- trajectory <- drive``.
 An `Alignment` places the camera inside the best tiles, a `Confidence` says how likely the answer
 is right; both can be replaced.
 """
 
 from georetrieval.localization.alignment import Fit, GroundAlignment
 from georetrieval.localization.confidence import LogitConfidence
+from georetrieval.localization.drive import locate_drive
 from georetrieval.localization.fitting import fit_index
 from georetrieval.localization.heading import HeadingSearch
-from georetrieval.localization.locate import Locator, Prior
+from georetrieval.localization.locate import Locator
 from georetrieval.localization.location import (
     Alignment,
     Candidate,
@@ -18,7 +20,8 @@ from georetrieval.localization.location import (
     Verdict,
 )
 from georetrieval.localization.query import Photo, QueryViews, find_photos, open_photo
-from georetrieval.localization.trajectory import Motion, track, track_by_date
+from georetrieval.localization.search import Prior
+from georetrieval.localization.trajectory import Motion, track
 
 __all__ = [
     "Alignment",
@@ -37,7 +40,7 @@ __all__ = [
     "Verdict",
     "find_photos",
     "fit_index",
+    "locate_drive",
     "open_photo",
     "track",
-    "track_by_date",
 ]

@@ -30,7 +30,7 @@ FEATURES = ("similarity", "panorama", "agreement", "likeness", "turned")
 """Of a candidate: joined similarity, the panorama's alone, agreement of edges in standard
 deviations of chance, likeness of the ground, and how far (1 - cosine) alignment turned the heading
 that the encoders chose."""
-RULE = 2
+RULE = 3
 """How candidates and features come about; goes up when the same photo would get others."""
 LEAST = 40
 """Photos without which nothing is fitted."""

@@ -12,9 +12,10 @@ from bevgen import PanoramaError, PanoramaInfo
 from georetrieval.data.positions import distances
 from georetrieval.errors import DataError
 from georetrieval.localization.confidence import Trial, features, fit_confidence
-from georetrieval.localization.locate import SAME, Locator, Prior, in_threads
+from georetrieval.localization.locate import SAME, Locator, in_threads
 from georetrieval.localization.location import Candidate
 from georetrieval.localization.query import open_photo
+from georetrieval.localization.search import Prior
 
 ABSENT = 1.5
 """Tiles within so many tile widths of a photo are taken away where its place is to be absent."""

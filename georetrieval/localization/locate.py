@@ -7,7 +7,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,13 +15,12 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from bevgen import PanoramaError, PanoramaInfo
 from georetrieval.errors import CheckpointError, IndexFileError
 from georetrieval.localization.alignment import GroundAlignment
 from georetrieval.localization.confidence import stored_confidence
-from georetrieval.localization.heading import HeadingSearch, refine
+from georetrieval.localization.heading import HeadingSearch
 from georetrieval.localization.location import (
     Alignment,
     Candidate,
@@ -30,6 +29,7 @@ from georetrieval.localization.location import (
     distinct,
 )
 from georetrieval.localization.query import Photo, QueryViews, open_photo
+from georetrieval.localization.search import Asked, Prior, Scored, as_candidates, ask, score_tiles
 from georetrieval.models.checkpoints import checkpoint_hash, load_branch
 from georetrieval.retrieval.index import Index
 from georetrieval.run import Run
@@ -39,31 +39,11 @@ T = TypeVar("T")
 
 SEARCHED = 100
 """Tiles that the encoders put first and that are aligned, if there is an alignment."""
-CONSIDERED = 20
+CONSIDERED = 50
 """Candidates that are judged, whatever number is shown."""
 SAME = 0.25
 """Aligned candidates nearer than so many tile widths are one place."""
 DEFAULT_ALIGNMENT = GroundAlignment()
-
-
-@dataclass(frozen=True, slots=True)
-class Prior:
-    """What is known before looking.
-
-    Attributes
-    ----------
-    heading
-        ``"file"``: as the photo's metadata say, unknown where they are silent; ``"unknown"``: to
-        be searched for whatever they say; or degrees.
-    within
-        The true heading is at most so many degrees from the known one; it is searched for there.
-    near
-        Latitude, longitude and metres: only tiles within that circle are searched.
-    """
-
-    heading: float | str = "file"
-    within: float | None = None
-    near: tuple[float, float, float] | None = None
 
 
 class Locator:
@@ -143,9 +123,9 @@ class Locator:
             panorama = open_photo(panorama)
         prior = prior or Prior()
         among = None if prior.near is None else self.index.near(*prior.near)
-        one = self._draw(panorama, prior)
-        found = self._found(one, self.views.embed(one.views), among, max(top, CONSIDERED))
-        return self._conclude(one, found, top)
+        one = ask(panorama, prior, self.search)
+        found = self.propose(one, self.embed(one), among, max(top, CONSIDERED))
+        return self.conclude(one, found, top)
 
     def locate_many(
         self,
@@ -178,14 +158,9 @@ class Locator:
 
         yield from in_threads(one, panoramas, self.threads)
 
-    def _draw(self, photo: Photo, prior: Prior) -> _Drawn:
-        known = photo.heading
-        if isinstance(prior.heading, float | int):
-            known = float(prior.heading)
-        elif prior.heading == "unknown":
-            known = None
-        headings = self.search.headings(known, prior.within)
-        return _Drawn(photo, known, headings, self.views.tensors(photo, headings))
+    def embed(self, one: Asked) -> NDArray[np.float32]:
+        """Embed a photo's views at all headings that are to be tried: (R, D)."""
+        return self.views.embed(self.views.tensors(one.photo, one.headings))
 
     def examine(
         self,
@@ -203,52 +178,36 @@ class Locator:
         among : (rows,) bool each
             Tiles to search in, once for each of these; None for all.
         """
-        one = self._draw(photo, prior or Prior())
-        vectors = self.views.embed(one.views)
-        return [self._found(one, vectors, tiles, CONSIDERED) for tiles in among]
+        one = ask(photo, prior or Prior(), self.search)
+        vectors = self.embed(one)
+        return [self.propose(one, vectors, tiles, CONSIDERED) for tiles in among]
 
-    def _found(
+    def propose(
         self,
-        one: _Drawn,
+        one: Asked,
         vectors: NDArray[np.float32],
         among: NDArray[np.bool_] | None,
         count: int,
     ) -> tuple[Candidate, ...]:
         """Search for one photo's vectors, and align what is found: the best so many places."""
         wanted = count if self.alignment is None else max(count, SEARCHED)
-        rows = self.index.search(vectors, wanted, among=among, threads=self.threads).rows
-        return self._aligned(one, self._candidates(one, vectors, rows, wanted))[:count]
+        scored = self.score(one, vectors, among, wanted)
+        return self._aligned(one, as_candidates(self.index, scored))[:count]
 
-    def _candidates(
-        self, one: _Drawn, vectors: NDArray[np.float32], rows: NDArray[np.int64], count: int
-    ) -> tuple[Candidate, ...]:
-        """Score each tile that any heading found at all headings, and order by the best."""
-        tiles = np.unique(rows[rows >= 0])
-        references = self.index.vectors(tiles)
-        scores = vectors @ references.T
-        own, theirs = self.index.split(vectors), self.index.split(references)
-        branch_scores = {name: own[name] @ theirs[name].T for name in own}
-        rotation = self.search.choose(scores, branch_scores)
-        best = scores[rotation, np.arange(len(tiles))]
-        candidates = []
-        for k in np.lexsort((tiles, -best))[:count].tolist():
-            turned, row = int(rotation[k]), int(tiles[k])
-            heading = refine(one.headings, scores[:, k], turned)
-            candidates.append(
-                Candidate(
-                    id=self.index.ids[row],
-                    row=row,
-                    latitude=float(self.index.positions[row, 0]),
-                    longitude=float(self.index.positions[row, 1]),
-                    heading=heading,
-                    searched=heading,
-                    score=float(scores[turned, k]),
-                    branch_scores={n: float(s[turned, k]) for n, s in branch_scores.items()},
-                )
-            )
-        return tuple(candidates)
+    def score(
+        self,
+        one: Asked,
+        vectors: NDArray[np.float32],
+        among: NDArray[np.bool_] | None,
+        count: int,
+    ) -> Scored:
+        """Score tiles at all headings that are to be tried, and keep so many."""
+        return score_tiles(
+            self.index, vectors, one.headings, self.search,
+            count=count, among=among, threads=self.threads,
+        )  # fmt: skip
 
-    def _aligned(self, one: _Drawn, candidates: tuple[Candidate, ...]) -> tuple[Candidate, ...]:
+    def _aligned(self, one: Asked, candidates: tuple[Candidate, ...]) -> tuple[Candidate, ...]:
         """Place the camera inside each tile; tiles that say the same place are one candidate."""
         if self.alignment is None or not candidates:
             return candidates
@@ -258,7 +217,8 @@ class Locator:
         width = self.index.header.tiles.width
         return distinct(placed, 0.0 if width is None else SAME * width)
 
-    def _conclude(self, one: _Drawn, candidates: tuple[Candidate, ...], top: int) -> Location:
+    def conclude(self, one: Asked, candidates: tuple[Candidate, ...], top: int) -> Location:
+        """Judge what was found, and order it by that."""
         found, size = None, None
         model = self.confidence.get("known" if one.heading_known else "unknown")
         if model is not None and candidates:
@@ -268,23 +228,8 @@ class Locator:
                 replace(candidates[k], probability=p)
                 for k, p in zip(verdict.order, verdict.probabilities, strict=True)
             )
-        date = one.photo.own.fallback(one.photo.file).date
-        return Location(one.photo.source, candidates[:top], found, size, one.heading_known, date)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Drawn:
-    """A photo, what is known of its heading, the headings to try, and its views at each."""
-
-    photo: Photo
-    known: float | None
-    headings: NDArray[np.float64]
-    views: dict[str, Tensor]
-
-    @property
-    def heading_known(self) -> bool:
-        """Whether the heading was given, and not searched for."""
-        return self.known is not None and len(self.headings) == 1
+        candidates = candidates[:top]
+        return Location(one.photo.source, candidates, found, size, one.heading_known, one.date)
 
 
 def _load_views(index: Index, run: Run, device: torch.device | None) -> QueryViews:

@@ -16,14 +16,16 @@ from bevgen import PanoramaError, PanoramaInfo, ShardSet, info_from_row, read_po
 from georetrieval.cli import main
 from georetrieval.config import DataSettings
 from georetrieval.data.dataset import Dataset
-from georetrieval.errors import CheckpointError, IndexFileError, SettingsError
+from georetrieval.errors import CheckpointError, DataError, IndexFileError, SettingsError
 from georetrieval.localization import (
     Candidate,
     HeadingSearch,
     Locator,
+    Motion,
     Prior,
     Verdict,
     find_photos,
+    locate_drive,
 )
 from georetrieval.localization.heading import refine
 from georetrieval.localization.location import distinct
@@ -319,3 +321,45 @@ def test_photos_find_their_rows_however_names_are_composed(tmp_path):
         for asked in (folder, path):
             (found,) = find_photos([asked], tmp_path / "poses.csv")
             assert (found[0], found[1].heading) == (path, 77)
+
+
+# Drives
+
+
+def drive(town: Town, dates: bool = True) -> list[tuple[Path, PanoramaInfo]]:
+    """Take the town's photos as frames, ten seconds from one to the next."""
+    return [
+        (photo, replace(own, date=f"2024-05-01T10:{k // 6:02}:{k % 6}0" if dates else None))
+        for k, (photo, own) in enumerate(known(town))
+    ]
+
+
+def test_neighbours_say_where_a_frame_was_taken_that_shows_nothing(town, tmp_path):
+    locator = Locator(town.root / "town.index")
+    fog = tmp_path / "fog.png"
+    Image.new("RGB", (256, 128), (128, 128, 128)).save(fog)
+    frames = drive(town)
+    frames[5] = fog, frames[5][1]
+    alone = list(locator.locate_many(frames))
+    assert alone[5].best.id != town.ids[5]
+    heard = []
+    motion = Motion(speed=5.6, slack=1)  # tiles are 55.6 metres apart
+    found = locate_drive(locator, reversed(frames), motion=motion, top=2, on_progress=heard.append)
+    assert [one.best.id for one in found] == town.ids[::-1]
+    assert {len(one.candidates) for one in found} == {2}
+    assert heard == sorted(heard)
+    assert heard[-1] == len(frames)
+
+
+def test_frames_that_cannot_be_read_do_not_end_a_drive(town, tmp_path):
+    locator = Locator(town.root / "town.index")
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"\xff\xd8\xff")
+    frames = drive(town)
+    first, *others = locate_drive(locator, [(broken, frames[0][1]), *frames[1:4]])
+    assert first[0] == str(broken)
+    assert isinstance(first[1], PanoramaError)
+    assert [one.best.id for one in others] == town.ids[1:4]
+    assert locate_drive(locator, []) == []
+    with pytest.raises(DataError, match="at what time it was taken"):
+        locate_drive(locator, drive(town, dates=False))

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from georetrieval.localization import Candidate, Location, Motion, track
+from georetrieval.localization.trajectory import ALIKE
 
 DEGREE = 111_194.9  # metres of latitude on the sphere that distances are measured on
 
@@ -19,7 +20,7 @@ def candidate(name: str, north: float, probability: float, heading: float | None
     )  # fmt: skip
 
 
-def frame(k: int, *places: tuple[str, float, float]) -> Location:
+def frame(k: int, *places: tuple) -> Location:
     return Location(f"{k}.jpg", tuple(candidate(*place) for place in places))
 
 
@@ -48,7 +49,7 @@ def test_it_is_what_summing_over_all_paths_gives():
 
     def emission(k: int, state: int) -> float:
         own = [c.probability * (1 - motion.lost) for c in frames[k].candidates]
-        return own[state] if state < 3 else max(1 - sum(own), motion.lost)
+        return (own[state] if state < 3 else max(1 - sum(own), motion.lost)) ** (1 / ALIKE)
 
     def move(k: int, a: int, b: int) -> float:
         if 3 in (a, b):
@@ -68,11 +69,31 @@ def test_it_is_what_summing_over_all_paths_gives():
             assert c.probability == pytest.approx(total[k, int(c.id[1:])], rel=0.01)
 
 
-def test_a_frame_that_fits_nowhere_is_not_found():
+def test_a_frame_that_fits_nowhere_is_found_only_where_its_neighbours_are_near():
     frames = [frame(k, ("right", 10.0 * k, 0.8)) for k in range(7)]
     frames[3] = frame(3, ("far", 50_000.0, 0.3))
     found = track(frames, [float(k) for k in range(7)])
+    assert [one.found for one in found] == [True] * 7
+    assert found[3].best.latitude * DEGREE == pytest.approx(30, abs=0.5)
+    found = track(frames, [float(20 * k) for k in range(7)])
     assert [one.found for one in found] == [True] * 3 + [False] + [True] * 3
+    assert found[3].best.metres > 30
+
+
+def test_a_frame_off_the_line_of_the_others_is_moved_there():
+    frames = [frame(k, (f"{k}", 10.0 * k, 0.9, 350.0 + 4 * k)) for k in range(9)]
+    frames[4] = frame(4, ("4", 55.0, 0.9, 200.0))
+    found = track(frames, [float(k) for k in range(9)], Motion(turning=360))
+    moved = found[4].best
+    assert moved.latitude * DEGREE == pytest.approx(40, abs=0.7)
+    assert moved.heading == pytest.approx(6, abs=2)
+    assert moved.metres == pytest.approx(1.5, abs=0.7)
+    assert moved.agreement is None
+    assert found[4].found
+    others = [k for k in range(9) if k != 4]
+    assert [found[k].best.latitude * DEGREE for k in others] == pytest.approx(
+        [10.0 * k for k in others]
+    )
 
 
 def test_headings_count_where_they_are_known():
