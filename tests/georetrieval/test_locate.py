@@ -24,6 +24,7 @@ from georetrieval.localization import (
     Motion,
     Prior,
     Verdict,
+    drive,
     find_photos,
     locate_drive,
 )
@@ -326,7 +327,7 @@ def test_photos_find_their_rows_however_names_are_composed(tmp_path):
 # Drives
 
 
-def drive(town: Town, dates: bool = True) -> list[tuple[Path, PanoramaInfo]]:
+def on_the_way(town: Town, dates: bool = True) -> list[tuple[Path, PanoramaInfo]]:
     """Take the town's photos as frames, ten seconds from one to the next."""
     return [
         (photo, replace(own, date=f"2024-05-01T10:{k // 6:02}:{k % 6}0" if dates else None))
@@ -338,7 +339,7 @@ def test_neighbours_say_where_a_frame_was_taken_that_shows_nothing(town, tmp_pat
     locator = Locator(town.root / "town.index")
     fog = tmp_path / "fog.png"
     Image.new("RGB", (256, 128), (128, 128, 128)).save(fog)
-    frames = drive(town)
+    frames = on_the_way(town)
     frames[5] = fog, frames[5][1]
     alone = list(locator.locate_many(frames))
     assert alone[5].best.id != town.ids[5]
@@ -351,15 +352,28 @@ def test_neighbours_say_where_a_frame_was_taken_that_shows_nothing(town, tmp_pat
     assert heard[-1] == len(frames)
 
 
+def test_a_frame_is_looked_for_again_where_the_one_before_it_was(town, tmp_path, monkeypatch):
+    monkeypatch.setattr(drive, "CONSIDERED", 1)
+    build_index(town.run, [town.tiles], tmp_path / "metres.index", resolution=0.5)
+    locator = Locator(tmp_path / "metres.index")
+    fog = tmp_path / "fog.png"
+    Image.new("RGB", (256, 128), (128, 128, 128)).save(fog)
+    frames = on_the_way(town)
+    standing = [(photo, frames[k][1]) for k, photo in enumerate([town.photos[4], fog])]
+    assert locator.locate(fog).best.id != town.ids[4]
+    found = locate_drive(locator, standing, motion=Motion(speed=1))
+    assert [one.best.id for one in found] == [town.ids[4]] * 2
+
+
 def test_frames_that_cannot_be_read_do_not_end_a_drive(town, tmp_path):
     locator = Locator(town.root / "town.index")
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(b"\xff\xd8\xff")
-    frames = drive(town)
+    frames = on_the_way(town)
     first, *others = locate_drive(locator, [(broken, frames[0][1]), *frames[1:4]])
     assert first[0] == str(broken)
     assert isinstance(first[1], PanoramaError)
     assert [one.best.id for one in others] == town.ids[1:4]
     assert locate_drive(locator, []) == []
     with pytest.raises(DataError, match="at what time it was taken"):
-        locate_drive(locator, drive(town, dates=False))
+        locate_drive(locator, on_the_way(town, dates=False))
