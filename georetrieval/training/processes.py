@@ -6,6 +6,7 @@ import atexit
 import ctypes
 import os
 import signal
+import sys
 import threading
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -85,7 +86,7 @@ def keep_freed_memory() -> None:
     Else its activations, some MB each, are given back, and the system clears every page anew: a
     fifth of a small network's time. Nothing happens where the C library is not glibc.
     """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:
         if not mallopt(MAP_ABOVE, 1 << 30):  # 32 MB is what older ones allow
             mallopt(MAP_ABOVE, 32 << 20)
