@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from bevgen import ShardSet, only_writer
+from bevgen.tables import respelled, warn_respelled
 from bevgen.writing import write_errors
 from georetrieval.config import BRANCHES, BranchName, EncoderSettings
 from georetrieval.data.dataset import Dataset
@@ -170,6 +171,9 @@ def remove_tiles(out: Path | str, ids: Collection[str]) -> Index:
     out = Path(out)
     with only_writer(out), write_errors(out):
         index = Index(out)  # not before: another call may just have changed it
+        same = respelled(ids, index.row_of)
+        warn_respelled("the list of tiles to remove", len(same), than=out)
+        ids = [same.get(name, name) for name in ids]
         unknown = [name for name in ids if name not in index.row_of]
         if unknown:
             raise DataError(
