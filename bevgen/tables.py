@@ -356,8 +356,9 @@ def _read(
                     continue
                 if len(cells) != len(columns):
                     raise InputError(
-                        f"{path}, line {line}: {len(cells)} cells, but the first line names"
-                        f" {len(columns)} columns; quote values that have a comma in them"
+                        f"{path}, line {line}: {counted(len(cells), 'cell')}, but the first line"
+                        f" names {counted(len(columns), 'column')}; quote values that have a"
+                        " comma in them"
                     )
                 yield line, dict(zip(columns, cells, strict=True))
     except csv.Error as error:

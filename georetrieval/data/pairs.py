@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from bevgen import InputError, ShardSet, read_pairs
 from bevgen.tables import respelled, warn_respelled
+from bevgen.terminal import counted
 from georetrieval.errors import DataError, SplitError
 
 log = logging.getLogger(__name__)
@@ -156,8 +157,8 @@ def join(queries: ShardSet, references: ShardSet, pairs: Path | None, split: str
         total, kept = (sum(map(len, some.values())) for some in (named.positive, positive))
         if 0 < kept < total:
             log.warning(
-                "%d of %d pairs of %s are left out: %s or %s has no such row",
-                *(total - kept, total, pairs, queries.path, references.path),
+                "left out: %d of %s of %s, as %s or %s has no such row",
+                *(total - kept, counted(total, "pair"), pairs, queries.path, references.path),
             )
     if not positive:
         raise DataError(_nothing_joined(queries, references, pairs, split, named))

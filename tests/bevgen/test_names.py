@@ -72,7 +72,7 @@ def test_lists_name_files_however_they_are_composed(folder, forms, caplog):
         find_images(folder, listed)
     missing = spelt(in_table, "Café/Möller.png")
     listed.write_text(missing, "utf-8")
-    with pytest.raises(InputError, match="1 of the 1 files"):
+    with pytest.raises(InputError, match="1 of 1 file that"):
         find_images(folder, listed)
     assert DiskNames(folder).of(missing).endswith("ller.png")
 

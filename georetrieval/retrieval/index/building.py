@@ -16,6 +16,7 @@ import torch
 
 from bevgen import ShardSet, only_writer
 from bevgen.tables import respelled, warn_respelled
+from bevgen.terminal import counted
 from bevgen.writing import write_errors
 from georetrieval.config import BRANCHES, BranchName, EncoderSettings
 from georetrieval.data.dataset import Dataset
@@ -263,7 +264,8 @@ def _references(path: Path) -> ShardSet:
     unknown = np.isnan(shards.columns["latitude"] + shards.columns["longitude"])
     if unknown.any():
         raise DataError(
-            f"{unknown.sum():,} tiles of {path} have no position, such as"
+            counted(int(unknown.sum()), f"tile of {path} has", f"tiles of {path} have")
+            + " no position, such as"
             f" {shards.ids[int(unknown.argmax())]!r}: store them with `bevgen pack --poses`, or"
             " cut tiles from a map with `georetrieval tiles`"
         )
