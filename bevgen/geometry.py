@@ -238,7 +238,7 @@ def is_full_sphere(height: int, width: int, degrees_across: float = 360.0) -> bo
 
 
 def _is_finite(value: Any) -> bool:
-    return isinstance(value, Real) and math.isfinite(value)
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def panorama_pixels(
