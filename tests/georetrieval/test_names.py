@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import unicodedata
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
 
 from bevgen import ShardSet
-from georetrieval.config import DataSettings
+from georetrieval.config import BRANCHES, DataSettings
 from georetrieval.data.dataset import Dataset
 from georetrieval.data.pairs import join
 from georetrieval.data.positions import read_positions
@@ -22,15 +23,16 @@ from tests.helpers.town import make_town
 from tests.helpers.world import write_shards
 
 NAMES = ("Müller 1", "Müller 2", "plain")
+Form = Literal["NFC", "NFD"]
 
 
 @pytest.fixture(params=[("NFD", "NFC"), ("NFC", "NFD")], ids="".join)
-def forms(request: pytest.FixtureRequest) -> tuple[str, str]:
+def forms(request: pytest.FixtureRequest) -> tuple[Form, Form]:
     """How shards write names, and how tables do."""
     return request.param
 
 
-def spelt(form: str, *texts: str) -> list[str]:
+def spelt(form: Form, *texts: str) -> list[str]:
     return [unicodedata.normalize(form, text) for text in texts]
 
 
@@ -71,7 +73,7 @@ def test_both_branches_have_the_same_queries_without_a_table(tmp_path, forms):
         shards(tmp_path / f"{name}.h5", kind, spelt(form, *NAMES))
     shards(tmp_path / "satellite.h5", "satellite", spelt("NFD", *NAMES))
     with Dataset(DataSettings(root=tmp_path, pairs=None)) as dataset:
-        joined = {name: dataset.pairs(name, "test") for name in ("panorama", "bev")}
+        joined = {name: dataset.pairs(name, "test") for name in BRANCHES}
         assert _common_ids(dataset, joined) == spelt("NFD", *NAMES)
 
 
