@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -19,15 +20,16 @@ from bevgen.preview import own_info
 from bevgen.tables import read_poses, respelled
 
 NAMES = ("Café/Müller 1.png", "Café/Müller 2.png", "Café/plain.png")
+Form = Literal["NFC", "NFD"]
 POSES = "file,heading,height,latitude,longitude\n"
 
 
-def spelt(form: str, text: str) -> str:
+def spelt(form: Form, text: str) -> str:
     return unicodedata.normalize(form, text)
 
 
 @pytest.fixture(params=[("NFD", "NFC"), ("NFC", "NFD")], ids="".join)
-def forms(request: pytest.FixtureRequest) -> tuple[str, str]:
+def forms(request: pytest.FixtureRequest) -> tuple[Form, Form]:
     """How the disk writes names, and how tables do."""
     return request.param
 
