@@ -21,6 +21,7 @@ from bevgen.tables import read_poses, respelled
 
 NAMES = ("Café/Müller 1.png", "Café/Müller 2.png", "Café/plain.png")
 Form = Literal["NFC", "NFD"]
+FORMS: tuple[Form, Form] = ("NFC", "NFD")
 POSES = "file,heading,height,latitude,longitude\n"
 
 
@@ -50,12 +51,12 @@ def folder(tmp_path: Path, forms: tuple[str, str]) -> Path:
 
 
 def test_only_what_is_certain_is_taken_for_the_same():
-    composed, decomposed = (spelt(form, "é") for form in ("NFC", "NFD"))
+    composed, decomposed = (spelt(form, "é") for form in FORMS)
     assert respelled([composed, "x"], [decomposed, "x"]) == {composed: decomposed}
     assert respelled([composed, decomposed], [decomposed]) == {}  # both are meant
     assert respelled([composed], [composed, decomposed]) == {}
     # Two ways to write one letter, and two letters: nobody knows which is which.
-    angstrom = {form: spelt(form, "Å") for form in ("NFC", "NFD")}
+    angstrom = {form: spelt(form, "Å") for form in FORMS}
     assert respelled(["\u212b"], angstrom.values()) == {}
     assert respelled(["\u212b", angstrom["NFC"]], [angstrom["NFD"]]) == {
         angstrom["NFC"]: angstrom["NFD"]

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from bevgen import ShardSet
-from georetrieval.config import BRANCHES, DataSettings
+from georetrieval.config import BRANCHES, BranchName, DataSettings
 from georetrieval.data.dataset import Dataset
-from georetrieval.data.pairs import join
+from georetrieval.data.pairs import Pairs, join
 from georetrieval.data.positions import read_positions
 from georetrieval.errors import DataError
 from georetrieval.localization import find_photos
@@ -73,7 +73,7 @@ def test_both_branches_have_the_same_queries_without_a_table(tmp_path, forms):
         shards(tmp_path / f"{name}.h5", kind, spelt(form, *NAMES))
     shards(tmp_path / "satellite.h5", "satellite", spelt("NFD", *NAMES))
     with Dataset(DataSettings(root=tmp_path, pairs=None)) as dataset:
-        joined = {name: dataset.pairs(name, "test") for name in BRANCHES}
+        joined: dict[BranchName, Pairs] = {n: dataset.pairs(n, "test") for n in BRANCHES}
         assert _common_ids(dataset, joined) == spelt("NFD", *NAMES)
 
 
