@@ -36,7 +36,7 @@ def forms(request: pytest.FixtureRequest) -> tuple[Form, Form]:
 
 
 @pytest.fixture
-def folder(tmp_path: Path, forms: tuple[str, str]) -> Path:
+def folder(tmp_path: Path, forms: tuple[Form, Form]) -> Path:
     """Three panoramas on a line, and poses.csv beside the folder."""
     on_disk, in_table = forms
     rows = []
