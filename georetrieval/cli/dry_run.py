@@ -41,7 +41,7 @@ def _print_branch(one: Forecast, optim: OptimSettings) -> None:
     click.echo(f"\n{one.branch}: {one.encoder}, {one.parameters:,} parameters")
     sizes = ", ".join(f"{role} {h}x{w}" for role, (h, w) in one.sizes.items())
     click.echo(f"  images         {sizes} (height x width in the network)")
-    if one.steps is None:
+    if one.steps is None or one.pairs is None:
         click.echo("  steps          unknown without the data: say how many pairs with --pairs")
     else:
         click.echo(
