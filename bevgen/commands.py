@@ -7,6 +7,7 @@ Exit codes: 0 done; 1 failed; 2 wrong usage; 3 done, with more failures than --m
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
@@ -75,6 +76,7 @@ def run(
     """
     terminal.prepare()
     try:
+        _check_environment()
         code = group.main(args, prog_name=name, standalone_mode=False)
     except click.ClickException as error:
         error.show()
@@ -92,6 +94,15 @@ def run(
         click.echo(f"Error: {_sentence(error)}", err=True)
         code = EXIT_FAILED
     sys.exit(code)
+
+
+def _check_environment() -> None:
+    """Refuse what would end Numba's import in a traceback, though no code of ours uses it."""
+    threads = os.environ.get("NUMBA_NUM_THREADS")
+    if threads is not None and not (threads.strip().isdecimal() and int(threads) > 0):
+        raise click.UsageError(
+            f"NUMBA_NUM_THREADS in the environment is {threads!r}: it must be 1 or more, or unset"
+        )
 
 
 def _sentence(error: Exception) -> str:

@@ -18,6 +18,7 @@ from bevgen.images.finding import DiskNames
 from bevgen.images.metadata import PanoramaInfo, info_from_name, info_from_row
 from bevgen.images.view import panorama_view
 from bevgen.tables import PoseRow, read_text, respelled, warn_respelled
+from bevgen.terminal import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,9 @@ def read_labels(path: Path) -> list[Label]:
         for row in reader:
             where = f"{path}, line {reader.line_num}"
             if None in row or None in row.values():
-                raise InputError(f"{where}: it has not the {len(columns)} cells of the first line")
+                raise InputError(
+                    f"{where}: it has not the {counted(len(columns), 'cell')} of the first line"
+                )
             x, y = (_pixels(row.pop(name), name, where) for name in ("x", "y"))
             file = str(PurePosixPath(row.pop("file").strip()))
             labels.append(Label(file, x, y, reader.line_num, row))

@@ -103,6 +103,18 @@ def _masked(mask: Mask, planner: Planner, pose: Pose, bev: NDArray[Any]) -> NDAr
     return planner.valid(pose) & ~hidden
 
 
+def check_flag(name: str, value: object) -> None:
+    """Refuse what Python takes for true and nobody means, such as ``"no"``.
+
+    Raises
+    ------
+    InputError
+        If it is neither True nor False.
+    """
+    if not isinstance(value, (bool, np.bool_)):
+        raise InputError(f"{name} must be True or False, not {value!r}")
+
+
 def check_compat(compat: str, view: PanoramaView, pose: Pose) -> None:
     """Refuse what the published script cannot do.
 
@@ -162,6 +174,7 @@ class Projector:
             )
         if self.device not in ("auto", "cpu", "cuda"):
             raise InputError(f'device must be "auto", "cpu" or "cuda", not {self.device!r}')
+        check_flag("antialias", self.antialias)
         _ = self.grid, self.pose, PanoramaView(1, 1, self.vertical_fov or FULL_SPHERE)
 
     @property

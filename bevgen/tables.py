@@ -20,6 +20,7 @@ from typing import Any
 
 from bevgen.errors import InputError
 from bevgen.geometry import MAX_HEADING, MAX_HEIGHT
+from bevgen.terminal import counted
 from bevgen.writing import written_whole
 
 logger = logging.getLogger(__name__)
@@ -278,14 +279,17 @@ def respelled(names: Iterable[str], known: Iterable[str]) -> dict[str, str]:
     return found
 
 
-def warn_respelled(where: Path | str, count: int) -> None:
+def warn_respelled(
+    where: Path | str, count: int, than: Path | str = "the files themselves"
+) -> None:
     """Say that some names of a table were taken for others by `respelled`."""
     if count:
         logger.warning(
-            "%s writes the accented letters of %s differently from the files themselves (composed"
-            " or decomposed Unicode): taken for the same",
+            "%s writes the accented letters of %s differently from %s (composed or decomposed"
+            " Unicode): taken for the same",
             where,
-            f"{count:,} names" if count > 1 else "one name",
+            counted(count, "name"),
+            than,
         )
 
 
@@ -352,8 +356,9 @@ def _read(
                     continue
                 if len(cells) != len(columns):
                     raise InputError(
-                        f"{path}, line {line}: {len(cells)} cells, but the first line names"
-                        f" {len(columns)} columns; quote values that have a comma in them"
+                        f"{path}, line {line}: {counted(len(cells), 'cell')}, but the first line"
+                        f" names {counted(len(columns), 'column')}; quote values that have a"
+                        " comma in them"
                     )
                 yield line, dict(zip(columns, cells, strict=True))
     except csv.Error as error:

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from bevgen.errors import BevgenError, InputError
+from bevgen.terminal import counted
 from pipelines.citymaker.styles import DISTRICTS
 
 DEFAULT_DISTRICTS = "oldtown,downtown,suburb,industrial,park"
@@ -163,8 +164,9 @@ def main(
         sys.exit(130)
     seconds = time.monotonic() - start
     console.print(
-        f"{out}: {counts['made']} pictures made, {counts['kept']} kept, in {seconds:.0f} s;"
-        f" {settings.places} places, tiles of {settings.resolution:.4f} m per pixel",
+        f"{out}: {counted(counts['made'], 'picture')} made, {counts['kept']} kept, in"
+        f" {seconds:.0f} s; {counted(settings.places, 'place')}, tiles of"
+        f" {settings.resolution:.4f} m per pixel",
         highlight=False,
         soft_wrap=True,
     )

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from bevgen.errors import InputError
 from bevgen.tables import Pair, PoseRow, read_text, write_csv, write_pairs, write_poses
+from bevgen.terminal import counted
 
 PAIRS = "pairs.csv"
 WIDTH = 50  # of the first column that check prints
@@ -193,7 +194,7 @@ def check(data: Dataset) -> None:
         splits = _queries(pairs)
         for split, queries in splits.items():
             if split != "train" and (shared := len(queries & splits.get("train", set()))):
-                print(f"{file}: {shared:,} queries of {split} are trained on")
+                print(f"{file}: also trained on: {counted(shared, 'query', 'queries')} of {split}")
     _check_positions(data.views.get("panorama", []))
 
 
@@ -205,8 +206,8 @@ def _check_positions(images: Sequence[Image]) -> None:
     known = [(i.latitude, i.longitude) for i in images if i.latitude is not None]
     if missing := len(images) - len(known):
         print(
-            f"{missing:,} of {len(images):,} panoramas have no position: the first batches will be"
-            " drawn at random"
+            f"no position of {missing:,} of {counted(len(images), 'panorama')}: the first batches"
+            " will be drawn at random"
         )
     places = np.unique(np.array(known, np.float64).reshape(-1, 2), axis=0)
     if len(places) < 2:
@@ -256,7 +257,7 @@ def write_tables(data: Dataset, out: Path, *, limit: int | None = None) -> None:
         (out / f"{view}.txt").write_text("".join(f"{i.file}\n" for i in chosen), "utf-8")
         columns = ["file", "id", "latitude", "longitude"]
         write_poses(out / f"{view}.csv", map(_row, chosen), columns)
-        print(f"{out / view}.csv: {len(chosen):,} images")
+        print(f"{out / view}.csv: {counted(len(chosen), 'image')}")
 
 
 def _row(image: Image) -> PoseRow:

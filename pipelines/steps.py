@@ -15,6 +15,7 @@ import click
 
 from bevgen.errors import BevgenError, InputError
 from bevgen.tables import Pair, read_pairs, read_poses
+from bevgen.terminal import counted
 from pipelines import commands
 from pipelines.commands import Images, Size
 from pipelines.datasets import PAIRS
@@ -49,7 +50,10 @@ def neighbours(
     if positions is None:
         trained = queries_of(data / pairs, "train")
         if unknown := len(trained - _located(data / "panorama.csv")):
-            print(f"\nno neighbours: {unknown:,} training places have no position")
+            print(
+                f"\nno neighbours: {counted(unknown, 'training place has', 'training places have')}"
+                " no position"
+            )
             return
     elif not positions.exists():
         raise InputError(f"{positions} does not exist: run the step poses first")

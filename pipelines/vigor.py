@@ -20,6 +20,7 @@ import click
 from bevgen.errors import InputError
 from bevgen.presets import PRESETS
 from bevgen.tables import Pair
+from bevgen.terminal import counted
 from pipelines import commands, datasets, heights, steps
 from pipelines.commands import Bev, Images, Size
 from pipelines.datasets import Dataset, Folders, Image
@@ -135,7 +136,7 @@ def read_labels(path: Path) -> list[Label]:
         cells = line.split()
         try:
             if len(cells) != FIELDS:
-                raise ValueError(f"{len(cells)} fields")
+                raise ValueError(f"{counted(len(cells), 'field')}")
             tiles = tuple(
                 (cells[k], float(cells[k + 1]), float(cells[k + 2])) for k in range(1, FIELDS, 3)
             )

@@ -32,6 +32,7 @@ from bevgen.calibration.agreement import (
 from bevgen.calibration.horizon import find_horizon_error
 from bevgen.calibration.rings import AZIMUTHS, STEP, Spectrum, View, is_cut
 from bevgen.errors import InputError
+from bevgen.terminal import counted
 
 MIN_PAIRS = 8
 HORIZONS = np.arange(-14.0, 14.1)  # degrees around the horizon that was told
@@ -171,8 +172,8 @@ def calibrate(
         raise InputError(f"ratios to try must rise from above 0, not {lowest:g} to {highest:g}")
     if len(views) < MIN_PAIRS:
         raise InputError(
-            f"{len(views)} pairs are too few to tell what is chance: {MIN_PAIRS} or more, 50 is"
-            " good"
+            f"too few to tell what is chance: {counted(len(views), 'pair')}; take {MIN_PAIRS} or"
+            " more, 50 is good"
         )
     trials = Trials(lowest, math.ceil(math.log(highest / lowest) / STEP) + 1)
     tiles = [trials.tile_spectrum(view) for view in views]

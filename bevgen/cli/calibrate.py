@@ -10,6 +10,7 @@ import click
 
 from bevgen.cli import COMMANDS, options
 from bevgen.commands import EXIT_FAILED
+from bevgen.terminal import counted
 
 if TYPE_CHECKING:
     from bevgen.calibration import Heading
@@ -164,7 +165,7 @@ def _say_skipped(reason: str) -> None:
 
 
 def _written(path: Path, written: int, pairs: int) -> list[str]:
-    lines = [f"{path}: headings of {written:,} of {pairs:,} panoramas"]
+    lines = [f"{path}: headings of {written:,} of {counted(pairs, 'panorama')}"]
     if written < pairs:
         lines.append(
             "to convert, leave out the others (--list), or they are drawn by what their files say,"

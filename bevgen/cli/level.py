@@ -13,6 +13,7 @@ import click
 
 from bevgen.cli import COMMANDS, options
 from bevgen.commands import EXIT_FAILED, EXIT_INTERRUPTED
+from bevgen.terminal import counted
 
 if TYPE_CHECKING:
     from bevgen.calibration.level import Tilt
@@ -72,7 +73,6 @@ def command(
     from bevgen.images.finding import find_images
     from bevgen.locking import only_writer
     from bevgen.tables import PoseRow, read_poses, write_poses
-    from bevgen.terminal import counted
     from bevgen.writing import write_errors
 
     _check_output(out, poses, overwrite)
@@ -207,7 +207,7 @@ def _print(out: Path, found: dict[str, Found], sure: int) -> None:
         click.echo(f"{source:24} {text}")
     if len(found) > 10:
         click.echo(f"... and {len(found) - 10:,} more: --json lists all")
-    click.echo(f"{out}: pitch and roll of {sure:,} of {len(found):,} panoramas")
+    click.echo(f"{out}: pitch and roll of {sure:,} of {counted(len(found), 'panorama')}")
 
 
 def _json(source: str, one: Found) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import click
 
 from bevgen.cli import COMMANDS, options
 from bevgen.commands import EXIT_FAILED
+from bevgen.terminal import counted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -57,7 +58,7 @@ def command(
     lines = _say(found)
     if found.frames < FEWEST:
         lines.append(
-            f"{found.frames} frame{'s' * (found.frames > 1)}: only caps were looked for; a car is"
+            f"{counted(found.frames, 'frame')}: only caps were looked for; a car is"
             f" found in {FEWEST} frames and more of different places, better in 8"
         )
     nothing = found.use.all()
@@ -108,8 +109,8 @@ def _read(
     (shape, count), *_ = Counter(shape for shape, _ in frames).most_common(1)
     if count < len(frames):
         click.echo(
-            f"skipped: {len(frames) - count} of the frames, as they are not {shape[1]} x {shape[0]}"
-            " pixels as most are: a mask is for one camera",
+            f"skipped: {len(frames) - count} of {counted(len(frames), 'frame')}, not of"
+            f" {shape[1]} x {shape[0]} pixels as most are: a mask is for one camera",
             err=True,
         )
     return [frame for own, frame in frames if own == shape], shape

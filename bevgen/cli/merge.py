@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from bevgen.cli import COMMANDS, options
+from bevgen.terminal import counted
 
 
 @click.command("merge", help=COMMANDS["merge"])
@@ -20,4 +21,4 @@ def command(path: Path, out: Path, overwrite: bool) -> None:
 
     with progress_bar("merging") as on_progress:
         merge(path, out, overwrite=overwrite, on_progress=on_progress)
-    click.echo(f"{out}: {read_header(out).rows:,} images")
+    click.echo(f"{out}: {counted(read_header(out).rows, 'image')}")

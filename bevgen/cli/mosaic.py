@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from bevgen.cli import COMMANDS, options
+from bevgen.terminal import counted
 
 ABOVE_0 = options.Finite(min=0, min_open=True)
 
@@ -158,7 +159,8 @@ def _say_how_far(guess, placements, pairs, before, after) -> None:
     shared = int(np.isfinite(after).sum())
     alike = [float(np.nanmedian(v)) if np.isfinite(v).any() else 0.0 for v in (after, before)]
     agree = f"; their pictures agree to {alike[0]:.2f} (by GPS and compass {alike[1]:.2f})"
-    click.echo(f"{shared or 'no'} pairs of frames show the same ground{agree if shared else ''}")
+    said = counted(shared, "pair of frames shows", "pairs of frames show")
+    click.echo(f"{said} the same ground{agree if shared else ''}")
     click.echo(
         f"moved by {np.median(moved):.2f} m, {moved.max():.2f} at most; turned by"
         f" {np.median(turned):.1f} degrees, {turned.max():.1f} at most"
@@ -166,5 +168,7 @@ def _say_how_far(guess, placements, pairs, before, after) -> None:
     held = {k for pair in pairs for k in pair}
     if alone := [k for k in range(len(guess)) if k not in held]:
         click.echo(
-            f"{len(alone)} frames share no ground with others and stand where GPS says", err=True
+            counted(len(alone), "frame shares", "frames share")
+            + " no ground with others: it is GPS that says where they stand",
+            err=True,
         )

@@ -89,11 +89,12 @@ def run_command(
         click.echo(json.dumps(report.to_json(), indent=2))
     images = report.all_rows + report.all_failures
     if not report.all_rows:
-        click.echo(f"Error: none of the {images:,} images could be used", err=True)
+        click.echo(f"Error: no image could be used (of {images:,})", err=True)
         return EXIT_FAILED
     if limit is not None and report.all_failures > limit(images):
         click.echo(
-            f"Error: {report.all_failures:,} of {images:,} images were skipped: more than"
+            f"Error: {report.all_failures:,} of"
+            f" {counted(images, 'image was skipped', 'images were skipped')}: more than"
             f" --max-failures {max_failures}",
             err=True,
         )
@@ -272,7 +273,7 @@ def _print_report(console: Console, report: Report, kind: str) -> None:
         console.print(f"  {count:,} x {reason} ({', '.join(examples)})")
     if more := causes[MOST_CAUSES:]:
         files = sum(count for _, (count, _) in more)
-        console.print(f"  and {files:,} for {len(more):,} more reasons")
+        console.print(f"  and {files:,} for {counted(len(more), 'more reason')}")
     if report.failures:
         console.print(f"all of them: bevgen info {report.out} --failures")
 

@@ -9,6 +9,7 @@ import click
 
 from bevgen.cli import COMMANDS, options
 from bevgen.commands import EXIT_FAILED
+from bevgen.terminal import counted
 
 
 @click.command("verify", help=COMMANDS["verify"])
@@ -34,5 +35,7 @@ def command(path: Path, as_json: bool) -> int:
         click.echo(f"Error: {path} is damaged (problems: {len(report.problems)})", err=True)
         return EXIT_FAILED
     if not as_json:
-        click.echo(f"{path}: all {report.rows:,} images are sound (shard files: {report.shards:,})")
+        sound = counted(report.rows, "image is sound", "images are sound")
+        every = "all " if report.rows > 1 else ""
+        click.echo(f"{path}: {every}{sound} (shard files: {report.shards:,})")
     return 0

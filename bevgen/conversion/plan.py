@@ -19,6 +19,7 @@ from bevgen.conversion.inputs import Item, list_items
 from bevgen.conversion.settings import Settings, differing_fields
 from bevgen.errors import InputError, RefusedError, ShardError
 from bevgen.shards import PLAN_FILE, ShardHeader, check_place, shard_folder
+from bevgen.terminal import counted
 
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
@@ -298,7 +299,7 @@ def _refuse_equal_ids(out: Path, existing: Existing, items: Mapping[str, Item]) 
 def _some(names: Sequence[str]) -> str:
     shown = ", ".join(names[:3])
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return f"{len(names)} input{'s' if len(names) > 1 else ''} ({shown}{more})"
+    return f"{counted(len(names), 'input')} ({shown}{more})"
 
 
 def _are(names: Sequence[str]) -> str:

@@ -20,7 +20,7 @@ from bevgen.geometry import (
     Pose,
 )
 from bevgen.presets import PRESETS
-from bevgen.project import Compat, check_compat
+from bevgen.project import Compat, check_compat, check_flag
 from bevgen.projection.masking import Mask
 
 CHANNELS = 3
@@ -62,10 +62,12 @@ class BevSettings:
 
     def __post_init__(self) -> None:
         _ = self.grid, PanoramaView(1, 1, self.vertical_fov or FULL_SPHERE)
+        check_flag("antialias", self.antialias)
         # One spelling of each value: what is stored is what is compared.
         object.__setattr__(self, "size", int(self.size))
         for name in ("height", "resolution", "heading", "pitch", "roll"):
-            if (value := getattr(self, name)) is not None and isinstance(value, Real):
+            value = getattr(self, name)
+            if isinstance(value, Real) and not isinstance(value, bool):
                 object.__setattr__(self, name, float(value))
         if self.vertical_fov is not None:
             top, bottom = self.vertical_fov

@@ -264,8 +264,8 @@ def _listed(root: Path, list_file: Path) -> Iterator[tuple[str, int]]:
     if missing:
         some = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
         raise InputError(
-            f"{len(missing)} of the {len(lines)} files that {list_file} names are not in {root}:"
-            f" {some}; correct the list, or name the folder that its paths are relative to"
+            f"not in {root}: {len(missing):,} of {counted(len(lines), 'file')} that {list_file}"
+            f" names: {some}; correct the list, or name the folder that its paths are relative to"
         )
     if not lines:
         raise InputError(f"{list_file} names no files; write one path a line, relative to {root}")

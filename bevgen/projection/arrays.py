@@ -24,13 +24,17 @@ def host_array(panorama: Any) -> NDArray[Any]:
     Raises
     ------
     InputError
-        If it is a Pillow image whose values are no intensities.
+        If it is a Pillow image whose values are no intensities, or a masked array.
     """
     mode = getattr(panorama, "mode", None)
     if isinstance(mode, str) and mode not in ("L", "LA", "RGB", "RGBA", "RGBX", "F"):
         raise InputError(
             f"values of a Pillow image of mode {mode} cannot be interpolated: give"
             ' image.convert("RGB")'
+        )
+    if isinstance(panorama, np.ma.MaskedArray):
+        raise InputError(
+            "what is masked in a masked array would be drawn: give its .data or .filled(0)"
         )
     return np.asarray(panorama)
 

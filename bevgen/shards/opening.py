@@ -31,6 +31,7 @@ from bevgen.shards.fileformat import (
     shard_folder,
     tables_checksum,
 )
+from bevgen.terminal import counted
 
 _Number = TypeVar("_Number", bound=np.generic)
 _BLOCK = 8 << 20  # bytes held in memory while summing
@@ -119,7 +120,7 @@ def summarize(h5: h5py.File, path: Path) -> ShardSummary:
     """Return what the open file says about itself."""
     rows = dataset(h5, "ids").shape[0]
     if rows > path.stat().st_size:  # a damaged length must not become an allocation
-        raise ShardError(f"{path}: damaged, it claims {rows} rows; {REDO}")
+        raise ShardError(f"{path}: damaged, it claims {counted(rows, 'row')}; {REDO}")
     files: tuple[str, ...] = ()
     if "files" in h5:
         files = tuple(read_text(h5, "files"))

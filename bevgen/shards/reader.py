@@ -31,6 +31,7 @@ from bevgen.shards.opening import (
     stamp,
     summarize,
 )
+from bevgen.terminal import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,15 +240,18 @@ class ShardSet:
         rows[rows < 0] += count
         wrong = (rows < 0) | (rows >= count)
         if wrong.any():
-            raise IndexError(f"row {asked[wrong][0]} is out of range: {self.path} has {count} rows")
+            raise IndexError(self._beyond(asked[wrong][0]))
         return rows
+
+    def _beyond(self, row: int) -> str:
+        return f"row {row} is out of range: {self.path} has {counted(len(self), 'row')}"
 
     def _place(self, index: SupportsIndex) -> tuple[int, int]:
         """Return the shard of a row, and the row within it."""
         asked = operator.index(index)
         row = asked + len(self) if asked < 0 else asked
         if not 0 <= row < len(self):
-            raise IndexError(f"row {asked} is out of range: {self.path} has {len(self)} rows")
+            raise IndexError(self._beyond(asked))
         shard = bisect_right(self._edges, row) - 1
         return shard, row - self._edges[shard]
 

@@ -30,6 +30,7 @@ from bevgen.shards.opening import (
 )
 from bevgen.shards.reader import contradiction
 from bevgen.shards.writer import PARTS
+from bevgen.terminal import counted
 
 _RIGHT_ONE = f"put the right one back, or {REDO}"
 
@@ -109,8 +110,8 @@ def _wrong_shard(
     path = index.summary.path.parent / index.summary.files[k]
     if not path.exists():
         yield (
-            f"{path}: missing, with {stop - start} rows; put it back, or run the command that made"
-            " it again, which makes only what is missing"
+            f"{path}: missing, with {counted(stop - start, 'row')}; put it back, or run the command"
+            " that made it again, which makes only what is missing"
         )
         return
     try:
@@ -126,8 +127,8 @@ def _wrong_shard(
         return
     if layout.rows != stop - start:
         yield (
-            f"{path}: does not belong to {index.summary.path}: it has {layout.rows} rows, not"
-            f" {stop - start}; {_RIGHT_ONE}"
+            f"{path}: does not belong to {index.summary.path}: it has"
+            f" {counted(layout.rows, 'row')}, not {stop - start}; {_RIGHT_ONE}"
         )
     else:
         yield from _different_rows(index, shard, start)
@@ -145,7 +146,7 @@ def _different_rows(index: _Content, shard: _Content, start: int) -> Iterator[st
         if rows:
             yield (
                 f"{path}: not the shard that {index.summary.path} was written for: {name!r} of"
-                f" {len(rows)} rows differ, first in row {rows[0]} (id"
+                f" {counted(len(rows), 'row differs', 'rows differ')}, first in row {rows[0]} (id"
                 f" {shard.tables.ids[rows[0]]!r}; row {start + rows[0]} of the index, id"
                 f" {index.tables.ids[start + rows[0]]!r}); {_RIGHT_ONE}"
             )

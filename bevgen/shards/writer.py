@@ -34,6 +34,7 @@ from bevgen.shards.fileformat import (
     tables_checksum,
 )
 from bevgen.shards.opening import opened, read_tables, summarize
+from bevgen.terminal import counted
 
 PART, VALID, EXACT = ".part", ".valid", ".exact"
 PARTS = (PART, PART + VALID, PART + EXACT)
@@ -331,7 +332,7 @@ def copy_bytes(source: Path, start: int, target: Path, at: int, count: int) -> N
         while count:
             block = os.pread(inside, min(count, _BLOCK), start)
             if not block:
-                raise ShardError(f"{source}: truncated, {count} bytes are missing")
+                raise ShardError(f"{source}: truncated, {counted(count, 'byte')} missing")
             done = os.pwrite(outside, block, at)
             start, at, count = start + done, at + done, count - done
     finally:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from bevgen.terminal import counted
+
 if TYPE_CHECKING:
     from georetrieval.config import BranchName, OptimSettings, Settings
     from georetrieval.training.forecast import Forecast
@@ -39,12 +41,13 @@ def _print_branch(one: Forecast, optim: OptimSettings) -> None:
     click.echo(f"\n{one.branch}: {one.encoder}, {one.parameters:,} parameters")
     sizes = ", ".join(f"{role} {h}x{w}" for role, (h, w) in one.sizes.items())
     click.echo(f"  images         {sizes} (height x width in the network)")
-    if one.steps is None:
+    if one.steps is None or one.pairs is None:
         click.echo("  steps          unknown without the data: say how many pairs with --pairs")
     else:
         click.echo(
-            f"  steps          {one.pairs:,} pairs make {one.steps:,} batches of"
-            f" {one.batch_size:,} an epoch, {one.steps * one.epochs:,} in {one.epochs} epochs"
+            f"  steps          {counted(one.pairs, 'pair makes', 'pairs make')}"
+            f" {counted(one.steps, 'batch', 'batches')} of {one.batch_size:,} an epoch,"
+            f" {one.steps * one.epochs:,} in {counted(one.epochs, 'epoch')}"
         )
     click.echo(
         f"  learning rate  {sparkline(optim)}  up to {optim.learning_rate:g} until epoch"

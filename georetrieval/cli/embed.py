@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from bevgen.terminal import counted
 from georetrieval.cli import COMMANDS, options
 from georetrieval.errors import SettingsError
 
@@ -62,4 +63,4 @@ def command(
         )
         positions = np.stack([images.columns["latitude"], images.columns["longitude"]], axis=1)
         Embeddings(list(images.ids), matrix.cpu().numpy(), positions, digest).save(out)
-    click.echo(f"{out}: {matrix.shape[0]:,} embeddings of {matrix.shape[1]:,} numbers")
+    click.echo(f"{out}: {counted(matrix.shape[0], 'embedding')} of {matrix.shape[1]:,} numbers")

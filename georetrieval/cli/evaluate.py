@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bevgen.terminal import Cell, print_table
+from bevgen.terminal import Cell, counted, print_table
 from georetrieval.cli import COMMANDS, options
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ def _print_table(result: Evaluation) -> None:
     print_table(
         ["method", *shown],
         rows,
-        title=f"{len(result.queries):,} queries of split {result.split} among"
-        f" {result.gallery:,} references, {result.protocol}",
+        title=f"{counted(len(result.queries), 'query', 'queries')} of split {result.split} among"
+        f" {counted(result.gallery, 'reference')}, {result.protocol}",
         caption="per cent, rank and metres, with 95 % intervals (bootstrap over queries)",
     )

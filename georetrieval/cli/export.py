@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from bevgen.terminal import counted
 from georetrieval.cli import COMMANDS, options
 from georetrieval.errors import CheckpointError, SettingsError
 
@@ -48,7 +49,7 @@ def command(run: Path, branch: BranchName, out: Path, input_size: tuple[int, int
         if out.resolve() == checkpoint.resolve():
             raise SettingsError(f"--to {out} is the checkpoint itself: name another file")
         count = export_safetensors(checkpoint, out)
-        click.echo(f"{out}: {count:,} tensors, {out.stat().st_size / 1e6:.1f} MB")
+        click.echo(f"{out}: {counted(count, 'tensor')}, {out.stat().st_size / 1e6:.1f} MB")
     elif out.suffix == ".onnx":
         size = input_size or _own_size(checkpoint)
         difference = export_onnx(checkpoint, out, size)

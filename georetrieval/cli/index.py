@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bevgen.commands import EXIT_FAILED
+from bevgen.terminal import counted
 from georetrieval.cli import COMMANDS, options
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ def command(context: click.Context, as_json: bool, **given: Any) -> int:
     scale = f" of {header.tiles.resolution:g} m a pixel" if header.tiles.resolution else ""
     way = "approximately" if header.approximate else "exactly"
     click.echo(
-        f"{out}: {len(index):,} {header.tiles.kind} tiles{scale}, vectors of"
+        f"{out}: {counted(len(index), f'{header.tiles.kind} tile')}{scale}, vectors of"
         f" {header.model.dimension:,} numbers, searched {way}"
     )
     return 0

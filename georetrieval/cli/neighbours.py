@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from bevgen.terminal import counted
 from georetrieval.cli import COMMANDS, options
 
 
@@ -47,7 +48,7 @@ def command(
     dataset = Dataset(settings.data, settings.data.root or root)
     path, found = store_neighbours(settings, dataset, split=split, pool=pool, positions=positions)
     places, count = found.rows.shape
-    text = f"{path}: {count:,} neighbours of each of {places:,} places"
+    text = f"{path}: {counted(count, 'neighbour')} of each of {counted(places, 'place')}"
     if count:
         near, far = (float(np.median(found.metres[:, rank])) for rank in (0, count - 1))
         text += f"; the nearest at {near:,.0f} m, the last at {far:,.0f} m, by the median"

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from bevgen.terminal import counted
 from georetrieval.cli import COMMANDS, options
 
 
@@ -38,6 +39,6 @@ def command(run: Path, root: Path | None, out: Path | None) -> None:
     out = write_report(made, Dataset(made.read_settings().data, root), out=out)
     count = len(made.evaluations())
     click.echo(
-        f"{out}: {out.stat().st_size / 1e6:.1f} MB, {count} evaluation{'s' if count != 1 else ''};"
+        f"{out}: {out.stat().st_size / 1e6:.1f} MB, {counted(count, 'evaluation')};"
         " open it in a browser"
     )

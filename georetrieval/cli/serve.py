@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from bevgen.terminal import counted
 from georetrieval.cli import COMMANDS, options
 from georetrieval.errors import SettingsError
 
@@ -67,5 +68,7 @@ def command(
     locator = Locator(where, run=run, device=join_processes(device).device)
     app = create_app(locator, hosts=(*LOCAL, *allow_host), max_bytes=max_megabytes * 1_000_000)
     name = allow_host[0] if allow_host else host
-    click.echo(f"http://{name}:{port} shows {len(locator.index):,} tiles; stop it with Ctrl-C")
+    click.echo(
+        f"http://{name}:{port} shows {counted(len(locator.index), 'tile')}; stop it with Ctrl-C"
+    )
     uvicorn.run(app, host=host, port=port, log_level="warning")

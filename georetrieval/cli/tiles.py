@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from bevgen.commands import EXIT_INTERRUPTED
+from bevgen.terminal import counted
 from georetrieval.cli import COMMANDS, options
 from georetrieval.errors import MapError
 
@@ -93,11 +94,10 @@ def command(
         about = {"out": str(out), "tiles": written.rows, "left_out": written.failures}
         click.echo(json.dumps({**about, "made": written.made}))
         return 0
-    left = (
-        f", {written.failures:,} places with too little data left out" if written.failures else ""
-    )
+    empty = counted(written.failures, "place")
+    left = f", {empty} with too little data left out" if written.failures else ""
     click.echo(
-        f"{out}: {written.rows:,} tiles of {size} pixels, {resolution:g} m each,"
+        f"{out}: {counted(written.rows, 'tile')} of {size} pixels, {resolution:g} m each,"
         f" {size * resolution:.1f} m across{left}"
     )
     return 0

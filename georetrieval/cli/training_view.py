@@ -7,6 +7,7 @@ import time
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from bevgen.terminal import counted
 from georetrieval.config import BranchSettings
 from georetrieval.training.tracking import Watcher
 
@@ -51,7 +52,8 @@ class TrainingView(Watcher):
         self.progress.reset(self.task, total=settings.optim.epochs, description=name, text="")
         self.line = time.monotonic()
         self.console.print(
-            f"{name}: {pairs:,} pairs, {settings.optim.epochs} epochs, {settings.encoder.name}"
+            f"{name}: {counted(pairs, 'pair')}, {counted(settings.optim.epochs, 'epoch')},"
+            f" {settings.encoder.name}"
         )
 
     def step(self, epoch: float, loss: float, images_per_second: float) -> None:

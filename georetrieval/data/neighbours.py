@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bevgen import only_writer, written_whole
+from bevgen.terminal import counted
 from georetrieval.config import BranchName, Settings
 from georetrieval.data.dataset import Dataset
 from georetrieval.data.pairs import Pairs
@@ -130,9 +131,10 @@ class Neighbours:
         unless the pairs have none.
         """
         if self.ids != pairs.ids:
-            return f"it is of {len(self.ids)} other pairs; here are {len(pairs)}"
+            return f"it is of {counted(len(self.ids), 'other pair')}; here are {len(pairs):,}"
         if self.rows.shape[1] < min(count, len(pairs) - 1):
-            return f"it holds {self.rows.shape[1]} neighbours of each; {count} are asked for"
+            held = counted(self.rows.shape[1], "neighbour")
+            return f"it holds {held} of each; {count} wanted"
         known = bool(np.isfinite(pairs.positions).all())
         if self.source == SHARDS and known and not np.array_equal(self.positions, pairs.positions):
             return "the shards have other positions now"
@@ -266,9 +268,9 @@ def _find_neighbours(
         places = pairs.positions
         if unknown := int((~np.isfinite(places)).any(axis=1).sum()):
             raise DataError(
-                f"{dataset.path(chosen)} has no position for {unknown} of"
-                f" {len(pairs)} queries of split {split}: make the shards with --poses, or give"
-                " --positions"
+                f"{dataset.path(chosen)} has no position for {unknown:,} of"
+                f" {counted(len(pairs), 'query', 'queries')} of split {split}: make the shards with"
+                " --poses, or give --positions"
             )
     for name, others in of_branch.items():
         if others.ids != pairs.ids:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bevgen import InputError, ShardSet, read_pairs
+from bevgen.tables import respelled, warn_respelled
+from bevgen.terminal import counted
 from georetrieval.errors import DataError, SplitError
 
 log = logging.getLogger(__name__)
@@ -23,7 +25,8 @@ class Pairs:
     Attributes
     ----------
     ids : list of str
-        Of the queries.
+        Of the queries, as the table writes them; without one, as the references' shards do. So
+        those of all branches are spelled alike.
     queries : (P,) int64
         Rows in the query shards.
     references : (P,) int64
@@ -109,6 +112,10 @@ class _Named:
     semi: dict[str, list[str]] = field(default_factory=dict)
     hidden: set[str] = field(default_factory=set)  # references that only other splits name
 
+    def references(self) -> set[str]:
+        """Return all references that are named."""
+        return self.hidden.union(*self.positive.values(), *self.semi.values())
+
 
 def join(queries: ShardSet, references: ShardSet, pairs: Path | None, split: str | None) -> Pairs:
     """Join queries to references.
@@ -131,13 +138,15 @@ def join(queries: ShardSet, references: ShardSet, pairs: Path | None, split: str
     DataError
         If the file cannot be used or nothing is joined.
     """
-    query_rows = {name: row for row, name in enumerate(queries.ids)}
-    reference_rows = {name: row for row, name in enumerate(references.ids)}
     if pairs is None:
+        reference_rows = {name: row for row, name in enumerate(references.ids)}
+        query_rows = _rows_as(reference_rows, queries, references.path)
         named = _Named({name: [name] for name in query_rows if name in reference_rows})
         positive = named.positive
     else:
         named = _read(pairs, split)
+        query_rows = _rows_as(named.positive, queries, pairs)
+        reference_rows = _rows_as(named.references(), references, pairs)
         found = {
             query: [name for name in names if name in reference_rows]
             for query, names in named.positive.items()
@@ -148,8 +157,8 @@ def join(queries: ShardSet, references: ShardSet, pairs: Path | None, split: str
         total, kept = (sum(map(len, some.values())) for some in (named.positive, positive))
         if 0 < kept < total:
             log.warning(
-                "%d of %d pairs of %s are left out: %s or %s has no such row",
-                *(total - kept, total, pairs, queries.path, references.path),
+                "left out: %d of %s of %s, as %s or %s has no such row",
+                *(total - kept, counted(total, "pair"), pairs, queries.path, references.path),
             )
     if not positive:
         raise DataError(_nothing_joined(queries, references, pairs, split, named))
@@ -169,6 +178,14 @@ def join(queries: ShardSet, references: ShardSet, pairs: Path | None, split: str
         gallery=np.sort(rows([name for name in reference_rows if name not in named.hidden])),
         positions=np.stack([latitude, longitude], axis=1),
     )
+
+
+def _rows_as(names: Iterable[str], shards: ShardSet, where: Path) -> dict[str, int]:
+    """Return rows by their ids, whose accented letters are composed as in the names of a file."""
+    same = respelled(names, shards.ids)
+    warn_respelled(where, len(same), than=shards.path)
+    theirs = {own: name for name, own in same.items()}
+    return {theirs.get(own, own): row for row, own in enumerate(shards.ids)}
 
 
 def _read(path: Path, split: str | None) -> _Named:

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from bevgen.tables import respelled, warn_respelled
+from bevgen.terminal import counted
 from georetrieval.errors import DataError
 
 EARTH_RADIUS = 6_371_008.8  # metres, the mean of the ellipsoid's
@@ -58,18 +60,24 @@ def read_positions(path: Path, ids: list[str]) -> tuple[NDArray[np.float64], boo
                 )
             planar = kinds[0]
             wanted, found = set(ids), dict[str, tuple[float, float]]()
-            for row in reader:
-                if row["id"] not in wanted:
+            rows = [
+                (name, row, f"{path}, line {reader.line_num}")
+                for row in reader
+                if (name := row["id"] or "") in wanted or not name.isascii()
+            ]
+            same = respelled((name for name, *_ in rows), ids)
+            warn_respelled(path, len(same), than="the shards")
+            for written, row, where in rows:
+                if (name := same.get(written, written)) not in wanted:
                     continue
-                place = _place(row, planar, f"{path}, line {reader.line_num}")
-                if found.setdefault(row["id"], place) != place:
-                    raise DataError(
-                        f"{path}, line {reader.line_num}: {row['id']} is elsewhere in a line above"
-                    )
+                place = _place(row, planar, where)
+                if found.setdefault(name, place) != place:
+                    raise DataError(f"{where}: {name} is elsewhere in a line above")
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path} cannot be read: {error}") from error
     if missing := [name for name in ids if name not in found]:
-        raise DataError(f"{path} lacks {len(missing)} of {len(ids)} queries, such as {missing[0]}")
+        lacking = f"{len(missing):,} of {counted(len(ids), 'query', 'queries')}"
+        raise DataError(f"{path} lacks {lacking}, such as {missing[0]}")
     return np.array([found[name] for name in ids], np.float64), planar
 
 

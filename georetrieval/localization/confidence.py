@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from bevgen.terminal import counted
 from georetrieval.errors import DataError, IndexFileError
 from georetrieval.localization.location import Candidate, Verdict
 
@@ -194,8 +195,8 @@ def fit_confidence(
     known = [trial for trial in present if len(trial.features)]
     if len(known) < LEAST:
         raise DataError(
-            f"{len(known)} photos are too few to fit a confidence model on: at least {LEAST} are"
-            " needed, of places that the index holds and training did not"
+            f"too few to fit a confidence model on: {counted(len(known), 'photo')}; it takes"
+            f" {LEAST} or more, of places that the index holds and training did not"
         )
     stacked = np.concatenate([trial.features for trial in known])
     centre, scale = stacked.mean(axis=0), np.maximum(stacked.std(axis=0), 1e-6)

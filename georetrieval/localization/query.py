@@ -16,6 +16,7 @@ from bevgen import (
     BevSettings,
     ImageSettings,
     PanoramaInfo,
+    PoseRow,
     find_images,
     info_from_name,
     info_from_row,
@@ -24,6 +25,7 @@ from bevgen import (
     read_poses,
     settings_from_json,
 )
+from bevgen.tables import respelled
 from georetrieval.config import EncoderSettings
 from georetrieval.errors import IndexFileError, SettingsError
 from georetrieval.models.encoder import Encoder
@@ -111,12 +113,17 @@ def find_photos(
         else:
             files.append((path, path.name))
     rows = read_poses(poses, (source for _, source in files)) if poses is not None else {}
-    for file, source in files:
-        row = rows.get(source)
-        name = row.id if row is not None and row.id else str(Path(source).with_suffix(""))
-        if ids is None or name in ids:
-            own = info_from_row(row)
+    names = [_photo_id(source, rows.get(source)) for _, source in files]
+    same = respelled(names, ids or ())
+    for (file, source), name in zip(files, names, strict=True):
+        if ids is None or same.get(name, name) in ids:
+            own = info_from_row(rows.get(source))
             yield file, own if own.height is not None else replace(own, height=height)
+
+
+def _photo_id(source: str, row: PoseRow | None) -> str:
+    """Return a photo's id: the table's, else the name without its ending."""
+    return row.id if row is not None and row.id else str(Path(source).with_suffix(""))
 
 
 class QueryViews:

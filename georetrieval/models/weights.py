@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bevgen.terminal import counted
 from georetrieval.errors import CheckpointError
 
 PACKAGE = "package:"
@@ -207,8 +208,8 @@ def check_fit(own: Mapping[str, Tensor], given: Mapping[str, Tensor], path: Path
     if problems:
         more = f", and {len(problems) - SHOWN:,} more" if len(problems) > SHOWN else ""
         raise CheckpointError(
-            f"{path} does not fit the model: of its {len(given):,} tensors and the model's"
-            f" {len(own):,}, {'; '.join(problems[:SHOWN])}{more}"
+            f"{path} does not fit the model: it has {counted(len(given), 'tensor')}, the model"
+            f" {len(own):,}; {'; '.join(problems[:SHOWN])}{more}"
         )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bevgen import ShardError
+from bevgen.terminal import counted
 from georetrieval.config import BRANCHES, BranchName, Settings
 from georetrieval.data.dataset import Dataset
 from georetrieval.errors import DataError
@@ -107,7 +108,7 @@ def make_overview(
     """
     trained = split_ids(dataset, dataset.settings.train_split)
     counts = [
-        f"{len(ids):,} queries for {what}"
+        f"{counted(len(ids), 'query', 'queries')} for {what}"
         for what, ids in (
             ("training", trained),
             ("validation", split_ids(dataset, dataset.settings.validation_split)),

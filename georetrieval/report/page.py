@@ -16,6 +16,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 import georetrieval
 from bevgen import only_writer, written_whole
+from bevgen.terminal import counted
 from georetrieval.config import BranchName, Settings
 from georetrieval.data.dataset import Dataset
 from georetrieval.errors import CheckpointError
@@ -109,6 +110,7 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )
     made.filters["thousands"] = "{:,}".format
+    made.filters["counted"] = counted
     made.globals["zip"] = zip
     return made
 

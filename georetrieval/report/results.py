@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from bevgen.terminal import counted
 from georetrieval.config import BranchName
 from georetrieval.data.dataset import Dataset
 from georetrieval.report.charts import Axis, LineChart, Series, line_chart, share_within
@@ -244,9 +245,9 @@ def compare(evaluation: Evaluation) -> str:
     if low <= 0 <= high:
         meaning = "the interval holds zero, so these queries do not tell them apart"
     return (
-        f"Both branches against the better one alone ({name}): {gained:,} queries won,"
-        f" {lost:,} lost, R@1 {change:+.1f} points (95\N{NO-BREAK SPACE}% interval {low:+.1f} to"
-        f" {high:+.1f}): {meaning}."
+        f"Both branches against the better one alone ({name}): "
+        f"{counted(gained, 'query', 'queries')} won, {lost:,} lost, R@1 {change:+.1f} points"
+        f" (95\N{NO-BREAK SPACE}% interval {low:+.1f} to {high:+.1f}): {meaning}."
     ).replace("-", "\N{MINUS SIGN}")
 
 
@@ -361,7 +362,9 @@ def city_plan(evaluation: Evaluation, room: int) -> CityPlan | None:
     layers = [_layer(evaluation, method, chosen) for method in evaluation.methods]
     tiles = list(evaluation.reference_positions.values())
     step = math.ceil(len(tiles) / PLAN_TILES) or 1
-    drawing = plan(f"Plan of {count:,} queries and their errors", tiles[::step], layers)
+    drawing = plan(
+        f"Plan of {counted(count, 'query', 'queries')} and their errors", tiles[::step], layers
+    )
     return CityPlan(drawing, count - len(located), len(located), len(chosen))
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from bevgen.terminal import counted
 from georetrieval.config import BranchName, Settings
 from georetrieval.report.charts import Axis, LineChart, Points, Series, line_chart, smooth, thin
 
@@ -88,7 +89,7 @@ def _loss(
     ]
     y = Axis("loss", 0.0, top or 1.0)
     chart = line_chart(f"{TITLES[name]} branch, loss", x, y, drawn, level=level)
-    said = f"{len(points):,} steps, at the end {mean[-1][1]:.2f}"
+    said = f"{counted(len(points), 'step')}, at the end {mean[-1][1]:.2f}"
     return Curve(name, TITLES[name], "loss", said, chart)
 
 

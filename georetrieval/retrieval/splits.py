@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bevgen import ShardSet
+from bevgen.terminal import counted
 from georetrieval.config import BranchName, EncoderSettings
 from georetrieval.data.dataset import Dataset
 from georetrieval.data.pairs import Pairs
@@ -136,10 +137,9 @@ def _common_ids(dataset: Dataset, joined: dict[BranchName, Pairs]) -> list[str]:
         raise DataError(f"{' and '.join(str(dataset.path(name)) for name in joined)} share no ids")
     for name, own in joined.items():
         if len(own) > len(common):
-            missing = len(own) - len(common)
             log.warning(
-                "%d queries of %s are left out: the other branch lacks them",
-                missing,
+                "left out, as the other branch lacks them: %s of %s",
+                counted(len(own) - len(common), "query", "queries"),
                 dataset.path(name),
             )
     return [name for name in next(iter(joined.values())).ids if name in common]

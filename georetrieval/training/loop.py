@@ -21,6 +21,7 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from bevgen.terminal import counted
 from georetrieval.config import BranchName, OptimSettings, Settings
 from georetrieval.data.dataset import Dataset
 from georetrieval.data.loading import Batch, PairReader
@@ -209,8 +210,8 @@ def plan_epoch(setup: Setup, state: State, stop: StopRequest) -> list[NDArray[np
         dist.broadcast_object_list(plan, device=processes.device)
     if not plan[0]:
         raise DataError(
-            f"{len(setup.pairs)} pairs make no batch: their references must be at least"
-            f" {max(2, processes.count)}"
+            counted(len(setup.pairs), "pair makes", "pairs make")
+            + f" no batch: there must be {max(2, processes.count)} references or more"
         )
     return plan[0]
 

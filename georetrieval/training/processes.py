@@ -58,7 +58,7 @@ def join_processes(device: str) -> Processes:
         raise SettingsError("there is no GPU that torch can use: train with --device cpu")
     started = _started_by_torchrun()
     cuda = device != "cpu" and torch.cuda.is_available()
-    local = int(os.environ.get("LOCAL_RANK", "0"))
+    local = int(os.environ.get("LOCAL_RANK", "0")) if started else 0  # else left from elsewhere
     if cuda and local >= torch.cuda.device_count():
         raise SettingsError(
             f"process {local} of this machine has no GPU of its own, as there are"

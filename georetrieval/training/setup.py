@@ -8,6 +8,7 @@ from typing import Self
 
 import torch
 
+from bevgen.terminal import counted
 from georetrieval.config import BranchName, BranchSettings, Settings
 from georetrieval.data.dataset import Dataset
 from georetrieval.data.pairs import Pairs
@@ -67,7 +68,10 @@ class Setup:
         pairs = dataset.pairs(name, settings.data.train_split).each()
         validation = dataset.pairs(name, settings.data.validation_split)
         if shared := len(set(pairs.ids) & set(validation.ids)):
-            log.warning("%d validation queries are trained on: their recall says little", shared)
+            log.warning(
+                "%s trained on: their recall says little",
+                counted(shared, "validation query is", "validation queries are"),
+            )
         check_batches(settings.branches()[name], processes.count)
         check_turns(name, settings, dataset.image_sizes(name))
         return cls(name, settings, dataset, pairs, validation, run, processes)

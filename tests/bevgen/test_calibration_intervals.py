@@ -68,7 +68,7 @@ def test_the_horizon_is_looked_for_everywhere_and_does_not_hang_on_where_one_beg
             )
             for view in views
         ]
-        found.append(calibrate(moved, ratios=(7.0, 18.0), heading="known", horizon=True))
+        found.append(calibrate(moved, ratios=(9.0, 14.0), heading="known", horizon=True))
     for off, one in zip(truth, found, strict=True):
         assert (one.horizons[0], one.horizons[-1], len(one.by_horizon)) == (-14, 14, 29)
         assert one.horizon is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -19,21 +20,23 @@ from bevgen.preview import own_info
 from bevgen.tables import read_poses, respelled
 
 NAMES = ("Café/Müller 1.png", "Café/Müller 2.png", "Café/plain.png")
+Form = Literal["NFC", "NFD"]
+FORMS: tuple[Form, Form] = ("NFC", "NFD")
 POSES = "file,heading,height,latitude,longitude\n"
 
 
-def spelt(form: str, text: str) -> str:
+def spelt(form: Form, text: str) -> str:
     return unicodedata.normalize(form, text)
 
 
 @pytest.fixture(params=[("NFD", "NFC"), ("NFC", "NFD")], ids="".join)
-def forms(request: pytest.FixtureRequest) -> tuple[str, str]:
+def forms(request: pytest.FixtureRequest) -> tuple[Form, Form]:
     """How the disk writes names, and how tables do."""
     return request.param
 
 
 @pytest.fixture
-def folder(tmp_path: Path, forms: tuple[str, str]) -> Path:
+def folder(tmp_path: Path, forms: tuple[Form, Form]) -> Path:
     """Three panoramas on a line, and poses.csv beside the folder."""
     on_disk, in_table = forms
     rows = []
@@ -48,12 +51,12 @@ def folder(tmp_path: Path, forms: tuple[str, str]) -> Path:
 
 
 def test_only_what_is_certain_is_taken_for_the_same():
-    composed, decomposed = (spelt(form, "é") for form in ("NFC", "NFD"))
+    composed, decomposed = (spelt(form, "é") for form in FORMS)
     assert respelled([composed, "x"], [decomposed, "x"]) == {composed: decomposed}
     assert respelled([composed, decomposed], [decomposed]) == {}  # both are meant
     assert respelled([composed], [composed, decomposed]) == {}
     # Two ways to write one letter, and two letters: nobody knows which is which.
-    angstrom = {form: spelt(form, "Å") for form in ("NFC", "NFD")}
+    angstrom = {form: spelt(form, "Å") for form in FORMS}
     assert respelled(["\u212b"], angstrom.values()) == {}
     assert respelled(["\u212b", angstrom["NFC"]], [angstrom["NFD"]]) == {
         angstrom["NFC"]: angstrom["NFD"]
@@ -72,7 +75,7 @@ def test_lists_name_files_however_they_are_composed(folder, forms, caplog):
         find_images(folder, listed)
     missing = spelt(in_table, "Café/Möller.png")
     listed.write_text(missing, "utf-8")
-    with pytest.raises(InputError, match="1 of the 1 files"):
+    with pytest.raises(InputError, match="1 of 1 file that"):
         find_images(folder, listed)
     assert DiskNames(folder).of(missing).endswith("ller.png")
 

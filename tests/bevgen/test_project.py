@@ -505,6 +505,9 @@ GOOD = np.zeros((64, 128, 3), np.uint8)
         (GOOD, {"vertical_fov": (-90, 90)}, "TOP BOTTOM"),
         (GOOD, {"compat": "sample4geo"}, "compat must be .*'sample4geo'"),
         (GOOD, {"device": "tpu"}, "device must be .*'tpu'"),
+        (np.ma.masked_equal(GOOD, 0), {}, r"give its \.data or \.filled\(0\)"),
+        (GOOD, {"height": True}, "height must be above 0 .*not True"),
+        (GOOD, {"antialias": "no"}, "antialias must be True or False, not 'no'"),
     ],
 )
 def test_wrong_input_is_refused_in_words(

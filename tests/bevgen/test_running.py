@@ -95,7 +95,7 @@ def test_the_package_imports_nothing_that_takes_time() -> None:
         (("--in", "IN", "--out", "o.hdf5"), r"must end in \.h5"),
         (("--in", "IN", "--out", "OUT", "--list", "no.txt"), "no.txt cannot be read"),
         (("--in", "IN", "--out", "OUT", "--list", "empty"), "empty cannot be read"),
-        (("--in", "IN", "--out", "OUT", "--list", "list.txt"), "list.txt names are not in"),
+        (("--in", "IN", "--out", "OUT", "--list", "list.txt"), "of 1 file that list.txt names"),
         (("--in", "IN", "--out", "OUT", "--poses", "no.csv"), "no.csv cannot be read"),
         (("--in", "IN", "--out", "OUT", "--poses", "list.txt"), "list.txt, line 1"),
         (("--in", "IN", "--out", "OUT", "--poses", "other.csv"), "files are not in|is not in"),
@@ -316,6 +316,6 @@ def test_no_image_at_all(tmp_path: Path, out: Path) -> None:
         (images / name).write_bytes(b"broken")
     for _ in range(2):
         done = bevgen("pack", "--in", images, "--out", out, *MAP, expect=1)
-        assert "Error: none of the 2 images could be used" in done.stderr
+        assert "Error: no image could be used (of 2)" in done.stderr
     panoramas(images, ["b.png"])
     bevgen("pack", "--in", images, "--out", out, *MAP, "--retry-failed")

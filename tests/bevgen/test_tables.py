@@ -76,7 +76,7 @@ def test_poses_columns_in_any_order(tmp_path):
         ("file,latitude,longitude\na.jpg,9,181\n", "line 2: longitude must be"),
         ("file,latitude,longitude\na.jpg,9,\n", "line 2: latitude and longitude go together"),
         ("file,pitch\na.jpg,0\n./a.jpg,1\n", "line 3: a.jpg has a row on line 2 already"),
-        ("file,pitch\na.jpg\n", "line 2: 1 cells, but the first line names 2 columns"),
+        ("file,pitch\na.jpg\n", "line 2: 1 cell, but the first line names 2 columns"),
         ("file,pitch\na.jpg,1,2\n", "line 2: 3 cells"),
         ("file,pitch\n,1\n", "line 2: no file"),
         ('file,id\na.jpg,"open\n', "not comma-separated text"),
@@ -131,7 +131,7 @@ def test_pairs_are_read_row_by_row(tmp_path):
     path.write_text("query,reference\nq0,r0\nq1\n")
     rows = read_pairs(path)
     assert next(rows) == Pair("q0", "r0")
-    with pytest.raises(InputError, match="line 3: 1 cells, but the first line names 2 columns"):
+    with pytest.raises(InputError, match="line 3: 1 cell, but the first line names 2 columns"):
         next(rows)
 
 

@@ -364,6 +364,12 @@ def test_half_of_what_torchrun_sets_is_refused(monkeypatch, environment, said):
         join_processes("cpu")
 
 
+def test_a_rank_that_is_left_from_elsewhere_means_nothing(monkeypatch):
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    monkeypatch.setenv("LOCAL_RANK", "x")
+    assert join_processes("cpu").count == 1
+
+
 def test_torchrun_leaves_every_option_of_train_to_train(capsys):
     for parameter in train_command.params:
         passed = []

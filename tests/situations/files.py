@@ -262,7 +262,7 @@ def folders() -> Iterable[Situation]:
     )
     yield command(
         FOLDERS, "a panorama that is coarser than its BEV everywhere",
-        f"{line} --size 256 --resolution 0.01", 0, "1 panoramas are coarser .*",
+        f"{line} --size 256 --resolution 0.01", 0, "1 panorama is coarser .*",
         prepare=small,
     )  # fmt: skip
     yield command(

@@ -103,6 +103,7 @@ def environments() -> Iterable[Situation]:
     convert = "bevgen convert -i images -o o.h5 --size 16 -q"
     for name, code, says, environment in (
         ("`NUMBA_DISABLE_JIT=1`", 2, "Error: .*", {"NUMBA_DISABLE_JIT": "1"}),
+        ("`NUMBA_NUM_THREADS=0`", 2, "Error: .*", {"NUMBA_NUM_THREADS": "0"}),
         (
             "no home, and a cache folder that cannot be made",
             0,
@@ -250,6 +251,24 @@ def arrays() -> Iterable[Situation]:
             "an `out` of another type",
             "bevgen.Projector(size=8)(np.zeros((16, 32, 3), np.uint8),"
             " out=np.zeros((8, 8, 3), np.float32))",
+            1,
+            "InputError: .*",
+        ),
+        (
+            "a masked array",
+            "bevgen.project(np.ma.zeros((64, 128, 3), np.uint8))",
+            1,
+            "InputError: .*",
+        ),
+        (
+            "`antialias='no'`",
+            "bevgen.project(np.zeros((64, 128, 3), np.uint8), antialias='no')",
+            1,
+            "InputError: .*",
+        ),
+        (
+            "`height=True`",
+            "bevgen.project(np.zeros((64, 128, 3), np.uint8), height=True)",
             1,
             "InputError: .*",
         ),

@@ -15,6 +15,8 @@ import numpy as np
 import torch
 
 from bevgen import ShardSet, only_writer
+from bevgen.tables import respelled, warn_respelled
+from bevgen.terminal import counted
 from bevgen.writing import write_errors
 from georetrieval.config import BRANCHES, BranchName, EncoderSettings
 from georetrieval.data.dataset import Dataset
@@ -170,6 +172,9 @@ def remove_tiles(out: Path | str, ids: Collection[str]) -> Index:
     out = Path(out)
     with only_writer(out), write_errors(out):
         index = Index(out)  # not before: another call may just have changed it
+        same = respelled(ids, index.row_of)
+        warn_respelled("the list of tiles to remove", len(same), than=out)
+        ids = [same.get(name, name) for name in ids]
         unknown = [name for name in ids if name not in index.row_of]
         if unknown:
             raise DataError(
@@ -259,7 +264,8 @@ def _references(path: Path) -> ShardSet:
     unknown = np.isnan(shards.columns["latitude"] + shards.columns["longitude"])
     if unknown.any():
         raise DataError(
-            f"{unknown.sum():,} tiles of {path} have no position, such as"
+            counted(int(unknown.sum()), f"tile of {path} has", f"tiles of {path} have")
+            + " no position, such as"
             f" {shards.ids[int(unknown.argmax())]!r}: store them with `bevgen pack --poses`, or"
             " cut tiles from a map with `georetrieval tiles`"
         )
