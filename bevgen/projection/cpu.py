@@ -29,15 +29,14 @@ def sample_from_host(
         Height, heading, pitch and roll of each image.
     bevs : (N, pixels, C) of the images' dtype, written
     """
-    sample = sample_uint8 if images.dtype == np.uint8 else sample_float32
-    if sample is sample_uint8 and not hasattr(sample, "py_func"):
+    fast = images.dtype == np.uint8
+    if fast and not hasattr(sample_uint8, "py_func"):
         raise InputError("NUMBA_DISABLE_JIT is set, but uint8 needs compiled code: unset it")
     images = images.view()
     images.flags.writeable = False  # one compiled kernel for read-only and writable arrays
     for image, pose, bev in zip(images, poses.tolist(), bevs, strict=True):
         lookup, shift = planner.lookup(Pose(*pose))
-        sample(
-            image,
+        points = (
             lookup.columns,
             lookup.rows,
             lookup.averaged,
@@ -46,5 +45,8 @@ def sample_from_host(
             lookup.sample_rows,
             shift,
             planner.view.wraps,
-            bev,
         )
+        if fast:
+            sample_uint8(image, *points, lookup.mirrored, bev)
+        else:
+            sample_float32(image, *points, bev)

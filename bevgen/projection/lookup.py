@@ -33,6 +33,9 @@ class Lookup:
     sample_columns, sample_rows : (samples,) int32
     valid : (size, size) bool
         What the panorama shows.
+    mirrored
+        Whether the last point is the first one half a turn on, the last but one the second, and so
+        on: without tilt they are.
     """
 
     columns: NDArray[np.int32]
@@ -42,3 +45,4 @@ class Lookup:
     sample_columns: NDArray[np.int32]
     sample_rows: NDArray[np.int32]
     valid: NDArray[np.bool_]
+    mirrored: bool = False

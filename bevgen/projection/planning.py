@@ -120,7 +120,20 @@ def plan(planner: Planner, pose: Pose) -> Lookup:
     if planner.antialias:
         samples = plan_samples(grid.size, resolution, camera, model, columns, rows)
     valid = (rows != HIDDEN).reshape(grid.size, grid.size)
-    return Lookup(columns, rows, *samples, valid)
+    even = planner.shifts(pose) and view.width % 2 == 0 and grid.size % 2 == 0
+    mirrored = even and is_mirrored(columns, rows, view.width * SUBPIXEL // 2)
+    return Lookup(columns, rows, *samples, valid, mirrored)
+
+
+@njit(cache=True)
+def is_mirrored(columns: NDArray[np.int32], rows: NDArray[np.int32], half: int) -> bool:
+    """Whether a lookup's second half is its first, in reverse, half a turn on: see `Lookup`."""
+    last = len(columns) - 1
+    for k in range(len(columns) // 2):
+        way = columns[last - k] - columns[k]
+        if rows[last - k] != rows[k] or (way != half and way != -half):
+            return False
+    return True
 
 
 # About 3 MB each at 512 pixels, 0.2 GB at 4096: of large ones the last alone is kept.

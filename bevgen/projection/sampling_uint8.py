@@ -48,13 +48,21 @@ def add_bilinear(
 
 
 class Prepared(NamedTuple):
-    """A block of points as the vector code wants them, (BLOCK,) int32 each.
+    """A block of points as the vector code wants them, int32 each.
 
-    Index of the upper left neighbour's first channel; and, for the upper and the lower neighbours,
-    two int16 weights: that of the left one in the lower half, that of the right one in the upper.
+    Attributes
+    ----------
+    offsets : (BLOCK + AHEAD,)
+        Index of the upper left neighbour's first channel; 0 where vector code cannot be used.
+    across : (AHEAD + BLOCK,)
+        The same of the points half a turn on, which are in the last BLOCK.
+    above, below : (BLOCK,)
+        Two int16 weights of the upper and of the lower neighbours: that of the left one in the
+        lower half, that of the right one in the upper.
     """
 
     offsets: NDArray[np.int32]
+    across: NDArray[np.int32]
     above: NDArray[np.int32]
     below: NDArray[np.int32]
 
@@ -69,7 +77,7 @@ def weigh(
 ) -> int:
     """Prepare at most BLOCK points for vector code; returns how many have to do without it.
 
-    Those are given no weights: they lie on the seam, or on the last pixels of all, where 8 bytes
+    Those are given the offset 0: they lie on the seam, or on the last pixels of all, where 8 bytes
     would reach beyond the panorama, or are hidden. Numba must be told that all is int32.
 
     Parameters
@@ -86,7 +94,7 @@ def weigh(
     last_upper, last_left = np.int32(max(height - 2, 0)), np.int32(width - 2)
     last_offset = np.int32(height * width * channels - row_step(shape) - 8)
     round_off = np.int32(1 << 2 * SUBPIXEL_BITS - ONE_BITS - 1)
-    offsets, above, below = prepared
+    offsets, _, above, below = prepared
     special = 0
     for k in range(len(columns)):
         column = np.int32(columns[k] + shift)
@@ -104,16 +112,42 @@ def weigh(
         keep = np.int32(0) if without else np.int32(-1)
         special += without
         offsets[k] = keep & offset
-        above[k] = keep & (rest | np.int32(np.int32(a - both) << 16))
-        below[k] = keep & (np.int32(b - both) | np.int32(both << 16))
+        above[k] = rest | np.int32(np.int32(a - both) << 16)
+        below[k] = np.int32(b - both) | np.int32(both << 16)
     return special
 
 
 @njit()
-def without_weights(prepared: Prepared, start: int, stop: int) -> bool:
+def turn_half(
+    columns: NDArray[np.int32], shift: int, shape: tuple[int, int, int], prepared: Prepared
+) -> int:
+    """Place the points that `weigh` prepared half a turn on: same weights, other columns.
+
+    Returns how many have to do without vector code.
+    """
+    height, width, channels = np.int32(shape[0]), np.int32(shape[1]), np.int32(shape[2])
+    turn, limit = np.int32(width * SUBPIXEL), np.int32(width * SUBPIXEL - SUBPIXEL // 2)
+    half, last = np.int32(width // 2), np.int32(width // 2 - 1)
+    way = np.int32(half * channels)
+    last_offset = np.int32(height * width * channels - row_step(shape) - 8)
+    offsets, across = prepared.offsets, prepared.across
+    special = 0
+    for k in range(len(columns)):
+        column = np.int32(columns[k] + shift)
+        column = np.int32(column - turn) if column >= limit else column
+        left = np.int32(column >> SUBPIXEL_BITS)
+        offset = np.int32(offsets[k] + way) if left < half else np.int32(offsets[k] - way)
+        without = (offsets[k] == 0) | (left == last) | (offset > last_offset)
+        special += without
+        across[AHEAD + k] = np.int32(0) if without else offset
+    return special
+
+
+@njit()
+def without_vectors(prepared: Prepared, start: int, stop: int) -> bool:
     """Whether a point of these has to do without vector code."""
     for k in range(start, stop):  # noqa: SIM110 (Numba knows no generators here)
-        if prepared.above[k] == 0 and prepared.below[k] == 0:
+        if prepared.offsets[k] == 0:
             return True
     return False
 
@@ -175,13 +209,13 @@ def _bilinear(builder: Any, arguments: Any, k: int, channels: int) -> Any:
     )
 
 
-def _prefetch(builder: Any, arguments: Any, k: int) -> None:
+def _prefetch(builder: Any, arguments: Any, ahead: int) -> None:
     """Ask for the panorama's bytes of a point some way ahead, which come from far."""
     _, panorama, step, offsets = arguments[:4]
     pointer = _BYTE.as_pointer()
     kind = ir.FunctionType(ir.VoidType(), [pointer, _INT, _INT, _INT])
     prefetch = builder.module.declare_intrinsic("llvm.prefetch", [pointer], kind)
-    offset = builder.load(_at(builder, offsets, AHEAD + k, _INT))
+    offset = builder.load(_at(builder, offsets, ahead, _INT))
     address = builder.add(panorama, builder.sext(offset, panorama.type))
     for row in (address, builder.add(address, step)):
         builder.call(prefetch, [builder.inttoptr(row, pointer), _INT(0), _INT(3), _INT(1)])
@@ -191,15 +225,18 @@ _ADDRESSES = (types.uintp, types.intp, types.uintp, types.uintp, types.uintp, ty
 
 
 @intrinsic(prefer_literal=True)
-def write_four(_: Any, channels: Any, panorama, step, offsets, above, below, bev) -> Any:
-    """Write four BEV pixels of 3 or 4 channels (a literal) at ``bev``; the others are addresses."""
+def write_four(_: Any, channels: Any, panorama, step, offsets, above, below, bev, way) -> Any:
+    """Write four BEV pixels of 3 or 4 channels (a literal) at ``bev``; the others are addresses.
+
+    Points follow each other forwards or, where ``way`` (a literal) is -1, backwards.
+    """
 
     def generate(context: Any, builder: Any, _: Any, arguments: Any) -> Any:
         number, wide = channels.literal_value, ir.Constant(_INTS, [ONE_BITS] * 4)
         half, pixels = ir.Constant(_INTS, [ONE // 2] * 4), []
-        _prefetch(builder, arguments, 0)
+        _prefetch(builder, arguments, way.literal_value * AHEAD)
         for k in range(4):
-            values = _bilinear(builder, arguments[1:6], k, number)
+            values = _bilinear(builder, arguments[1:6], way.literal_value * k, number)
             pixels.append(builder.lshr(builder.add(values, half), wide))
         pairs = [builder.shuffle_vector(*pixels[k : k + 2], _mask(*range(8))) for k in (0, 2)]
         values = builder.shuffle_vector(*pairs, _mask(*range(16)))
@@ -209,7 +246,7 @@ def write_four(_: Any, channels: Any, panorama, step, offsets, above, below, bev
         builder.store(values, builder.inttoptr(arguments[6], values.type.as_pointer()), align=1)
         return context.get_dummy_value()
 
-    return types.void(channels, *_ADDRESSES), generate
+    return types.void(channels, *_ADDRESSES, way), generate
 
 
 @intrinsic(prefer_literal=True)
@@ -223,7 +260,7 @@ def write_mean(_: Any, channels: Any, panorama, step, offsets, above, below, bev
             skip = builder.mul(k, _LONG(4))
             at = [*arguments[:3], *(builder.add(address, skip) for address in start)]
             for n in range(4):
-                _prefetch(builder, at, n)
+                _prefetch(builder, at, AHEAD + n)
                 value = _bilinear(builder, at[1:], n, number)
                 builder.store(builder.add(builder.load(sums), value), sums)
         scale = builder.fdiv(_FLOAT(1 / ONE), builder.sitofp(count, _FLOAT))
@@ -249,27 +286,63 @@ def write_centres(
     wraps: bool,
     prepared: Prepared,
     bev: NDArray[np.uint8],
+    opposite: NDArray[np.uint8],
 ) -> None:
-    """Write the bilinear values of at most BLOCK BEV pixels' points, 0 where hidden."""
+    """Write the bilinear values of at most BLOCK BEV pixels' points, 0 where hidden.
+
+    ``opposite`` are as many BEV pixels half a turn on, in reverse, or none.
+    """
     width, channels = panorama.shape[1], panorama.shape[2]
-    step, source, target = row_step(panorama.shape), panorama.ctypes.data, bev.ctypes.data
-    offsets, above, below = prepared
+    step, source, count = row_step(panorama.shape), panorama.ctypes.data, len(columns)
+    offsets, across, above, below = prepared
     at, upper, lower = offsets.ctypes.data, above.ctypes.data, below.ctypes.data
-    count = special = len(columns)
+    far, turned = across[AHEAD:].ctypes.data, len(opposite) > 0
+    target, reverse = bev.ctypes.data, opposite.ctypes.data
+    special, whole = count, 0
     if takes_vectors(panorama):
-        special = weigh(columns, rows, shift, panorama.shape, prepared)
-        whole = count // 4 * 4
+        special, whole = weigh(columns, rows, shift, panorama.shape, prepared), count // 4 * 4
         for k in range(0, whole, 4):
             pixel, skip = target + k * channels, 4 * k
             if channels == 3:
-                write_four(3, source, step, at + skip, upper + skip, lower + skip, pixel)
+                write_four(3, source, step, at + skip, upper + skip, lower + skip, pixel, 1)
             else:
-                write_four(4, source, step, at + skip, upper + skip, lower + skip, pixel)
+                write_four(4, source, step, at + skip, upper + skip, lower + skip, pixel, 1)
         special += count - whole
-        above[whole:count] = below[whole:count] = 0
-    sums = np.empty(4 if special else 0, np.int32)
-    for k in range(count if special else 0):
-        if above[k] == 0 and below[k] == 0:
+    offsets[whole:count] = 0
+    if special:
+        write_singly(panorama, columns, rows, shift, wraps, offsets, bev)
+    if not turned:
+        return
+    half = (shift + width // 2 * SUBPIXEL) % (width * SUBPIXEL)
+    special = count
+    if whole:
+        special = turn_half(columns, shift, panorama.shape, prepared) + count - whole
+        for k in range(0, whole, 4):
+            pixel, skip = reverse + (count - 4 - k) * channels, 4 * (k + 3)
+            if channels == 3:
+                write_four(3, source, step, far + skip, upper + skip, lower + skip, pixel, -1)
+            else:
+                write_four(4, source, step, far + skip, upper + skip, lower + skip, pixel, -1)
+    across[AHEAD + whole : AHEAD + count] = 0
+    if special:
+        write_singly(panorama, columns, rows, half, wraps, across[AHEAD:], opposite[::-1])
+
+
+@njit()
+def write_singly(
+    panorama: NDArray[np.uint8],
+    columns: NDArray[np.int32],
+    rows: NDArray[np.int32],
+    shift: int,
+    wraps: bool,
+    offsets: NDArray[np.int32],
+    bev: NDArray[np.uint8],
+) -> None:
+    """Write the points that have to do without vector code."""
+    width, channels = panorama.shape[1], panorama.shape[2]
+    sums = np.empty(4, np.int32)
+    for k in range(len(columns)):
+        if offsets[k] == 0:
             sums[:] = 0
             if rows[k] != HIDDEN:
                 add_bilinear(panorama, shifted(columns[k], shift, width), rows[k], wraps, sums)
@@ -295,7 +368,7 @@ def write_means(
     """
     width, channels = panorama.shape[1], panorama.shape[2]
     step, source, target = row_step(panorama.shape), panorama.ctypes.data, bev.ctypes.data
-    offsets, above, below = prepared
+    offsets, _, above, below = prepared
     at, upper, lower = offsets.ctypes.data, above.ctypes.data, below.ctypes.data
     start, pixels = first[0], 1
     while pixels < len(averaged) and first[pixels + 1] - start <= BLOCK:
@@ -304,11 +377,13 @@ def write_means(
     special = len(columns)
     if takes_vectors(panorama):
         special = weigh(columns, rows, shift, panorama.shape, prepared)
+    else:
+        offsets[: len(columns)] = 0
     sums = np.empty(4 if special else 0, np.int32)
     for m in range(pixels):
         begin, end = first[m] - start, first[m + 1] - start
         pixel, skip = target + averaged[m] * channels, 4 * begin
-        if special and without_weights(prepared, begin, end):
+        if special and without_vectors(prepared, begin, end):
             sums[:] = 0
             for k in range(begin, end):
                 add_bilinear(panorama, shifted(columns[k], shift, width), rows[k], wraps, sums)
@@ -339,30 +414,46 @@ def sample_uint8(
     sample_rows: NDArray[np.int32],
     shift: int,
     wraps: bool,
+    mirrored: bool,
     bev: NDArray[np.uint8],
 ) -> None:
-    """Do to uint8 what `sample_float32` does, rounded."""
-    # Without weights a point takes the slow way.
+    """Do to uint8 what `sample_float32` does, rounded.
+
+    ``mirrored`` as in `Lookup`: then the second half takes its weights from the first.
+    """
     prepared = Prepared(
-        np.zeros(BLOCK + AHEAD, np.int32), np.zeros(BLOCK, np.int32), np.zeros(BLOCK, np.int32)
+        np.zeros(BLOCK + AHEAD, np.int32),
+        np.zeros(AHEAD + BLOCK, np.int32),
+        np.zeros(BLOCK, np.int32),
+        np.zeros(BLOCK, np.int32),
     )
-    turn = np.int32(shift)
-    m = 0
-    for start in range(0, len(columns), BLOCK):
-        block = slice(start, start + BLOCK)
-        write_centres(panorama, columns[block], rows[block], turn, wraps, prepared, bev[block])
-        after = m
-        while after < len(averaged) and averaged[after] < start + BLOCK:
+    turn, count = np.int32(shift), len(columns)
+    m, tail, stop = 0, len(averaged), count // 2 if mirrored else count
+    for start in range(0, stop, BLOCK):
+        end = min(start + BLOCK, stop)
+        block = slice(start, end)
+        opposite = bev[count - end : count - start] if mirrored else bev[:0]
+        write_centres(
+            panorama, columns[block], rows[block], turn, wraps, prepared, bev[block], opposite
+        )
+        after, before = m, tail
+        while after < tail and averaged[after] < end:
             after += 1
-        while m < after:  # at once, while their part of the panorama is in the cache
-            m += write_means(
-                panorama,
-                averaged[m:after],
-                first[m : after + 1],
-                sample_columns,
-                sample_rows,
-                turn,
-                wraps,
-                prepared,
-                bev,
-            )
+        while mirrored and before > after and averaged[before - 1] >= count - end:
+            before -= 1
+        # At once, while their part of the panorama is in the cache.
+        for part in (slice(m, after), slice(before, tail)):
+            begin = part.start
+            while begin < part.stop:
+                begin += write_means(
+                    panorama,
+                    averaged[begin : part.stop],
+                    first[begin : part.stop + 1],
+                    sample_columns,
+                    sample_rows,
+                    turn,
+                    wraps,
+                    prepared,
+                    bev,
+                )
+        m, tail = after, before

@@ -33,7 +33,7 @@ from georetrieval.retrieval.ranking import rank_references
 from georetrieval.run import Run
 from georetrieval.training.loss import InfoNCE
 from georetrieval.training.optim import learning_rate
-from georetrieval.training.processes import Processes, StopRequest
+from georetrieval.training.processes import Processes, StopRequest, keep_freed_memory
 from georetrieval.training.sampling import plan_batches, similarity_neighbours
 from georetrieval.training.setup import Setup
 from georetrieval.training.state import State
@@ -87,6 +87,8 @@ def train(
     """
     run, processes, watcher = Run.at(run), processes or Processes(), watcher or Watcher()
     root = Path(root)
+    if processes.device.type == "cpu":
+        keep_freed_memory()
     for name in branches or ():
         if name not in settings.branches():
             there = ", ".join(settings.branches())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import ctypes
 import os
 import signal
 import threading
@@ -16,6 +17,8 @@ import torch.distributed as dist
 
 from georetrieval.errors import GeoretrievalError, SettingsError
 
+MAP_ABOVE, TRIM_ABOVE = -3, -1
+"""The options of glibc's ``mallopt``: M_MMAP_THRESHOLD, M_TRIM_THRESHOLD."""
 VARIABLES = ("WORLD_SIZE", "RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
@@ -74,6 +77,19 @@ def join_processes(device: str) -> Processes:
         # Threads of the group that outlive Python may end the process with an error.
         atexit.register(_leave_processes)
     return Processes(dist.get_rank(), dist.get_world_size(), here)
+
+
+def keep_freed_memory() -> None:
+    """Have the C library keep what a training step on a CPU frees, for the next step.
+
+    Else its activations, some MB each, are given back, and the system clears every page anew: a
+    fifth of a small network's time. Nothing happens where the C library is not glibc.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        if not mallopt(MAP_ABOVE, 1 << 30):  # 32 MB is what older ones allow
+            mallopt(MAP_ABOVE, 32 << 20)
+        mallopt(TRIM_ABOVE, (1 << 31) - 1)
 
 
 def _started_by_torchrun() -> bool:

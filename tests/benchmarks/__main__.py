@@ -25,6 +25,7 @@ MODULES = (
     "gpu",
     "training",
     "scaling",
+    "cores",
 )
 
 PAGE = ROOT / "docs" / "benchmarks.md"

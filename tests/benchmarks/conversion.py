@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
 import cv2
 import h5py
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
-from bevgen import BevSettings, ShardSet, convert, to_chw
+from bevgen import BevSettings, convert
 from tests.benchmarks import inputs, published
 from tests.benchmarks.frame import Contest, Row, Setup, Way
 
@@ -68,7 +65,7 @@ def by_opencv(source: Path, out: Path, maps: tuple[np.ndarray, np.ndarray]) -> N
     with h5py.File(out, "w") as file:
         images = file.create_dataset("images", (len(paths), 512, 512, 3), np.uint8)
         for k, path in enumerate(paths):
-            panorama = cv2.imread(str(path))
+            panorama = np.asarray(cv2.imread(str(path)))
             images[k] = cv2.remap(panorama, *maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
 
 
@@ -109,35 +106,6 @@ def threads(setup: Setup) -> Mapping[str, Way]:
     return ways
 
 
-def cores(setup: Setup) -> Mapping[str, Way]:
-    """Conversion and reading by as many threads as there are cores, and by fewer."""
-    count, times = setup.pick(512, 4), setup.pick(16, 2)
-    source = links(inputs.panoramas(setup.folder, count // times, (1664, 832)), times)
-    stored = setup.folder / "cores.h5"
-    remove(stored)
-    to_shard(source, stored, "threads", None)
-    shards, rows = ShardSet(stored), np.random.default_rng(0).permutation(count)
-    ways: dict[str, Way] = {}
-    for n in (1, 2, 4, 8, 16):
-        if n > (os.cpu_count() or 1):
-            break
-        out = setup.folder / f"cores-{n}.h5"
-        run = partial(to_shard, source, out, "threads", n, shard_size=32)
-        ways[f"convert, {n} threads"] = Way(run, count, partial(remove, out))
-    for n in (1, 2, 4, 8, 16):
-        if n > (os.cpu_count() or 1):
-            break
-        ways[f"read and scale, {n} threads"] = Way(partial(read_by, shards, rows, n), count)
-    return ways
-
-
-def read_by(shards: ShardSet, rows: NDArray[np.int64], threads: int) -> None:
-    """Read batches of 16 into network input."""
-    parts = [rows[k : k + 16] for k in range(0, len(rows), 16)]
-    with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(lambda part: to_chw(shards.read(part)), parts))
-
-
 CONTESTS = [
     Contest(
         "convert",
@@ -170,13 +138,5 @@ CONTESTS = [
         threads,
         [Row("4", "convert, two threads", "2 threads", "1 thread", 1.75, 1.9)],
         clock="wall",
-    ),
-    Contest(
-        "cores",
-        "convert in shards of 32, and batches of 16 read and made network input, by threads",
-        "image",
-        cores,
-        clock="wall",
-        rounds=3,
     ),
 ]

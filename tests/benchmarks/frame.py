@@ -76,7 +76,7 @@ class Row:
     must, aim
         Times as fast as the peer, at least; without a peer seconds, at most. None: only shown.
     memory
-        Share of the peer's extra memory that ours may take at most.
+        Share of the peer's extra memory that ours may take at most; without a peer bytes.
     """
 
     number: str
@@ -170,8 +170,13 @@ def judge(row: Row, ways: Mapping[str, dict[str, Any]], clock: str) -> list[dict
     ours = ways[row.ours]
     line = {"number": row.number, "what": row.what, "must": row.must, "aim": row.aim}
     if row.peer is None:
-        seconds = median(ours["wall"])
-        return [line | {"kind": "seconds", "ours": seconds, "peer": None, "figure": seconds}]
+        seconds, taken = median(ours["wall"]), ours["bytes"]
+        alone = [line | {"kind": "seconds", "ours": seconds, "peer": None, "figure": seconds}]
+        if row.memory is not None and taken is not None:
+            about = {"number": row.number, "what": "memory of the same", "kind": "bytes"}
+            limits = {"must": row.memory, "aim": None}
+            alone.append(about | limits | {"ours": taken, "peer": None, "figure": taken})
+        return alone
     peer = ways[row.peer]
     ratios = {
         kind: median(p / max(o, 1e-9) for o, p in zip(ours[kind], peer[kind], strict=True))
@@ -261,12 +266,15 @@ def _peak_elsewhere(contest: Contest, way: str, setup: Setup) -> int | None:
 
 
 def peak_here(way: Way) -> int:
-    """Bytes that a way takes in this process besides what is there before (Linux)."""
+    """Bytes that a way takes in this process besides what is there before (Linux).
+
+    Pages of mapped files do not count: the system takes them back when it needs them.
+    """
     way.before()
     Path("/proc/self/clear_refs").write_text("5", "ascii")  # forget the peak so far
-    before = _status("VmRSS")
+    before = _status("VmRSS") - _status("RssFile")
     way.run()
-    return _status("VmHWM") - before
+    return max(_status("VmHWM") - _status("RssFile") - before, 0)
 
 
 def _status(name: str) -> int:

@@ -112,8 +112,11 @@ def _rows_table(results: Sequence[Mapping[str, Any]]) -> str:
     for row, result in sorted(rows, key=lambda pair: _order(pair[0]["number"])):
         unit = result["unit"]
         if row["kind"] == "share":
-            cells = [f"{row[k] / MB:,.0f} MB" for k in ("ours", "peer")]
+            cells = [_megabytes(row[k]) for k in ("ours", "peer")]
             figures = [_share(row[k]) for k in ("figure", "must", "aim")]
+        elif row["kind"] == "bytes":
+            figures = [_megabytes(row[k]) for k in ("figure", "must", "aim")]
+            cells = [figures[0], ""]
         else:
             cells = [_time(row["ours"], unit), _time(row["peer"], unit) if row["peer"] else ""]
             write = _seconds if row["kind"] == "seconds" else _times
@@ -145,7 +148,7 @@ def _ways_table(result: Mapping[str, Any]) -> str:
     lines = [_line(head), "|" + " --- |" * len(head)]
     for name, way in ways.items():
         cells = [median(way["wall"]), min(way["wall"]), median(way["cpu"])]
-        taken = [f"{way['bytes'] / MB:,.0f} MB" if way["bytes"] else ""] * memory
+        taken = [_megabytes(way["bytes"])] * memory
         lines.append(_line([name, *map(_seconds, cells), *taken]))
     return "\n".join(lines)
 
@@ -168,6 +171,10 @@ def _seconds(value: float | None) -> str:
 
 def _times(value: float | None) -> str:
     return "" if value is None else f"{value:.3g}x"
+
+
+def _megabytes(value: float | None) -> str:
+    return "" if value is None else f"{value / MB:,.0f} MB"
 
 
 def _share(value: float | None) -> str:

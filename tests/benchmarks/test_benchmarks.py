@@ -3,10 +3,11 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from tests.benchmarks.frame import Contest, Row, Way, judge, measure, verdict
+from tests.benchmarks.frame import Contest, Row, Setup, Way, judge, measure, verdict
 from tests.benchmarks.report import markdown, write_docs
 
 
@@ -76,6 +77,9 @@ def test_seconds_and_memory_are_upper_limits():
     _, line = judge(Row("1", "work", "ours", "peer", 1, memory=0.04), ways, "cpu")
     assert line["figure"] == 0.05
     assert verdict(line) == "missed"
+    _, line = judge(Row("1", "work", "ours", None, 2, memory=8), ways, "cpu")
+    assert line["figure"] == 5
+    assert verdict(line) == "met"
 
 
 def test_ways_take_turns_and_figures_are_per_piece():
@@ -87,7 +91,7 @@ def test_ways_take_turns_and_figures_are_per_piece():
         lambda setup: {name: Way(lambda name=name: calls.append(name), 4) for name in "ab"},
         [Row("1", "work", "a", "b")],
     )
-    result = measure(contest, None, 3)
+    result = measure(contest, Setup(Path()), 3)
     assert calls == list("ab" + "ab" + "ba" + "ab")  # a warm-up, then rounds
     assert len(result["ways"]["a"]["wall"]) == 3
 

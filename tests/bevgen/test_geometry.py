@@ -28,6 +28,7 @@ from bevgen.geometry import (
 )
 from bevgen.project import project_view
 from bevgen.projection import planning
+from bevgen.projection.sampling_uint8 import sample_uint8
 from tests.helpers.ground_truth import Shot
 from tests.helpers.guarded import digest
 from tests.helpers.paths import ROOT
@@ -333,6 +334,33 @@ def test_kernel_anti_aliased_stays_within_the_panorama(
     assert not bev[~shown].any()
 
 
+@pytest.mark.parametrize("heading", [0.0, 37.0, 181.3])
+@pytest.mark.parametrize("view", [PanoramaView(65, 130), PanoramaView(32, 64)])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_half_of_the_points_gives_the_pixels_of_all(
+    heading: float, view: PanoramaView, channels: int
+) -> None:
+    planner = planning.Planner(BevGrid(70, 0.5), view, antialias=True)
+    lookup, shift = planner.lookup(Pose(1.5, heading))
+    assert lookup.mirrored
+    panorama = np.random.default_rng(channels).integers(
+        0, 256, (view.height, view.width, channels), np.uint8
+    )
+    panorama.flags.writeable = False
+    bevs = np.zeros((2, 70 * 70, channels), np.uint8)
+    points = lookup.columns, lookup.rows, lookup.averaged, lookup.first
+    samples = lookup.sample_columns, lookup.sample_rows
+    for bev, mirrored in zip(bevs, (True, False), strict=True):
+        sample_uint8(panorama, *points, *samples, shift, True, mirrored, bev)
+    np.testing.assert_array_equal(bevs[0], bevs[1])
+
+
+def test_only_what_looks_straight_on_is_mirrored() -> None:
+    for size, width, pose in ((70, 130, Pose(pitch=1)), (71, 130, Pose()), (70, 131, Pose())):
+        planner = planning.Planner(BevGrid(size, 0.5), PanoramaView(65, width), antialias=False)
+        assert not planner.lookup(pose)[0].mirrored
+
+
 # Numba leaves out bounds checks unless told before it compiles, so this takes a new process with
 # a cache of its own. It first makes sure that the checks are on.
 BOUNDS_CHECKED = """
@@ -341,10 +369,10 @@ import numpy as np, pytest
 from bevgen.projection.sampling import sample_float32
 from bevgen.projection.sampling_uint8 import sample_uint8
 far, none = np.array([1 << 20], np.int32), np.empty(0, np.int32)
-for apply, dtype in ((sample_uint8, np.uint8), (sample_float32, np.float32)):
+for apply, dtype, more in ((sample_uint8, np.uint8, (False,)), (sample_float32, np.float32, ())):
     panorama, bev = np.zeros((1, 1, 1), dtype), np.zeros((1, 1), dtype)
     with pytest.raises(IndexError):
-        apply(panorama, far, far, none, np.zeros(1, np.int32), none, none, 0, True, bev)
+        apply(panorama, far, far, none, np.zeros(1, np.int32), none, none, 0, True, *more, bev)
 sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", "-k", "test_kernel_", sys.argv[1]]))
 """
 

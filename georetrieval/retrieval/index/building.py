@@ -53,8 +53,8 @@ from georetrieval.retrieval.index.opening import Index
 from georetrieval.run import Run
 
 EXACT_ROWS = 1_000_000
-KEPT = "What is finished is kept: mend the cause and give the same command again"
 """Tiles up to which all searches are exact."""
+KEPT = "What is finished is kept: mend the cause and give the same command again"
 PART_FILE = "part.json"
 
 Progress = Callable[[str, int, int], None]
