@@ -6,7 +6,7 @@ Lengths are in camera heights.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,7 @@ LEAST_SCORE = 0.22  # correlation of detail below which a pair was not found
 SEARCH = Level(0.05, 0.08, 0.32, 3.2, 0.0)
 
 _WINDOW = Window(0.0, 0.0, round(2 * SEARCH.far / SEARCH.resolution), SEARCH.resolution)
-_SIZE = fft.next_fast_len(2 * _WINDOW.size, real=True)  # of transforms: no shift meets itself
+_SIZE: Any = fft.next_fast_len(2 * _WINDOW.size, real=True)  # of transforms: no shift meets itself
 _SHIFT = (np.arange(_SIZE) - _SIZE // 2) * _WINDOW.resolution
 
 

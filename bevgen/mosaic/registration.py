@@ -10,7 +10,7 @@ they are sure. Lengths inside are in camera heights.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -23,7 +23,7 @@ from bevgen.errors import InputError
 from bevgen.geometry import Pose
 from bevgen.mosaic.cores import on_all_cores
 from bevgen.mosaic.pairs import MIN_OVERLAP, SEARCH, Edge, Watch, search_all
-from bevgen.mosaic.pictures import Array, Details, Level, LevelViews, Picture, Window, turned
+from bevgen.mosaic.pictures import Array, Details, Level, LevelViews, Window, turned
 
 AGAIN = 4.5  # heights within which frames that do not follow each other are searched for
 
@@ -383,24 +383,15 @@ def _pair_equations(
     r = (one - two)[where]
     # The slopes of the mean of both serve for both: what moves the two together changes nothing,
     # so that a long way may bend.
-    slopes = [
-        cv2.sepFilter2D(one + two, -1, *kernels)[where] / np.float32(2 * window.resolution)
-        for kernels in ((_SLOPE, _SAME), (_SAME, _SLOPE))
-    ]
+    mean = (one + two) / np.float32(2 * window.resolution)
+    across = cv2.sepFilter2D(mean, -1, _SLOPE, _SAME)[where]
+    down = cv2.sepFilter2D(mean, -1, _SAME, _SLOPE)[where]
     row, column = np.nonzero(where)
     edge = (0.5 - window.size / 2) * window.resolution
     east = window.east + edge + column * window.resolution
     north = window.north - edge - row * window.resolution
-    jacobian = np.concatenate(
-        [
-            _by_placement(
-                *slopes, east - placements[i, 0], north - placements[i, 1], placements[i]
-            ),
-            -_by_placement(
-                *slopes, east - placements[j, 0], north - placements[j, 1], placements[j]
-            ),
-        ]
-    )
+    by = [_by_placement(across, down, east, north, placements[frame]) for frame in (i, j)]
+    jacobian = np.concatenate([by[0], -by[1]])
     root = np.sqrt(1 + (r / _ROBUST) ** 2)
     weighted = jacobian / root
     cost = float((root - 1).sum(dtype=np.float64)) * 2 * _ROBUST**2
@@ -408,8 +399,12 @@ def _pair_equations(
 
 
 def _by_placement(
-    across: Picture, down: Picture, east: Array, north: Array, placement: Array
-) -> Picture:
+    across: NDArray[Any],
+    down: NDArray[Any],
+    east: NDArray[Any],
+    north: NDArray[Any],
+    placement: Array,
+) -> NDArray[Any]:
     """Give derivatives (5, n) of a drawn picture by its camera's placement.
 
     A camera that moves takes its picture along; one that turns by a small angle moves each point
@@ -420,11 +415,11 @@ def _by_placement(
     across, down : (n,)
         Slopes of the picture to the east and south, per height.
     east, north : (n,)
-        Where, from the camera.
+        Where.
     placement : (5,)
         Of the camera.
     """
-    x, y = east.astype(np.float32), north.astype(np.float32)
+    x, y = (east - placement[0]).astype(np.float32), (north - placement[1]).astype(np.float32)
     # The axes that heading, pitch and roll turn about, as in `Pose.world_from_camera`.
     heading, pitch = placement[2:4].tolist()
     right = Pose(1.0, heading).world_from_camera()[:, 0]

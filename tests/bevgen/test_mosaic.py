@@ -6,6 +6,7 @@ import signal
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -103,7 +104,7 @@ def test_a_long_way_is_not_bent() -> None:
     assert np.abs(np.diff(found[:, 2] - truth[:, 2])).max() < 0.1
 
 
-def farthest(found: Array, truth: Array) -> float:
+def farthest(found: NDArray[Any], truth: NDArray[Any]) -> float:
     """Metres by which the worst frame is off when all are laid onto the truth together."""
     laid, true = (points[:, :2] - points[:, :2].mean(axis=0) for points in (found, truth))
     u, _, v = np.linalg.svd(laid.T @ true)
@@ -161,7 +162,7 @@ def panoramas(folder: Path, rows: list[PoseRow], greys: tuple[int, ...] = (60, 1
     return folder
 
 
-def at(file: str, north: float, **more: float) -> PoseRow:
+def at(file: str, north: float, **more: Any) -> PoseRow:
     """A pose so many metres north of 48 N, 2 E."""
     longitude, latitude, _ = pyproj.Geod(ellps="WGS84").fwd(2.0, 48.0, 0.0, north)
     return PoseRow(file, latitude=latitude, longitude=longitude, **more)
