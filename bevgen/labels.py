@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -116,7 +116,7 @@ def place_labels(
     folder
         Of the panoramas: their sizes and metadata are read, not their pixels.
     uncertainty
-        Standard deviations, ``click`` in pixels.
+        Standard deviations, ``click`` in pixels; those of pitch and roll where poses.csv says none.
     height
         Metres of the camera above the ground, where poses.csv does not say it.
     vertical_fov
@@ -139,9 +139,10 @@ def place_labels(
             skipped.append(f"{file}: {error}")
             continue
         x, y = np.array([(label.x, label.y) for label in of_file]).T
-        points = ground_position(
-            x, y, view, pose, uncertainty=uncertainty, min_depression=min_depression
-        )
+        sure = uncertainty
+        if row and row.tilt_error is not None:
+            sure = replace(uncertainty, pitch=row.tilt_error, roll=row.tilt_error)
+        points = ground_position(x, y, view, pose, uncertainty=sure, min_depression=min_depression)
         places = zip(
             *plane.to_geographic(points.x, points.y),
             np.hypot(points.x, points.y),

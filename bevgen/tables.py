@@ -28,6 +28,8 @@ logger = logging.getLogger(__name__)
 POSE_COLUMNS = (
     "file", "id", "heading", "pitch", "roll", "height", "latitude", "longitude", "date",
 )  # fmt: skip
+TILT_ERROR = "tilt_error"
+"""A column that poses.csv may have beside those, as `bevgen level` writes it."""
 PAIR_COLUMNS = ("query", "reference", "role", "d_row", "d_col", "split")
 ROLES = ("positive", "semi", "gallery")
 _LIMITS = {
@@ -37,6 +39,7 @@ _LIMITS = {
     "height": MAX_HEIGHT,
     "latitude": 90.0,
     "longitude": 180.0,
+    TILT_ERROR: 180.0,
 }
 _LARGEST_OFFSET = 1e6  # pixels
 
@@ -57,6 +60,8 @@ class PoseRow:
         WGS84 degrees; both or neither.
     date
         Of the capture, in whatever form.
+    tilt_error
+        Standard deviation of pitch and roll, in degrees.
     """
 
     file: str
@@ -68,6 +73,7 @@ class PoseRow:
     latitude: float | None = None
     longitude: float | None = None
     date: str | None = None
+    tilt_error: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +106,7 @@ class Pair:
 
 
 def read_poses(path: Path | str, files: Iterable[str] = ()) -> dict[str, PoseRow]:
-    """Read poses.csv: ``file`` and any other of `POSE_COLUMNS`.
+    """Read poses.csv: ``file`` and any other of `POSE_COLUMNS`, and `TILT_ERROR`.
 
     Parameters
     ----------
@@ -122,7 +128,7 @@ def read_poses(path: Path | str, files: Iterable[str] = ()) -> dict[str, PoseRow
     """
     rows: dict[str, PoseRow] = {}
     lines: dict[str, int] = {}
-    for line, cells in _read(Path(path), POSE_COLUMNS, needed=("file",)):
+    for line, cells in _read(Path(path), (*POSE_COLUMNS, TILT_ERROR), needed=("file",)):
         where = f"{path}, line {line}"
         row = _pose_row(cells, where)
         if row.file in rows:
@@ -147,7 +153,7 @@ def write_poses(
     rows
         Taken one by one.
     columns
-        Those of `POSE_COLUMNS` to write.
+        Those to write, of the same.
     """
     return write_csv(path, columns, ([getattr(row, name) for name in columns] for row in rows))
 
@@ -170,6 +176,8 @@ def _pose_row(cells: dict[str, str], where: str) -> PoseRow:
             raise InputError(
                 f"{where}: height must be above 0 and at most {limit:g} metres, not {cell}"
             )
+        if name == TILT_ERROR and number < 0:
+            raise InputError(f"{where}: {name} is a standard deviation, 0 or more, not {cell}")
         if abs(number) > limit:
             raise InputError(f"{where}: {name} must be -{limit:g} to {limit:g}, not {cell}")
         numbers[name] = number

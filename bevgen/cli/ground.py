@@ -14,6 +14,7 @@ from bevgen.commands import EXIT_FAILED
 
 
 def _sure(name: str, default: float, unit: str) -> Callable[[F], F]:
+    """Make an option for a standard deviation."""
     return click.option(
         f"--{name}-error", default=default, show_default=True, type=click.FloatRange(min=0),
         help=f"Standard deviation of {name}, {unit}.",
@@ -38,8 +39,8 @@ def _sure(name: str, default: float, unit: str) -> Callable[[F], F]:
 )  # fmt: skip
 @_sure("height", 0.1, "metres")
 @_sure("heading", 3.0, "degrees")
-@_sure("pitch", 1.0, "degrees")
-@_sure("roll", 1.0, "degrees")
+@_sure("pitch", 1.0, "degrees, where --poses has no tilt_error")
+@_sure("roll", 1.0, "degrees, where --poses has no tilt_error")
 @_sure("position", 3.0, "metres east and north")
 @_sure("click", 3.0, "pixels")
 @click.option(

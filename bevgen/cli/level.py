@@ -39,7 +39,10 @@ class Found(NamedTuple):
 
 @click.command("level", help=COMMANDS["level"])
 @options.input_folder("panoramas (JPEG, PNG, WebP, TIFF)")
-@options.output("The poses.csv to write: pitch and roll where the picture is sure of them.")
+@options.output(
+    "The poses.csv to write: pitch and roll where the picture is sure of them, and in tilt_error"
+    " their standard deviation."
+)
 @click.option(
     "--poses", type=options.FILE, metavar="CSV",
     help="A poses.csv whose other columns are kept, and whose pitch and roll stay where the picture"
@@ -72,7 +75,7 @@ def command(
     from bevgen.calibration.level import compare_rolls
     from bevgen.images.finding import find_images
     from bevgen.locking import only_writer
-    from bevgen.tables import PoseRow, read_poses, write_poses
+    from bevgen.tables import POSE_COLUMNS, TILT_ERROR, PoseRow, read_poses, write_poses
     from bevgen.writing import write_errors
 
     _check_output(out, poses, overwrite)
@@ -83,7 +86,8 @@ def command(
         with only_writer(out), write_errors(part):
             found = _find_all(root, sources, part, vertical_fov, workers)
             rows = [_row(own.get(source, PoseRow(source)), found[source]) for source, _ in sources]
-            write_poses(out, [*rows, *(row for file, row in own.items() if file not in found)])
+            rows += [row for file, row in own.items() if file not in found]
+            write_poses(out, rows, (*POSE_COLUMNS, TILT_ERROR))
             part.unlink(missing_ok=True)
     except KeyboardInterrupt:
         kept = f"What was found is kept in {part}" if part.exists() else "Nothing was found yet"
@@ -195,13 +199,14 @@ def _row(own: PoseRow, found: Found) -> PoseRow:
     """Write pitch and roll where the picture is sure of them."""
     if not found.tilt.sure:
         return own
-    return replace(own, pitch=round(found.pitch, 2), roll=round(found.roll, 2))
+    pitch, roll, error = (round(v, 2) for v in (found.pitch, found.roll, found.deviation))
+    return replace(own, pitch=pitch, roll=roll, tilt_error=error)
 
 
 def _print(out: Path, found: dict[str, Found], sure: int) -> None:
     for source, one in list(found.items())[:10]:
         if one.tilt.sure:
-            text = f"pitch {one.pitch:+.1f}, roll {one.roll:+.1f}, give or take {one.deviation:.1f}"
+            text = f"pitch {one.pitch:+.1f}, roll {one.roll:+.1f}, give or take {one.deviation:.2f}"
         else:
             text = one.reason or "not sure"
         click.echo(f"{source:24} {text}")

@@ -1,7 +1,7 @@
 """Frames of a sequence become one map of the ground: read, register, compose, write.
 
-Needs the extra ``mosaic``. Imports run one way: pictures <- frames, registration <- composition <-
-writing.
+Needs the extra ``mosaic``. Imports run one way: pictures <- frames, pairs <- registration,
+composition <- writing.
 """
 
 from bevgen.mosaic.composition import Canvas, Stand, Tile, gains, tiles

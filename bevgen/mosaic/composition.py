@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import cv2
 import numpy as np
@@ -17,8 +18,9 @@ from scipy.sparse.linalg import spsolve
 
 from bevgen.geometry import PanoramaView, Pose
 from bevgen.ground import panorama_position
+from bevgen.mosaic.cores import on_all_cores
+from bevgen.mosaic.pairs import MIN_OVERLAP
 from bevgen.mosaic.pictures import Array, LevelViews, Window, draw, turned
-from bevgen.mosaic.registration import MIN_OVERLAP
 
 TILE = 512  # pixels
 REACH = 5.0  # heights around each camera that it shows
@@ -27,6 +29,9 @@ TOLERANCE = 18.0  # grey levels by which frames that agree may differ
 AGREEING = 0.6  # part of the frames that must agree
 # What is left after registration, as standard deviations: heights, degrees of tilt.
 _PLACED, _TILTED = 0.02, 0.2
+
+
+Read = Callable[[int], tuple[NDArray[np.uint8], NDArray[np.uint8]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +97,7 @@ class Stand:
 def tiles(
     canvas: Canvas,
     stands: list[Stand],
-    read: Callable[[int], tuple[NDArray[np.uint8], NDArray[np.uint8]]],
+    read: Read,
     watch: Callable[[str, int, int], None],
 ) -> Iterator[Tile]:
     """Draw all tiles that a camera shows, in the order of the drive: frames are read once or twice.
@@ -120,8 +125,9 @@ def tiles(
     for number, ((i, j), frames) in enumerate(wanted.items()):
         watch("drawing", number, len(wanted))
         shape = (min(TILE, canvas.rows - i * TILE), min(TILE, canvas.columns - j * TILE))
-        layers = [_layer(canvas, i * TILE, j * TILE, shape, stands[k], read(k)) for k in frames]
-        yield _blend(i * TILE, j * TILE, shape, [layer for layer in layers if layer])
+        draw_one = partial(_layer, canvas, i * TILE, j * TILE, shape, stands, read)
+        layers = [layer for layer in on_all_cores(draw_one, frames) if layer]
+        yield _blend(i * TILE, j * TILE, shape, layers)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -139,10 +145,12 @@ def _layer(
     row: int,
     column: int,
     shape: tuple[int, int],
-    stand: Stand,
-    frame: tuple[NDArray[np.uint8], NDArray[np.uint8]],
+    stands: list[Stand],
+    read: Read,
+    k: int,
 ) -> _Layer | None:
-    """Draw what a frame shows of a tile."""
+    """Draw what frame k shows of a tile."""
+    stand = stands[k]
     height = stand.pose.height
     reach = REACH * height * canvas.scale / canvas.resolution
     middle = ((canvas.north - stand.north) / canvas.resolution - row,
@@ -157,7 +165,7 @@ def _layer(
     x, y = np.moveaxis(turned(on_map, -canvas.turn) / canvas.scale, -1, 0)
     at = panorama_position(x, y, stand.view, stand.pose)
     across, down = (np.asarray(v - 0.5, np.float32) for v in at[:2])
-    pixels, counts = frame
+    pixels, counts = read(k)
     border = cv2.BORDER_WRAP if stand.view.wraps else cv2.BORDER_REPLICATE
     colours = cv2.remap(pixels, across, down, cv2.INTER_LINEAR, borderMode=border)
     counted = cv2.remap(counts, across, down, cv2.INTER_LINEAR, borderMode=border) > 252

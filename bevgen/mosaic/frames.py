@@ -18,6 +18,7 @@ from bevgen.images.decoding import open_image, read_image
 from bevgen.images.finding import default_id, find_images
 from bevgen.images.metadata import PanoramaInfo, info_from_name, info_from_row
 from bevgen.images.view import panorama_view
+from bevgen.mosaic.cores import on_all_cores
 from bevgen.mosaic.pictures import Array, LevelViews
 from bevgen.project import project_view
 from bevgen.projection.masking import Mask
@@ -214,8 +215,9 @@ def level_views(sequence: Sequence, watch: Callable[[str, int, int], None]) -> L
     images = np.empty((count, VIEW.size, VIEW.size), np.uint8)
     partly = sequence.mask is not None or any(not _whole(f.view) for f in sequence.frames)
     seen = np.empty(images.shape, bool) if partly else None
-    for k, frame in enumerate(sequence.frames):
-        watch("reading", k, count)
+
+    def fill(k: int) -> None:
+        frame = sequence.frames[k]
         pixels, _ = read_image(sequence.folder / frame.file)
         grey = np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), np.uint8)[..., None]
         bev, valid = project_view(grey, VIEW, frame.view, Pose(1.0))
@@ -224,6 +226,9 @@ def level_views(sequence: Sequence, watch: Callable[[str, int, int], None]) -> L
             hidden = sequence.counts(grey.shape)[..., None]
             counts, _ = project_view(hidden, VIEW, frame.view, Pose(1.0))
             seen[k] = valid & (counts[..., 0] > 252)
+
+    for k, _ in enumerate(on_all_cores(fill, range(count))):
+        watch("reading", k, count)
     return LevelViews(images, seen, VIEW.resolution)
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bevgen.geometry import Pose
+from bevgen.mosaic.cores import on_all_cores
 
 Array = NDArray[np.float64]
 Picture = NDArray[np.float32]
@@ -107,8 +108,12 @@ class Details:
         ring = (distance > NEAR) & (distance < level.far)
         grounds = ring[None] if views.seen is None else views.seen & ring
         images = np.empty_like(views.images)
-        for image, out in zip(views.images, images, strict=True):
-            out[:] = _detail(image.astype(np.float32), views.resolution, level)
+
+        def fill(k: int) -> None:
+            images[k] = _detail(views.images[k].astype(np.float32), views.resolution, level)
+
+        for _ in on_all_cores(fill, range(len(images))):
+            pass
         return cls(images, grounds.astype(np.uint8) * 255, views.resolution, level)
 
     def picture(self, i: int) -> Picture:

@@ -1,6 +1,6 @@
 """Where did the cameras stand? Overlapping ground pictures tell it better than GPS and compass.
 
-From coarse to fine: neighbours are searched for by shift and turn (`search`); a graph of what was
+From coarse to fine: neighbours are searched for by shift and turn (`pairs`); a graph of what was
 found and of GPS puts all frames in place (`settle`), which shows where the way meets itself, and
 those pairs are searched for too; then all placements are refined together, pitch and roll included,
 so that every pair's pictures agree. GPS and compass hold the whole where they say, as firmly as
@@ -9,35 +9,35 @@ they are sure. Lengths inside are in camera heights.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 import scipy.sparse
 from numpy.typing import NDArray
-from scipy import fft
 from scipy.sparse.linalg import spsolve
 from scipy.spatial import KDTree
 
 from bevgen.errors import InputError
+from bevgen.geometry import Pose
+from bevgen.mosaic.cores import on_all_cores
+from bevgen.mosaic.pairs import MIN_OVERLAP, SEARCH, Edge, Watch, search_all
 from bevgen.mosaic.pictures import Array, Details, Level, LevelViews, Window, turned
 
-TURNS = np.arange(-24.0, 24.1, 3.0)  # degrees tried around the compass heading
-MIN_OVERLAP = 1.6  # square heights of common ground below which two frames say nothing
-LEAST_SCORE = 0.22  # correlation of detail below which a pair was not found
 AGAIN = 4.5  # heights within which frames that do not follow each other are searched for
 
-SEARCH = Level(0.05, 0.08, 0.32, 3.2, 0.0)
 REFINE = (
     Level(0.05, 0.16, 0.64, 2.6, 2e-4),
     Level(0.05, 0.08, 0.32, 3.4, 1e-4),
     Level(0.025, 0.042, 0.26, 4.2, 2e-5),
 )
 
-# Half of a numeric derivative's step, and the step below which a refinement has settled.
-_DERIVATIVE = np.array([0.01, 0.01, 0.2, 0.2, 0.2])
+# Along and across, of a picture's slope per pixel.
+_SLOPE, _SAME = np.array([1, -8, 0, 8, -1]) / 12, np.ones(1)
+# The step below which a refinement has settled.
 _SETTLED = np.array([0.0005, 0.0005, 0.01, 0.01, 0.01])
+_NOISE = 1e-4  # part of the cost by which drawing to 1/32 of a pixel changes it
 _ROBUST = 0.5  # differences of detail (about unit variance) beyond this count less and less
 # What one squared standard deviation of GPS or compass costs, in squared differences of detail:
 # their variance, times the pixels over which they go together.
@@ -53,25 +53,11 @@ class Prior:
     heading: float = 5.0
 
 
-class Edge(NamedTuple):
-    """Frame ``j`` as seen from frame ``i``: heights to the right and ahead of it, and degrees."""
-
-    i: int
-    j: int
-    right: float
-    ahead: float
-    turn: float
-    score: float
-
-
 class Registered(NamedTuple):
     """Placements (N, 5), in metres and degrees, and the pairs of frames (i, j) that hold them."""
 
     placements: Array
     pairs: list[tuple[int, int]]
-
-
-Watch = Callable[[str, int, int], None]
 
 
 def register(
@@ -113,7 +99,7 @@ def register(
     details = Details.of(views, SEARCH)
     n, track = len(start), _smooth(start, sigma[0])
     wanted = [(i, i + step) for step in (1, 2) for i in range(n - step)]
-    edges = _search_all(details, wanted, track, min(sigma[0], 1.0 + sigma[0] / 3), watch)
+    edges = search_all(details, wanted, track, min(sigma[0], 1.0 + sigma[0] / 3), watch)
     if not edges:
         apart = np.hypot(*np.diff(guess[:, :2], axis=0).T)
         raise InputError(
@@ -125,7 +111,7 @@ def register(
     tree = KDTree(placements[:, :2])
     again = sorted((i, j) for i, j in tree.query_pairs(AGAIN) if j - i > 2)
     again = _nearest(again, placements)
-    edges += _search_all(details, again, placements, 0.6, watch)
+    edges += search_all(details, again, placements, 0.6, watch)
     placements = settle(edges, start, sigma)
     pairs = _agreeing(edges, placements)
     del details  # one set of thousands of pictures at a time
@@ -163,17 +149,19 @@ def correlations(
     """
     placements = placements / [height, height, 1, 1, 1]
     details = Details.of(views, REFINE[-1])
-    result = np.full(len(pairs), np.nan)
-    for k, (i, j) in enumerate(pairs):
-        window = _window(placements, i, j, details.level)
-        where = _common(details, placements, i, j, window)
-        if where.sum() * window.resolution**2 > MIN_OVERLAP:
-            one, two = (details.draw(details.picture(f), placements[f], window) for f in (i, j))
-            result[k] = np.corrcoef(one[where], two[where])[0, 1]
-    return result
+
+    def correlation(pair: tuple[int, int]) -> float:
+        window = _window(placements, *pair, details.level)
+        where = _common(details, placements, *pair, window)
+        if where.sum() * window.resolution**2 <= MIN_OVERLAP:
+            return np.nan
+        one, two = (details.draw(details.picture(f), placements[f], window) for f in pair)
+        return float(np.corrcoef(one[where], two[where])[0, 1])
+
+    return np.array(list(on_all_cores(correlation, pairs)))
 
 
-# --- search ---
+# --- what to search for ---
 
 
 def _smooth(start: Array, sigma: float) -> Array:
@@ -189,63 +177,6 @@ def _smooth(start: Array, sigma: float) -> Array:
         fit = np.polynomial.polynomial.polyfit(near - i, start[near, :2], min(1, len(near) - 1))
         track[i, :2] = fit[0]
     return track
-
-
-def _search_all(
-    details: Details, wanted: list[tuple[int, int]], track: Array, sigma: float, watch: Watch
-) -> list[Edge]:
-    """Search for pairs, and keep those that were found."""
-    edges = []
-    for number, (i, j) in enumerate(wanted):
-        watch("searching", number, len(wanted))
-        if np.hypot(*(track[j] - track[i])[:2]) > 2 * details.level.far + 2 * sigma:
-            continue
-        edge = search(details, i, j, track, sigma)
-        if edge.score > LEAST_SCORE:
-            edges.append(edge)
-    return edges
-
-
-def search(details: Details, i: int, j: int, track: Array, sigma: float) -> Edge:
-    """Find frame j around frame i.
-
-    Normalised cross-correlation of masked pictures, all shifts at once by Fourier transform; what
-    is far from the step that ``track`` foretells must agree better. ``sigma`` is in heights.
-    """
-    step, n = SEARCH.resolution, round(2 * SEARCH.far / SEARCH.resolution)
-    window = Window(0.0, 0.0, n, step)
-    size: Any = fft.next_fast_len(2 * n, real=True)
-
-    def spectra(k: int, heading: float) -> list[NDArray[np.complex64]]:
-        stand = np.array([0, 0, heading, 0, 0])
-        ground = details.draw_ground(k, stand, window).astype(np.float32)
-        image = details.draw(details.picture(k), stand, window) * ground
-        pictures = (image, image**2, ground)
-        return [np.asarray(fft.rfft2(a, (size, size)), np.complex64) for a in pictures]
-
-    def sums(a: NDArray[np.complex64], b: NDArray[np.complex64]) -> NDArray[np.float32]:
-        return fft.fftshift(fft.irfft2(a * b.conj(), (size, size)))
-
-    shift = (np.arange(size) - size // 2) * step
-    east, north = (track[j, :2] - track[i, :2]).tolist()
-    off = np.hypot(shift[None, :] - east, -shift[:, None] - north) / max(sigma, 0.3)
-    image, square, ground = spectra(i, track[i, 2])
-    best = (-1.0, 0.0, 0.0, 0.0)
-    for turn in TURNS.tolist():
-        other, other_square, other_ground = spectra(j, track[j, 2] + turn)
-        common = sums(ground, other_ground) * step**2
-        energy = sums(square, other_ground) * sums(ground, other_square)
-        score = sums(image, other) / np.sqrt(np.maximum(energy, 1e-6))
-        # Little common ground agrees by chance.
-        score = score * np.sqrt(np.clip(common / 8, 0, 1)) - 0.01 * off**2
-        score = np.where((common > MIN_OVERLAP) & (off < 4), score, -1.0)
-        row, column = np.unravel_index(score.argmax(), score.shape)
-        best = max(
-            best, (float(score[row, column]), float(shift[column]), -float(shift[row]), turn)
-        )
-    right, ahead = turned(np.array(best[1:3]), -track[i, 2])
-    turn = track[j, 2] + best[3] - track[i, 2]
-    return Edge(i, j, float(right), float(ahead), float(turn), best[0])
 
 
 def _nearest(
@@ -376,9 +307,10 @@ def _common(
     return one & two
 
 
-def _refine(problem: _Problem, placements: Array, rounds: int = 25) -> Array:
+def _refine(problem: _Problem, placements: Array, rounds: int = 12) -> Array:
     """Let all placements settle together (Levenberg-Marquardt with robust differences)."""
-    damping = 1e-3
+    # Damping holds back what all frames do together, as a long way's bend: none if it goes without.
+    damping = 1e-9
     matrix, vector, cost = _equations(problem, placements)
     following = matrix, vector, cost
     for _ in range(rounds):
@@ -389,12 +321,12 @@ def _refine(problem: _Problem, placements: Array, rounds: int = 25) -> Array:
             following = _equations(problem, trial)
         except InputError:  # a tilt beyond all bounds
             following = matrix, vector, np.inf
-        if following[2] >= cost:
-            damping *= 8
+        if following[2] > cost * (1 + _NOISE):
+            damping = max(10 * damping, 1e-4)
             if damping > 1e2:
                 break
             continue
-        placements, damping = trial, damping / 5
+        placements, damping = trial, damping / 10
         matrix, vector, cost = following
         if (np.abs(step) < _SETTLED).all():
             break
@@ -413,8 +345,10 @@ def _equations(
     n, level = len(placements), problem.details.level
     rows, columns, values = [], [], []
     vector, cost, pixels = np.zeros(5 * n), 0.0, np.zeros(n)
-    for i, j in problem.pairs:
-        block, right, part, count = _pair_equations(problem.details, placements, i, j)
+    equations = on_all_cores(
+        lambda pair: _pair_equations(problem.details, placements, *pair), problem.pairs
+    )
+    for (i, j), (block, right, part, count) in zip(problem.pairs, equations, strict=True):
         at = np.r_[5 * i : 5 * i + 5, 5 * j : 5 * j + 5]
         rows.append(np.repeat(at, 10))
         columns.append(np.tile(at, 10))
@@ -445,24 +379,55 @@ def _pair_equations(
     count = int(where.sum())
     if count * window.resolution**2 < MIN_OVERLAP:
         return np.zeros((10, 10)), np.zeros(10), 0.0, 0
-    drawn: list[NDArray[np.float32]] = []
-    slopes: list[NDArray[np.float32]] = []
-    for frame in (i, j):
-        picture = details.picture(frame)
-        drawn.append(details.draw(picture, placements[frame], window)[where])
-        for k, half in enumerate(_DERIVATIVE):
-            by = np.eye(5)[k] * half
-            plus, minus = (
-                details.draw(picture, placements[frame] + sign * by, window)[where]
-                for sign in (1, -1)
-            )
-            slopes.append((plus - minus) / np.float32(2 * half * (1 if frame == i else -1)))
-    r = drawn[0] - drawn[1]
-    jacobian = np.stack(slopes)
-    # The window moves with the middle of the two, so only how they stand to each other matters.
-    jacobian[:2] = (jacobian[:2] - jacobian[5:7]) / 2
-    jacobian[5:7] = -jacobian[:2]
+    one, two = (details.draw(details.picture(f), placements[f], window) for f in (i, j))
+    r = (one - two)[where]
+    # The slopes of the mean of both serve for both: what moves the two together changes nothing,
+    # so that a long way may bend.
+    mean = (one + two) / np.float32(2 * window.resolution)
+    across = cv2.sepFilter2D(mean, -1, _SLOPE, _SAME)[where]
+    down = cv2.sepFilter2D(mean, -1, _SAME, _SLOPE)[where]
+    row, column = np.nonzero(where)
+    edge = (0.5 - window.size / 2) * window.resolution
+    east = window.east + edge + column * window.resolution
+    north = window.north - edge - row * window.resolution
+    by = [_by_placement(across, down, east, north, placements[frame]) for frame in (i, j)]
+    jacobian = np.concatenate([by[0], -by[1]])
     root = np.sqrt(1 + (r / _ROBUST) ** 2)
     weighted = jacobian / root
     cost = float((root - 1).sum(dtype=np.float64)) * 2 * _ROBUST**2
     return (weighted @ jacobian.T).astype(float), -(weighted @ r).astype(float), cost, count
+
+
+def _by_placement(
+    across: NDArray[Any],
+    down: NDArray[Any],
+    east: NDArray[Any],
+    north: NDArray[Any],
+    placement: Array,
+) -> NDArray[Any]:
+    """Give derivatives (5, n) of a drawn picture by its camera's placement.
+
+    A camera that moves takes its picture along; one that turns by a small angle moves each point
+    of the ground to where the turned ray meets it.
+
+    Parameters
+    ----------
+    across, down : (n,)
+        Slopes of the picture to the east and south, per height.
+    east, north : (n,)
+        Where.
+    placement : (5,)
+        Of the camera.
+    """
+    x, y = (east - placement[0]).astype(np.float32), (north - placement[1]).astype(np.float32)
+    # The axes that heading, pitch and roll turn about, as in `Pose.world_from_camera`.
+    heading, pitch = placement[2:4].tolist()
+    right = Pose(1.0, heading).world_from_camera()[:, 0]
+    forward = Pose(1.0, heading, pitch).world_from_camera()[:, 1]
+    slopes = [-across, down]
+    for a, b, c in ((0.0, 0.0, -1.0), right.tolist(), forward.tolist()):
+        # Axis x (x, y, -1), then along the ray back to the ground.
+        dx, dy, dz = -b - c * y, c * x + a, a * y - b * x
+        slope = down * (dy + y * dz) - across * (dx + x * dz)
+        slopes.append(slope * np.float32(np.pi / 180))
+    return np.stack(slopes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from bevgen.cli import bevgen_command
-from bevgen.tables import PoseRow, write_poses
+from bevgen.tables import POSE_COLUMNS, TILT_ERROR, PoseRow, write_poses
 
 ROWS = [
     PoseRow("a.png", heading=90, height=2.5, latitude=46.5, longitude=-31),
@@ -21,11 +22,11 @@ ROWS = [
 ]
 
 
-def run(folder: Path, points: str, *options: str) -> Result:
+def run(folder: Path, points: str, *options: str, rows: list[PoseRow] = ROWS) -> Result:
     (folder / "labels.csv").write_text(points)
     for name in "abcd":
         Image.new("RGB", (400, 200)).save(folder / f"{name}.png")
-    write_poses(folder / "poses.csv", ROWS)
+    write_poses(folder / "poses.csv", rows, (*POSE_COLUMNS, TILT_ERROR))
     files = ["--points", "labels.csv", "--poses", "poses.csv", "--out", "labels.geojson"]
     files = [str(folder / word) if "." in word else word for word in files]
     return CliRunner().invoke(bevgen_command, ["ground", *files, *options], standalone_mode=False)
@@ -48,6 +49,18 @@ def test_labels_become_points_on_earth(tmp_path: Path) -> None:
         # GPS dominates: a circle of 2.45 m, a bit longer along the ray.
         assert 2.44 < said["semi_minor"] < said["semi_major"] < 2.7
         assert abs(np.sin(np.deg2rad(said["angle"] - bearing))) < 0.02
+
+
+def test_the_uncertainty_of_a_tilt_that_the_table_has_takes_precedence(tmp_path: Path) -> None:
+    points, major = "file,x,y\na.png,200,120\n", []
+    for row in (ROWS[0], replace(ROWS[0], tilt_error=2.0), replace(ROWS[0], tilt_error=0.1)):
+        result = run(tmp_path, points, "--position-error", "0", "--overwrite", rows=[row])
+        assert result.return_value == 0, result.output
+        features = json.loads((tmp_path / "labels.geojson").read_text())["features"]
+        major.append(features[0]["properties"]["semi_major"])
+    assert major[1] > major[0] > major[2]
+    # 18 degrees down, 2.5 m up: 2 degrees are 0.91 m along the ray, and the ellipse 2.45 of it.
+    assert major[1] > 2.4 * np.deg2rad(2) * 2.5 / np.sin(np.deg2rad(18)) ** 2
 
 
 def test_what_has_no_place_is_named_with_its_reason(tmp_path: Path) -> None:

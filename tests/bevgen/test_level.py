@@ -177,6 +177,9 @@ def test_the_command_writes_what_is_sure_and_keeps_the_rest(
     assert float(street["roll"]) == pytest.approx(pose.roll, abs=0.6)
     assert (street["id"], street["heading"], street["latitude"]) == ("s", "12.5", "1.0")
     assert (fog["id"], fog["pitch"], fog["roll"]) == ("f", "7.0", "")
+    assert 0 < float(street["tilt_error"]) <= 1
+    assert fog["tilt_error"] == ""
+    assert f"give or take {float(street['tilt_error']):.2f}" in said.out
     assert not list(tmp_path.glob("*.part"))
     assert run("level", "--in", root, "--out", out) == 1  # there is one
     assert run("level", "--in", root, "--poses", out, "--out", out, "--overwrite") == 1

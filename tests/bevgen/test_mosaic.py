@@ -6,6 +6,7 @@ import signal
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -85,12 +86,29 @@ def test_a_way_that_meets_itself_is_closed() -> None:
     guess = truth + rng.normal(size=truth.shape) * [2, 2, 4, 0, 0]
     found, pairs = register(LevelViews(images, None, 0.025), guess, 2.0)
     assert (0, 12) in pairs
-    laid = found[:, :2] - found[:, :2].mean(axis=0)
-    true = points - points.mean(axis=0)
-    u, _, v = np.linalg.svd(laid.T @ true)
-    assert np.hypot(*(laid @ u @ v - true).T).max() < 0.1
+    assert farthest(found, truth) < 0.1
     turned = np.diff(found[:, 2]) - np.diff(headings)
     assert np.abs(turned).max() < 0.3
+
+
+def test_a_long_way_is_not_bent() -> None:
+    """GPS and compass pull at each frame, and pictures are noisy: neither may bend the whole."""
+    rng, n = np.random.default_rng(3), 20
+    bends = [90 + 10 * np.sin(np.arange(n) / 3), np.zeros(n), np.zeros(n)]
+    truth = np.column_stack([4.0 * np.arange(n), 0.4 * np.sin(np.arange(n) / 2), *bends])
+    images = np.stack([level_cut(e, n, heading, 2.0) for e, n, heading in truth[:, :3].tolist()])
+    noisy = np.clip(images + rng.normal(0, 20, images.shape), 0, 255).astype(np.uint8)
+    guess = truth + rng.normal(size=truth.shape) * [3, 3, 5, 0, 0]
+    found, _ = register(LevelViews(noisy, None, 0.025), guess, 2.0)
+    assert farthest(found, truth) < 0.05
+    assert np.abs(np.diff(found[:, 2] - truth[:, 2])).max() < 0.1
+
+
+def farthest(found: NDArray[Any], truth: NDArray[Any]) -> float:
+    """Metres by which the worst frame is off when all are laid onto the truth together."""
+    laid, true = (points[:, :2] - points[:, :2].mean(axis=0) for points in (found, truth))
+    u, _, v = np.linalg.svd(laid.T @ true)
+    return float(np.hypot(*(laid @ u @ v - true).T).max())
 
 
 def test_what_is_not_seen_has_no_say_in_registration() -> None:
@@ -144,7 +162,7 @@ def panoramas(folder: Path, rows: list[PoseRow], greys: tuple[int, ...] = (60, 1
     return folder
 
 
-def at(file: str, north: float, **more: float) -> PoseRow:
+def at(file: str, north: float, **more: Any) -> PoseRow:
     """A pose so many metres north of 48 N, 2 E."""
     longitude, latitude, _ = pyproj.Geod(ellps="WGS84").fwd(2.0, 48.0, 0.0, north)
     return PoseRow(file, latitude=latitude, longitude=longitude, **more)

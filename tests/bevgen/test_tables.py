@@ -69,6 +69,7 @@ def test_poses_columns_in_any_order(tmp_path):
         ("file,heading\na.jpg,inf\n", "line 2: heading must be a number"),
         ("file,pitch\na.jpg,0\nb.jpg,90.1\n", "line 3: pitch must be -90 to 90, not 90.1"),
         ("file,roll\na.jpg,-181\n", "line 2: roll must be"),
+        ("file,tilt_error\na.jpg,-1\n", "line 2: tilt_error is a standard deviation"),
         ("file,height\na.jpg,0\n", "line 2: height must be above 0"),
         ("file,height\na.jpg,1e300\n", "line 2: height must be above 0 and at most 10000"),
         ("file,heading\na.jpg,1e308\n", "line 2: heading must be -36000 to 36000"),
