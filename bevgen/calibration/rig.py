@@ -242,8 +242,8 @@ def _columns(image: NDArray[Any], reach: int) -> Floats:
 # --- caps: discs that somebody has put over the nadir ---
 
 _STEP = 12.0  # grey levels across a cap's rim in 85 of 100 columns; JPEG blocks above it reach 10
-_FLAT = float(np.log(0.3))  # logarithm of grey levels: less texture has no ground near a camera
-_TEXTURE_ENDS = float(np.log(2.2))  # and the ground around a blurred disc has so many times more
+_FLAT = float(np.log(0.33))  # logarithm of grey levels: less texture has no ground near a camera
+_TEXTURE_ENDS = float(np.log(2.0))  # and the ground around a blurred disc has so many times more
 _BLUR_DEGREES = 12.0  # a blurred disc reaches farther from the nadir than this
 _CAP_DEGREES = (3.0, 60.0)  # from the nadir to the rim
 
@@ -286,7 +286,8 @@ def _ring_texture(frame: NDArray[np.uint8]) -> NDArray[np.float64]:
     along = np.arange(count) - (count - 1) / 2
     slope = window @ along / (along @ along)
     rest = window.var(axis=-1) - slope**2 * (along @ along) / count
-    return np.log(np.sqrt(np.maximum(np.median(rest, axis=1), 0)) + 0.02)
+    # The mean, not the median: JPEG leaves of a plain street's texture a speck here and there.
+    return np.log(np.sqrt(np.maximum(rest, 0)).mean(axis=1) + 0.02)
 
 
 def _window(height: int) -> int:
@@ -312,7 +313,7 @@ def _texture_ends(texture: NDArray[np.float64], highest: int, height: int) -> in
         rim = start
         while rim > highest and texture[rim - 1] < limit:
             rim -= 1
-        ground = texture[max(0, rim - _window(height) - height // 12) : rim - _window(height) + 1]
+        ground = texture[max(0, rim - _window(height) - height // 32) : rim - _window(height) + 1]
         disc = float(np.median(texture[rim + 1 : rim + 1 + height // 16]))
         if rim == highest or np.median(ground) - disc < _TEXTURE_ENDS:
             return height
