@@ -159,7 +159,9 @@ def _say_how_far(guess, placements, pairs, before, after) -> None:
     shared = int(np.isfinite(after).sum())
     alike = [float(np.nanmedian(v)) if np.isfinite(v).any() else 0.0 for v in (after, before)]
     agree = f"; their pictures agree to {alike[0]:.2f} (by GPS and compass {alike[1]:.2f})"
-    said = counted(shared, "pair of frames shows", "pairs of frames show")
+    said = "no pairs of frames show"
+    if shared:
+        said = counted(shared, "pair of frames shows", "pairs of frames show")
     click.echo(f"{said} the same ground{agree if shared else ''}")
     click.echo(
         f"moved by {np.median(moved):.2f} m, {moved.max():.2f} at most; turned by"

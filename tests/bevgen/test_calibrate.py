@@ -465,7 +465,7 @@ PAIRS_FILES = {
     "query,tile\na,b\n": "unknown column 'tile'",
     "query,reference,d_row\na,b,far\n": "line 2: d_row must be a number",
     "query,reference,role\na,b,best\n": "line 2: role must be one of positive, semi,",
-    "query,reference\na\n": "line 2: 1 cells",
+    "query,reference\na\n": "line 2: 1 cell,",
     "query,reference,role\na,b,gallery\n": "line 2: a row needs",
     "query,reference\nq,r\n": "no panorama of",
 }
@@ -491,7 +491,7 @@ def test_a_bad_table_is_refused_with_its_line(tmp_path, text):
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
-        ((), 2, "3 pairs are too few"),
+        ((), 2, "too few to tell what is chance: 3 pairs"),
         (("--out", "c.gif"), 2, "must end in .png"),
         (("--out", "none/c.png"), 1, "create it first"),
         (("--out", "p/1.png"), 1, "p/1.png exists"),

@@ -237,7 +237,7 @@ def test_list(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a.jpg\nx.jpg\ny\0.jpg\nsub\nz.jpg\n", r"4 of the 5 files .*: x\.jpg, .*, sub, \.\.\.;"),
+        ("a.jpg\nx.jpg\ny\0.jpg\nsub\nz.jpg\n", r"4 of 5 files .*: x\.jpg, .*, sub, \.\.\.;"),
         ("/etc/passwd\n", "line 1: /etc/passwd is outside of"),
         ("a.jpg\nsub/../../a.jpg\n", "line 2: .* is outside of"),
         ("a.jpg\n./a.jpg\n", r"line 2: a\.jpg is on line 1 already"),

@@ -252,7 +252,7 @@ def test_queries_that_one_view_lacks_are_left_out_of_both(small_world, run, capl
     assert found.queries == [world.ids[k] for k in test if k != test[2]]
     assert found.gallery == 6  # the reference stays
     assert all(len(method.ranks) == 5 for method in found.methods)
-    assert "1 queries of" in caplog.text
+    assert "1 query of" in caplog.text
 
 
 def test_views_in_another_order_are_joined_by_id(small_world, run):

@@ -298,7 +298,7 @@ def test_a_damaged_confidence_can_be_fitted_again_as_is_advised(town, tmp_path, 
     assert "`georetrieval confidence`" in refused.err
     photos = (town.root / "photos", "--poses", town.poses)
     fitted = georetrieval("confidence", *photos, "--index", out, expect=1)
-    assert "12 photos are too few" in fitted.err  # it came as far as that
+    assert "too few to fit a confidence model on: 12 photos" in fitted.err  # it came as far as that
 
 
 def test_tiles_are_taken_out_on_the_command_line(town, tmp_path, georetrieval):

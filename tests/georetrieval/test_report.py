@@ -567,7 +567,7 @@ def test_the_header_tells_networks_splits_and_time(page: Node):
     for said in ("test_convnext2", "from random weights", "4 epochs, 16 pairs a batch, float32"):
         assert said in facts
     assert "2 queries for training" in facts
-    assert "1 queries for validation" in facts
+    assert "1 query for validation" in facts
     assert "14 November 2023" in facts  # 1.7e9 seconds after 1970
     assert "22:13 to 15 November, 00:12 UTC" in facts
     assert "bb" * 8 in facts

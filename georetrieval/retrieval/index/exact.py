@@ -105,9 +105,20 @@ def nearest(
             else:
                 found = _screened(queries[part], blocks, top, among, pool)
             for k, (row, score) in enumerate(found, start):
-                order = np.lexsort((row, -score))[:top]
-                rows[k], scores[k] = row[order], score[order]
+                rows[k], scores[k] = _ranked(queries[k], blocks, row, score, top)
     return rows, scores
+
+
+def _ranked(
+    query: Floats, blocks: Sequence[Block], rows: NDArray[np.int64], scores: Floats, top: int
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Order the best by sums that are the same wherever a vector lies and whatever multiplies."""
+    least = np.partition(scores, len(scores) - top)[len(scores) - top]
+    rounding = np.linalg.norm(query) * len(query) * FLOAT_ROUNDING
+    rows = rows[scores >= least - rounding]
+    exact = (gather(blocks, rows) * query.astype(np.float64)).sum(axis=1)
+    order = np.lexsort((rows, -exact))[:top]
+    return rows[order], exact[order]
 
 
 def gather(blocks: Sequence[Block], rows: NDArray[np.int64]) -> Floats:
