@@ -87,9 +87,13 @@ def locate_drive(
         on_progress((len(found) + len(seen)) * 0.8)
     names, seconds = in_order({name: one.location.date for name, one in seen.items()})
     drive = [seen[name] for name in names]
+
+    def again(one: _Seen, hints: Sequence[Candidate]) -> Location:
+        frame = asked(one.location.source)
+        return _look_near(locator, frame, one, hints, among=among, slack=motion.slack)
+
     for way, done in ((1, 0.9), (-1, 1.0)):
-        again = map(asked, names[::way])
-        drive = _follow(locator, drive[::way], seconds[::way], again, motion)[::way]
+        drive = _follow(drive[::way], seconds[::way], again, motion)[::way]
         on_progress(len(infos) * done)
     for one in track([one.location for one in drive], seconds, motion):
         found[one.source] = _on_its_tile(locator, replace(one, candidates=one.candidates[:top]))
@@ -105,16 +109,15 @@ class _Seen:
 
 
 def _follow(
-    locator: Locator,
     drive: Sequence[_Seen],
     seconds: Sequence[float],
-    again: Iterable[Asked],
+    again: Callable[[_Seen, Sequence[Candidate]], Location],
     motion: Motion,
 ) -> list[_Seen]:
     """Go from frame to frame, and look for each that is doubtful where the one before it says."""
     followed: list[_Seen] = []
     state, before, past = np.empty(0), None, 0.0
-    for one, asked, now in zip(drive, again, seconds, strict=True):
+    for one, now in zip(drive, seconds, strict=True):
         frame = Frame.of(one.location, motion)
         ahead = frame.chances
         if before is not None:
@@ -123,8 +126,7 @@ def _follow(
             if ahead[:-1].max(initial=0) < SURE:
                 order = np.argsort(-state[:-1], kind="stable")[:HINTS]
                 behind = followed[-1].location.candidates
-                hints = [behind[k] for k in order if state[k] >= LIKELY]
-                location = _look_near(locator, asked, one, hints, motion.slack)
+                location = again(one, [behind[k] for k in order if state[k] >= LIKELY])
                 one = _Seen(location, one.vectors)
                 frame = Frame.of(location, motion)
                 ahead = advance(state, before, frame, gap, motion)
@@ -134,7 +136,13 @@ def _follow(
 
 
 def _look_near(
-    locator: Locator, asked: Asked, one: _Seen, hints: Sequence[Candidate], slack: float
+    locator: Locator,
+    asked: Asked,
+    one: _Seen,
+    hints: Sequence[Candidate],
+    *,
+    among: NDArray[np.bool_] | None,
+    slack: float,
 ) -> Location:
     """Lay a frame's BEV over the tiles around some places too, turned as the camera was there."""
     width = locator.index.header.tiles.width
@@ -143,6 +151,7 @@ def _look_near(
     tiles: list[Candidate] = []
     for hint in hints:
         near = locator.index.near(hint.latitude, hint.longitude, width / 2)
+        near = near if among is None else near & among
         scored = locator.score(asked, one.vectors, near, CONSIDERED)
         turn = {} if asked.heading_known else {"heading": hint.heading}
         tiles += [replace(tile, **turn) for tile in as_candidates(locator.index, scored)]

@@ -213,7 +213,8 @@ def _weighed(location: Location, chances: Floats) -> Location:
         replace(location.candidates[k], probability=float(chances[k])) for k in order
     )
     found = bool(len(order)) and bool(chances[order[0]] >= chances[-1])
-    return replace(location, candidates=candidates, found=found)
+    # A set of candidates was promised of the frame alone, in another order.
+    return replace(location, candidates=candidates, found=found, prediction_set=None)
 
 
 def _on_one_line(locations: list[Location], times: Floats, motion: Motion) -> list[Location]:
