@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bevgen.commands import EXIT_FAILED
+from bevgen.commands import EXIT_FAILED, importing
 from bevgen.terminal import print_table
 from georetrieval.cli import COMMANDS, EXIT_NOT_FOUND, options
 
@@ -108,20 +108,21 @@ def command(
     quiet: bool,
 ) -> int:
     """Find where panoramas were taken."""
-    from rich.console import Console
-    from rich.progress import Progress
+    with importing():
+        from rich.console import Console
+        from rich.progress import Progress
 
-    from bevgen.writing import check_output, written_whole
-    from georetrieval.errors import SettingsError
-    from georetrieval.localization import (
-        Location,
-        Locator,
-        Prior,
-        find_photos,
-        locate_drive,
-    )
-    from georetrieval.localization.formats import as_csv, as_geojson, as_json, as_table
-    from georetrieval.training.processes import join_processes
+        from bevgen.writing import check_output, written_whole
+        from georetrieval.errors import SettingsError
+        from georetrieval.localization import (
+            Location,
+            Locator,
+            Prior,
+            find_photos,
+            locate_drive,
+        )
+        from georetrieval.localization.formats import as_csv, as_geojson, as_json, as_table
+        from georetrieval.training.processes import join_processes
 
     if out is not None:
         if form == "table":

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from bevgen.commands import importing
 from bevgen.terminal import counted
 from georetrieval.cli import COMMANDS, options
 from georetrieval.errors import SettingsError
@@ -51,14 +52,17 @@ def command(
     device: str,
 ) -> None:
     """Show a page on which photos are located."""
-    try:
-        import uvicorn
+    with importing():
+        try:
+            import uvicorn
 
-        from georetrieval.serve import create_app
-    except ModuleNotFoundError as error:
-        raise SettingsError(f'the page needs {error.name}: pip install "bevgen[serve]"') from error
-    from georetrieval.localization import Locator
-    from georetrieval.training.processes import join_processes
+            from georetrieval.serve import create_app
+        except ModuleNotFoundError as error:
+            raise SettingsError(
+                f'the page needs {error.name}: pip install "bevgen[serve]"'
+            ) from error
+        from georetrieval.localization import Locator
+        from georetrieval.training.processes import join_processes
 
     if host not in LOCAL and not allow_host:
         raise SettingsError(
