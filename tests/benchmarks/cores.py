@@ -55,6 +55,7 @@ def commands(setup: Setup) -> Mapping[str, Way]:
         for n in counts():
             run = partial(export_images, shards, files, format=kind, threads=n)
             add(f"export {kind}, {n} threads", run, files)
+    read_by(shards, rows[:16], 1)  # compiled before the clock
     for n in counts():
         add(f"read and scale, {n} threads", partial(read_by, shards, rows, n))
     add("merge, always one thread", partial(merge, stored, merged), merged)
