@@ -70,9 +70,9 @@ def locate_drive(
     def look(source: str) -> _Seen | PanoramaError:
         try:
             one = asked(source)
+            vectors = locator.embed(one)  # which draws it, and may find that it is no panorama
         except PanoramaError as error:
             return error
-        vectors = locator.embed(one)
         found = locator.propose(one, vectors, among, CONSIDERED)
         return _Seen(locator.conclude(one, found, CONSIDERED), vectors)
 

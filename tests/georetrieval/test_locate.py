@@ -370,9 +370,13 @@ def test_frames_that_cannot_be_read_do_not_end_a_drive(town, tmp_path):
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(b"\xff\xd8\xff")
     frames = on_the_way(town)
-    first, *others = locate_drive(locator, [(broken, frames[0][1]), *frames[1:4]])
+    flat = tmp_path / "flat.png"
+    Image.new("RGB", (90, 80)).save(flat)
+    bad = [(path, frames[0][1]) for path in (broken, flat)]
+    first, second, *others = locate_drive(locator, [*bad, *frames[1:4]])
     assert first[0] == str(broken)
     assert isinstance(first[1], PanoramaError)
+    assert "not 2:1" in str(second[1])
     assert [one.best.id for one in others] == town.ids[1:4]
     assert locate_drive(locator, []) == []
     with pytest.raises(DataError, match="at what time it was taken"):
