@@ -45,7 +45,8 @@ FITTED = 80  # photos for the confidence of a map
 UNKNOWN = Prior("unknown")
 BEV = Bev(size=TILE, resolution=round(METRES / TILE, 5))
 DRIVES, FRAMES = 20, 20
-SETTINGS = ("panorama=false", "bev.augment.rotated_negatives=1", "bev.optim.epochs=12")
+VALIDATION = 0.2  # of the places: how sure answers are is fitted on them
+SETTINGS = ("panorama=false", "bev.augment.rotated_negatives=1")
 RESAMPLES = 4000
 BINS = 10
 SHARE = "{:.1f} %"
@@ -107,8 +108,8 @@ def prepare(study: Study) -> None:
     """Draw the city with its maps, store its views, and train."""
     city = study.city
     commands.draw_city(
-        city, places=study.places, seed=2, tile_metres=METRES, tile_size=TILE, offset=OFFSET,
-        heading="random", raster=CROSS,
+        city, places=study.places, validation=VALIDATION, seed=2,
+        tile_metres=METRES, tile_size=TILE, offset=OFFSET, heading="random", raster=CROSS,
         drive=DRIVES, drive_frames=FRAMES, drive_step=5,
     )  # fmt: skip
     commands.convert(Images(city / "panorama", study.poses), city / "bev.h5", BEV, quiet=True)
@@ -373,7 +374,7 @@ def lines(found: Sequence[Figure]) -> Iterator[str]:
 @click.command()
 @click.option("--out", type=click.Path(path_type=Path), default=Path("study"), show_default=True)
 @click.option("--places", default=2000, show_default=True, help="Places in the city.")
-@click.option("--queries", default=300, show_default=True, help="Of each test at most.")
+@click.option("--queries", default=500, show_default=True, help="Of each test at most.")
 def main(out: Path, places: int, queries: int) -> None:
     """Measure how well photos are located, on the synthetic city."""
     study = Study(out, places, queries)
