@@ -89,9 +89,12 @@ def combine(edges: Tilt, horizon: Tilt) -> Tilt:
     apart = math.hypot(edges.pitch - horizon.pitch, edges.roll - horizon.roll)
     if apart > 3 * math.hypot(edges.deviation, horizon.deviation):
         return edges
-    weights = np.array([edges.deviation, horizon.deviation]) ** -2
-    pitch, roll = weights @ [(t.pitch, t.roll) for t in (edges, horizon)] / weights.sum()
-    return Tilt(float(pitch), float(roll), float(weights.sum() ** -0.5))
+    share = horizon.deviation**2 / (edges.deviation**2 + horizon.deviation**2)
+    pitch, roll = (
+        share * one + (1 - share) * other
+        for one, other in ((edges.pitch, horizon.pitch), (edges.roll, horizon.roll))
+    )
+    return Tilt(pitch, roll, edges.deviation * math.sqrt(share))
 
 
 def by_edges(image: NDArray[np.uint8], view: PanoramaView) -> Tilt:
@@ -129,7 +132,7 @@ def by_horizon(image: NDArray[np.uint8], view: PanoramaView) -> Tilt:
     if seen.sum() < _HORIZON_SECTORS:
         return UNKNOWN
     scatter = _deviation(zenith, points[on], np.ones(on.sum()), azimuths[on], width)
-    # What stands before the horizon on one side raises the circle by about as much as it tilts it.
+    # What hides the horizon on one side tilts the circle up to twice as much as it raises it.
     return _tilt(zenith, math.hypot(scatter, math.degrees(raised), _HORIZON_ERROR))
 
 

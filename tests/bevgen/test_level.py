@@ -209,6 +209,18 @@ def test_masts_and_a_shore_hide_a_part_of_the_horizon() -> None:
         assert off(tilt, pose) <= 0.3
 
 
+def low_rise(azimuth: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Lift half of the horizon."""
+    return np.where(np.abs(azimuth) < 1.5, 0.5, 0.0)
+
+
+def test_what_lifts_a_side_of_the_horizon_shows_in_the_deviation() -> None:
+    pose = Pose(1.0, 0.0, 2.0, -3.0)
+    image = landscape(pose, low_rise, ground=FIELD)
+    tilt = find_tilt(image, whole(image))
+    assert 0.2 < off(tilt, pose) <= 2 * tilt.deviation
+
+
 def test_masts_and_the_horizon_are_both_used() -> None:
     pose = Pose(1.0, 0.0, 3.0, -1.0)
     image = landscape(pose, masts)
@@ -264,8 +276,11 @@ def test_other_skylines_do_not_pass_for_the_horizon(skyline: Skyline) -> None:
         assert not by_horizon(image, whole(image)).sure
 
 
-def test_streets_have_no_horizon() -> None:
-    for image in (*photographs(), *(image for image, _ in city(4.0))):
+def test_streets_forests_and_rooms_have_no_horizon() -> None:
+    files = (*STREET.glob("*.jpg"), *(STREET.parent / "hdri").glob("*.png"))
+    photos = [read_image(path)[0] for path in files]
+    assert len(photos) == 8
+    for image in (*photos, *(image for image, _ in city(4.0))):
         assert not by_horizon(image, whole(image)).sure
 
 
