@@ -167,7 +167,10 @@ class Projector:
         if self.mask is not None:
             from bevgen.projection.masking import Mask
 
-            object.__setattr__(self, "_mask", Mask.of(self.mask))
+            use = self.mask
+            if is_on_device(use):
+                use = cuda_backend().as_device_array(use).copy_to_host()
+            object.__setattr__(self, "_mask", Mask.of(use))
         if self.compat is not None:
             check_compat(
                 self.compat, PanoramaView(1, 1, self.vertical_fov or FULL_SPHERE), self.pose

@@ -17,8 +17,6 @@ from numpy.typing import NDArray
 
 from bevgen.errors import InputError
 from bevgen.geometry import Pose
-from bevgen.projection.arrays import is_on_device
-from bevgen.projection.backends import cuda_backend
 
 if TYPE_CHECKING:
     from bevgen.projection.planning import Planner
@@ -47,7 +45,7 @@ class Mask:
 
         Parameters
         ----------
-        use : (H, W) bool or uint8, in any memory
+        use : (H, W) bool or uint8
             True, or 128 and more, where pixels are used.
 
         Raises
@@ -57,8 +55,6 @@ class Mask:
         """
         if isinstance(use, Mask):
             return use
-        if is_on_device(use):
-            use = cuda_backend().as_device_array(use).copy_to_host()
         pixels = np.asarray(use)
         if pixels.ndim != 2 or pixels.dtype not in (np.bool_, np.uint8) or not pixels.size:
             raise InputError(
