@@ -85,7 +85,7 @@ def project_view(
     host_backend(device).sample_from_host(panorama[None], planner, poses, flat)
     if mask is None:
         return bev, planner.valid(pose)
-    return bev, _masked(mask, planner, pose, bev)
+    return bev, planner.valid(pose) & ~_hide(mask, planner, pose, bev)
 
 
 def _planner(grid: BevGrid, view: PanoramaView, antialias: bool, compat: Compat | None) -> Planner:
@@ -94,13 +94,13 @@ def _planner(grid: BevGrid, view: PanoramaView, antialias: bool, compat: Compat 
     return Planner(grid, view, antialias and compat is None, compat is not None)
 
 
-def _masked(mask: Mask, planner: Planner, pose: Pose, bev: NDArray[Any]) -> NDArray[np.bool_]:
-    """Set to 0 what a mask hides of a BEV, and return what is left to be seen."""
+def _hide(mask: Mask, planner: Planner, pose: Pose, bev: NDArray[Any]) -> NDArray[np.bool_]:
+    """Set to 0 what a mask hides of a BEV, and return those pixels (size, size)."""
     from bevgen.projection.masking import hidden_by
 
     hidden = hidden_by(mask, planner, pose)
     bev.reshape(*hidden.shape, -1)[hidden] = 0
-    return planner.valid(pose) & ~hidden
+    return hidden
 
 
 def check_flag(name: str, value: object) -> None:
@@ -167,7 +167,10 @@ class Projector:
         if self.mask is not None:
             from bevgen.projection.masking import Mask
 
-            object.__setattr__(self, "_mask", Mask.of(self.mask))
+            use = self.mask
+            if is_on_device(use):
+                use = cuda_backend().as_device_array(use).copy_to_host()
+            object.__setattr__(self, "_mask", Mask.of(use))
         if self.compat is not None:
             check_compat(
                 self.compat, PanoramaView(1, 1, self.vertical_fov or FULL_SPHERE), self.pose
@@ -227,21 +230,26 @@ class Projector:
         images, shape = as_batch(self._placed(panorama), self.size)
         planner = self._planner(images)
         poses = self._poses(planner.view, len(images), height, heading, pitch, roll)
-        flat = len(images), self.size**2, images.shape[3]
+        hidden: Any = None
         if isinstance(images, np.ndarray):
             out = host_result(out, shape, images)
-            backend = host_backend(self.device)
-            backend.sample_from_host(images, planner, poses, out.reshape(flat))
+            bevs = out.reshape(len(images), self.size**2, images.shape[3])
+            host_backend(self.device).sample_from_host(images, planner, poses, bevs)
             if self._mask is not None:
-                return self._mask_all(self._mask, planner, poses, out, shape, return_valid)
+                each = zip(poses.tolist(), bevs, strict=True)
+                hidden = np.stack([_hide(self._mask, planner, Pose(*p), bev) for p, bev in each])
         else:
             target = device_result(out, shape, images.dtype)
             cuda_backend().sample(images, planner, poses, target)
             out = target if out is None else out
+            if self._mask is not None:
+                hidden = cuda_backend().hide(self._mask, planner, poses, target)
         if not return_valid:
             return out
-        valids = [planner.valid(Pose(*pose)) for pose in poses.tolist()]
-        return out, np.stack(valids) if len(shape) == 4 else valids[0].copy()
+        valid = np.stack([planner.valid(Pose(*pose)) for pose in poses.tolist()])
+        if hidden is not None:
+            valid &= ~(hidden if isinstance(hidden, np.ndarray) else hidden.copy_to_host())
+        return out, valid if len(shape) == 4 else valid[0]
 
     def to_chw(
         self,
@@ -295,26 +303,9 @@ class Projector:
         poses = self._poses(planner.view, n, height, heading, pitch, roll)
         scaling = mean_and_std(channels, mean, std)
         cuda_backend().sample(images, planner, poses, target, scaling)
+        if self._mask is not None:
+            cuda_backend().hide(self._mask, planner, poses, target, scaling)
         return target if out is None else out
-
-    def _mask_all(
-        self,
-        mask: Mask,
-        planner: Planner,
-        poses: NDArray[np.float64],
-        bevs: NDArray[Any],
-        shape: tuple[int, ...],
-        return_valid: bool,
-    ) -> Any:
-        """Return BEVs, one or a batch, and what is to be seen of them, as `__call__` does."""
-        each = bevs.reshape(len(poses), self.size, self.size, -1)
-        valids = [
-            _masked(mask, planner, Pose(*pose), bev)
-            for pose, bev in zip(poses.tolist(), each, strict=True)
-        ]
-        if not return_valid:
-            return bevs
-        return bevs, np.stack(valids) if len(shape) == 4 else valids[0]
 
     def _placed(self, panorama: Any) -> Any:
         """Return an array of the host as NumPy's, one of the device as Numba's."""
@@ -322,11 +313,6 @@ class Projector:
             return host_array(panorama)
         if self.device == "cpu":
             raise InputError("the panorama is on a GPU: copy it to the host, or use device cuda")
-        if self._mask is not None:
-            raise InputError(
-                "a mask is for panoramas in host memory (device cuda takes those too): leave it"
-                " out, or copy the panorama to the host"
-            )
         return cuda_backend().as_device_array(panorama)
 
     def _planner(self, images: Any) -> Planner:
@@ -404,7 +390,7 @@ def project(
         ``"cpu"``, ``"cuda"``, or ``"auto"``: a GPU for what is in its memory, else the CPU.
     mask : (h, w) bool or uint8, optional
         False, or below 128, where the panorama shows the camera's car or a cap: as if it showed
-        nothing there. Of the panorama's size, or proportional to it; for host memory.
+        nothing there. Of the panorama's size, or proportional to it.
 
     Returns
     -------

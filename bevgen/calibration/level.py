@@ -1,7 +1,10 @@
-"""Pitch and roll of a panorama from what it shows: walls, poles and posts are vertical.
+"""Pitch and roll of a panorama from what it shows: what is upright, and the horizon.
 
 An edge that is vertical in the world lies on a great circle through the zenith. Every edge pixel
 tells such a circle by its direction and that of its edge; the zenith is where most of them meet.
+
+The horizon is a great circle itself, and the zenith its pole. So is the straight edge of a wall or
+a roof, but of that one sees less than half a circle; what goes on for more is the horizon.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from bevgen.geometry import PanoramaView
 
 Floats = NDArray[np.float64]
 
-WIDTH = 2048  # columns of a whole circle that are looked at
+WIDTH = 2048  # columns of a whole circle in which edges are looked for
 LARGEST = 15.0  # degrees of tilt that are looked for
 SURE = 1.0  # degrees of standard deviation up to which a result is reported
 _ELEVATIONS = (-12.0, 65.0)  # degrees: below are lines on the ground, above pixels say little
@@ -26,6 +29,14 @@ _FEWEST = 20  # edges
 _WIDTHS = (2.0, 1.0, 0.6)  # degrees within which edges count, from coarse to fine
 _SHORTEST, _LONGEST = 8, 40  # pixels of an edge
 _STRAIGHT = 0.3  # pixels by which an edge may leave its circle
+_FAINTEST = 2.0  # grey levels per pixel
+_HORIZON_WIDTH = 512  # columns: railings, waves and haze are finer than their pixels
+_HORIZON_WIDTHS = (1.0, 0.5, 0.2)  # degrees, as above
+_HORIZON_CLEAR = 0.5  # of a column's strongest edge: clouds and land may outdo it by that
+_HORIZON_RAISED = 0.5  # degrees by which heights and haze may move it, up or down
+_HORIZON_ERROR = 0.1  # degrees of tilt: far shores, seams of the picture
+_HORIZON_PART = 2 / 3  # of a sector's columns, in which it is seen
+_HORIZON_SECTORS = 22  # of all, in which it is seen: of a straight wall one sees half of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,17 +70,36 @@ def find_tilt(image: NDArray[np.uint8], view: PanoramaView) -> Tilt:
     Parameters
     ----------
     image : (H, W, 3) uint8
-        As decoded; it is shrunk to WIDTH columns.
+        As decoded.
     view
         What it shows.
 
     Returns
     -------
     Tilt
-        UNKNOWN where there are too few edges, or they do not meet.
+        UNKNOWN where neither enough edges that meet nor the horizon are seen.
     """
-    grey, view = _shrunk(image, view)
-    normals, errors, azimuths = edge_circles(grey, view)
+    return combine(by_edges(image, view), by_horizon(image, view))
+
+
+def combine(edges: Tilt, horizon: Tilt) -> Tilt:
+    """Weigh both by their variances; where they contradict each other, edges that are sure win."""
+    if not (edges.sure and horizon.sure):
+        return horizon if horizon.sure else edges
+    apart = math.hypot(edges.pitch - horizon.pitch, edges.roll - horizon.roll)
+    if apart > 3 * math.hypot(edges.deviation, horizon.deviation):
+        return edges
+    share = horizon.deviation**2 / (edges.deviation**2 + horizon.deviation**2)
+    pitch, roll = (
+        share * one + (1 - share) * other
+        for one, other in ((edges.pitch, horizon.pitch), (edges.roll, horizon.roll))
+    )
+    return Tilt(pitch, roll, edges.deviation * math.sqrt(share))
+
+
+def by_edges(image: NDArray[np.uint8], view: PanoramaView) -> Tilt:
+    """Estimate pitch and roll as `find_tilt` does, by vertical edges alone."""
+    normals, errors, azimuths = edge_circles(*_shrunk(image, view, WIDTH, "L"))
     if len(normals) < _FEWEST:
         return UNKNOWN
     weights = (math.radians(0.2) / errors) ** 2
@@ -77,10 +107,39 @@ def find_tilt(image: NDArray[np.uint8], view: PanoramaView) -> Tilt:
     for width in _WIDTHS:
         zenith = _refine(zenith, normals, weights, math.radians(width))
     deviation = _deviation(zenith, normals, weights, azimuths, math.radians(_WIDTHS[-1]))
-    pitch, roll = angles_of(zenith)
-    if math.hypot(pitch, roll) > LARGEST:
+    return _tilt(zenith, deviation)
+
+
+def by_horizon(image: NDArray[np.uint8], view: PanoramaView) -> Tilt:
+    """Estimate pitch and roll as `find_tilt` does, by the horizon alone.
+
+    Its points lie across the zenith, as normals of vertical circles do.
+    """
+    colours, view = _shrunk(image, view, _HORIZON_WIDTH, "RGB")
+    points, azimuths, columns = sky_edges(colours, view)
+    if len(points) < _FEWEST:
         return UNKNOWN
-    return Tilt(pitch, roll, deviation)
+    zenith, raised = _fit_circle(points)
+    # Higher or lower than a great circle all around is the rim of something else.
+    if abs(raised) > math.radians(_HORIZON_RAISED):
+        return UNKNOWN
+    points, width = points - raised * zenith, math.radians(_HORIZON_WIDTHS[-1])
+    on = np.abs(points @ zenith) < width
+    left, right = view.horizontal_fov
+    whole = view.width * 360 / (right - left) / _SECTORS
+    _, first = np.unique(columns[on], return_index=True)
+    seen = np.bincount(_sector(azimuths[on][first]), minlength=_SECTORS) >= _HORIZON_PART * whole
+    if seen.sum() < _HORIZON_SECTORS:
+        return UNKNOWN
+    scatter = _deviation(zenith, points[on], np.ones(on.sum()), azimuths[on], width)
+    # What hides the horizon on one side tilts the circle up to twice as much as it raises it.
+    return _tilt(zenith, math.hypot(scatter, math.degrees(raised), _HORIZON_ERROR))
+
+
+def _tilt(zenith: Floats, deviation: float) -> Tilt:
+    """Return the tilt of a camera that sees the zenith there, if it is one that is looked for."""
+    pitch, roll = angles_of(zenith)
+    return Tilt(pitch, roll, deviation) if math.hypot(pitch, roll) <= LARGEST else UNKNOWN
 
 
 def angles_of(zenith: Floats) -> tuple[float, float]:
@@ -115,19 +174,57 @@ def edge_circles(grey: Floats, view: PanoramaView) -> tuple[Floats, Floats, Floa
     strength = np.abs(across)
     upright = strength / cos > np.abs(down) / math.tan(math.radians(LARGEST + 10))
     edge = upright & _is_ridge(strength, view.wraps)
-    edge &= strength > max(2.0, float(np.percentile(strength, 70)))
+    edge &= strength > max(_FAINTEST, float(np.percentile(strength, 70)))
     low, high = np.radians(_ELEVATIONS)
     edge &= ((elevation > low) & (elevation < high))[:, None]
     rows, columns, labels = _chains(edge, across > 0)
     before, after = (strength[rows, (columns + step) % width] for step in (-1, 1))
-    here = strength[rows, columns]
+    shift = _peak(before, strength[rows, columns], after)
+    azimuth = math.radians(left) + (columns + 0.5 + shift) * per_column
+    return _circles(_directions(azimuth, elevation[rows]), labels, azimuth, per_row)
+
+
+def sky_edges(colours: Floats, view: PanoramaView) -> tuple[Floats, Floats, NDArray[np.intp]]:
+    """Find edges below which it is darker or less blue: where the sky may end.
+
+    Parameters
+    ----------
+    colours : (H, W, 3)
+        Of a panorama that shows ``view``.
+
+    Returns
+    -------
+    points : (n, 3)
+        Unit vectors in camera axes, none far from the horizon of a level camera.
+    azimuths : (n,)
+        Radians.
+    columns : (n,)
+        Of the picture.
+    """
+    _, elevation = view.to_angles(0, np.arange(view.height) + 0.5)
+    band = np.flatnonzero(np.abs(elevation) < LARGEST + 2)
+    if len(band) < 3:
+        return np.empty((0, 3)), np.empty(0), np.empty(0, np.intp)
+    down = [_gradient(colours[band, :, k])[1] for k in range(3)]
+    strength = -np.min(down, axis=0)
+    before, here, after = strength[:-2], strength[1:-1], strength[2:]
+    clear = here > np.maximum(_HORIZON_CLEAR * strength.max(axis=0), _FAINTEST)
+    rows, columns = np.nonzero(clear & (here >= before) & (here > after))
+    shift = _peak(*(part[rows, columns] for part in (before, here, after)))
+    azimuth, elevation = np.radians(view.to_angles(columns + 0.5, band[0] + rows + 1.5 + shift))
+    return _directions(azimuth, elevation), azimuth, columns
+
+
+def _peak(before: Floats, here: Floats, after: Floats) -> Floats:
+    """Pixels from a maximum to the top of the parabola through it and its neighbours."""
     shift = (after - before) / (2 * np.maximum(2 * here - before - after, 1e-9))
-    azimuth = math.radians(left) + (columns + 0.5 + np.clip(shift, -0.5, 0.5)) * per_column
-    flat = np.cos(elevation[rows])
-    points = np.stack(
-        [np.sin(azimuth) * flat, np.cos(azimuth) * flat, np.sin(elevation[rows])], axis=1
-    )
-    return _circles(points, labels, azimuth, per_row)
+    return np.clip(shift, -0.5, 0.5)
+
+
+def _directions(azimuth: Floats, elevation: Floats) -> Floats:
+    """Return unit vectors (n, 3) in camera axes of angles in radians."""
+    flat = np.cos(elevation)
+    return np.stack([np.sin(azimuth) * flat, np.cos(azimuth) * flat, np.sin(elevation)], axis=1)
 
 
 def _chains(
@@ -235,6 +332,22 @@ def _refine(zenith: Floats, normals: Floats, weights: Floats, width: float) -> F
     return zenith
 
 
+def _fit_circle(points: Floats) -> tuple[Floats, float]:
+    """Fit a circle that is nearly level: its pole, and radians by which it is above a great one."""
+    zenith, raised = _vote(points, np.ones(len(points))), 0.0
+    for width in np.radians(_HORIZON_WIDTHS):
+        for _ in range(10):
+            off = points @ zenith - raised
+            root = np.exp(-0.25 * (off / width) ** 2)  # of the weights
+            east, north = _tangents(zenith)
+            design = np.stack([points @ east, points @ north, -np.ones(len(points))], axis=1)
+            step = np.linalg.lstsq(root[:, None] * design, -root * off, rcond=None)[0]
+            zenith = zenith + step[0] * east + step[1] * north
+            zenith /= np.linalg.norm(zenith)
+            raised += float(step[2])
+    return zenith, raised
+
+
 def _deviation(
     zenith: Floats, normals: Floats, weights: Floats, azimuths: Floats, width: float
 ) -> float:
@@ -245,7 +358,7 @@ def _deviation(
     # The weights fall where the error grows: this much of the curvature is left.
     curve = counts * (1 - (off / width) ** 2)
     system = design.T @ (curve[:, None] * design)
-    sector = ((azimuths / (2 * math.pi)) % 1 * _SECTORS).astype(int)
+    sector = _sector(azimuths)
     filled = np.bincount(sector, counts, _SECTORS) >= 0.3
     if filled.sum() < _FEWEST_SECTORS or np.linalg.eigvalsh(system)[0] <= 0:
         return math.inf
@@ -257,6 +370,11 @@ def _deviation(
     return math.degrees(math.sqrt(np.linalg.eigvalsh(covariance)[-1]))
 
 
+def _sector(azimuths: Floats) -> NDArray[np.intp]:
+    """Which sector radians lie in."""
+    return ((azimuths / (2 * math.pi)) % 1 * _SECTORS).astype(np.intp)
+
+
 def _tangents(zenith: Floats) -> tuple[Floats, Floats]:
     """Two unit vectors across a direction that is nearly up."""
     east = np.array([zenith[2], 0.0, -zenith[0]])
@@ -264,15 +382,17 @@ def _tangents(zenith: Floats) -> tuple[Floats, Floats]:
     return east, np.cross(zenith, east)
 
 
-def _shrunk(image: NDArray[np.uint8], view: PanoramaView) -> tuple[Floats, PanoramaView]:
-    """Grey picture of at most WIDTH columns to the circle, and what it shows."""
+def _shrunk(
+    image: NDArray[np.uint8], view: PanoramaView, columns: int, mode: str
+) -> tuple[Floats, PanoramaView]:
+    """Picture in one of Pillow's modes, of at most so many columns a circle, and what it shows."""
     from PIL import Image
 
     left, right = view.horizontal_fov
-    width = min(view.width, max(16, round(WIDTH * (right - left) / 360)))
+    width = min(view.width, max(16, round(columns * (right - left) / 360)))
     height = max(8, round(view.height * width / view.width))
-    grey = Image.fromarray(image).convert("L").resize((width, height), Image.Resampling.BOX)
-    pixels = np.asarray(grey, np.float64)
+    picture = Image.fromarray(image).convert(mode).resize((width, height), Image.Resampling.BOX)
+    pixels = np.asarray(picture, np.float64)
     return pixels, PanoramaView(height, width, view.vertical_fov, view.horizontal_fov)
 
 

@@ -17,7 +17,7 @@ COMMANDS = {
     "presets": "List what is known of public datasets, from whom, and how sure it is.",
     "preview": "Draw one panorama, its bird's-eye view and mask, to check the settings.",
     "mask": "Find the camera's car and caps over the nadir, which hide the street.",
-    "level": "Find pitch and roll of panoramas from what stands upright in them.",
+    "level": "Find pitch and roll of panoramas from upright edges or the horizon.",
     "calibrate": "Find camera height, heading and horizon from satellite tiles.",
     "ground": "Find latitude and longitude of points in panoramas, and how sure that is.",
     "mosaic": "Put the panoramas of a street together to one map of its ground.",

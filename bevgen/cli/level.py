@@ -71,7 +71,7 @@ def command(
     overwrite: bool,
     as_json: bool,
 ) -> int:
-    """Find pitch and roll of panoramas from what stands upright in them."""
+    """Find pitch and roll of panoramas from upright edges or the horizon."""
     from bevgen.calibration.level import compare_rolls
     from bevgen.images.finding import find_images
     from bevgen.locking import only_writer

@@ -58,7 +58,8 @@ def run_command(
         handlers=[_ConsoleHandler(console)],
     )
     # That a cluster was lost is said by our own error, without tracebacks.
-    logging.getLogger("distributed.client").disabled = True
+    for name in ("batched", "client", "core"):
+        logging.getLogger(f"distributed.{name}").disabled = True
     if quiet and verbose:
         raise click.UsageError("-q prints errors only, -v more than usual: give one of them")
     limit = _parse_limit(max_failures)

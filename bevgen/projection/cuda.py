@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache, lru_cache
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numba import config, cuda
@@ -26,9 +26,12 @@ from numpy.typing import NDArray
 
 from bevgen.errors import BevgenError, DeviceError, InputError
 from bevgen.geometry import Pose, needed_rows
-from bevgen.projection.cuda_kernels import IMAGES, THREADS, TILE, Format, kernels_of
+from bevgen.projection.cuda_kernels import IMAGES, THREADS, TILE, Format, hide_parts, kernels_of
 from bevgen.projection.lookup import SUBPIXEL, Lookup
 from bevgen.projection.planning import FOUR_SAMPLES, Planner, model_of
+
+if TYPE_CHECKING:
+    from bevgen.projection.masking import Mask
 
 SIMULATED = bool(getattr(config, "ENABLE_CUDASIM", False))
 CHUNK_BYTES = 32 << 20  # of panoramas under way to the device at once
@@ -112,6 +115,44 @@ def sample(
     _sample(source, panoramas.shape[3], planner, poses, bevs.reshape(-1), scaling, 0)
 
 
+@_named_failures()
+def hide(
+    mask: Mask,
+    planner: Planner,
+    poses: NDArray[np.float64],
+    bevs: Any,
+    scaling: Scaling | None = None,
+) -> Any:
+    """Make black what a mask hides of BEVs as `sample` writes them; nothing is waited for.
+
+    The mask is projected as one panorama that all poses share.
+
+    Returns
+    -------
+    (N, size, size) bool on the device
+        What is hidden.
+    """
+    count, size = len(poses), planner.grid.size
+    pixels = size**2
+    channels = bevs.size // (count * pixels)
+    parts = new((count * pixels,), np.dtype(np.float32))
+    shared = _Source(_hidden_pixels(mask, planner.view.height, planner.view.width), 0, 0)
+    _sample(shared, 1, planner, poses, parts, None, 0)
+    hidden = new((count * pixels,), np.dtype(np.bool_))
+    _, black = _scale_and_bias(_frozen(scaling), channels)
+    blocks = math.ceil(pixels / THREADS), count
+    hide_parts[blocks, (THREADS, 1)](
+        parts, pixels, channels, scaling is not None, black, hidden, bevs.reshape(-1)
+    )
+    return hidden.reshape(count, size, size)
+
+
+@lru_cache(maxsize=4)
+def _hidden_pixels(mask: Mask, height: int, width: int) -> Any:
+    """Return 1 where a mask hides pixels of panoramas, else 0, (height * width,), on the device."""
+    return cuda.to_device((~mask.fitted((height, width))).astype(np.float32).ravel())
+
+
 class _Source(NamedTuple):
     """Panoramas on the device.
 
@@ -120,7 +161,8 @@ class _Source(NamedTuple):
     values : (n,)
         Of all of them, one after another.
     skipped, pixels
-        Of each panorama: pixels before the first one that is there, and how many are there.
+        Of each panorama: pixels before the first one that is there, and how many are there; 0 if
+        all are the same one.
     """
 
     values: Any

@@ -335,3 +335,17 @@ def kernels_of(form: Format) -> Kernels:
         write(bevs, start + number, y * size + x, size * size, (v0, v1, v2, v3), scale, bias)
 
     return Kernels(centres, means, posed)
+
+
+@cuda.jit
+def hide_parts(parts, pixels, channels, planar, black, hidden, bevs):
+    """Write black, a value for each channel, where a mask's projection is above 0."""
+    pixel, image = cuda.grid(2)
+    if pixel >= pixels:
+        return
+    own = image * pixels + pixel
+    hidden[own] = parts[own] > 0
+    if hidden[own]:
+        for c in range(channels):
+            at = (image * channels + c) * pixels + pixel if planar else own * channels + c
+            bevs[at] = black[c]

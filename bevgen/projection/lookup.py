@@ -34,8 +34,8 @@ class Lookup:
     valid : (size, size) bool
         What the panorama shows.
     mirrored
-        Whether the last point is the first one half a turn on, the last but one the second, and so
-        on: without tilt they are.
+        Whether the last pixel looks where the first one does half a turn on, point by point, the
+        last but one where the second does, and so on: without tilt they do.
     """
 
     columns: NDArray[np.int32]

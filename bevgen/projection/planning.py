@@ -121,19 +121,36 @@ def plan(planner: Planner, pose: Pose) -> Lookup:
         samples = plan_samples(grid.size, resolution, camera, model, columns, rows)
     valid = (rows != HIDDEN).reshape(grid.size, grid.size)
     even = planner.shifts(pose) and view.width % 2 == 0 and grid.size % 2 == 0
-    mirrored = even and is_mirrored(columns, rows, view.width * SUBPIXEL // 2)
+    mirrored = even and is_mirrored(columns, rows, *samples, view.width * SUBPIXEL // 2)
     return Lookup(columns, rows, *samples, valid, mirrored)
 
 
 @njit(cache=True)
-def is_mirrored(columns: NDArray[np.int32], rows: NDArray[np.int32], half: int) -> bool:
+def is_mirrored(
+    columns: NDArray[np.int32],
+    rows: NDArray[np.int32],
+    averaged: NDArray[np.int32],
+    first: NDArray[np.int32],
+    sample_columns: NDArray[np.int32],
+    sample_rows: NDArray[np.int32],
+    half: int,
+) -> bool:
     """Whether a lookup's second half is its first, in reverse, half a turn on: see `Lookup`."""
-    last = len(columns) - 1
+    last, pixels = len(columns) - 1, len(averaged)
     for k in range(len(columns) // 2):
         way = columns[last - k] - columns[k]
         if rows[last - k] != rows[k] or (way != half and way != -half):
             return False
-    return True
+    for m in range(pixels // 2):
+        begin, other, count = first[m], first[pixels - 1 - m], first[m + 1] - first[m]
+        if averaged[pixels - 1 - m] != last - averaged[m] or first[pixels - m] - other != count:
+            return False
+        for k in range(count):
+            way = sample_columns[other + k] - sample_columns[begin + k]
+            same = sample_rows[other + k] == sample_rows[begin + k]
+            if not same or (way != half and way != -half):
+                return False
+    return pixels % 2 == 0
 
 
 # About 3 MB each at 512 pixels, 0.2 GB at 4096: of large ones the last alone is kept.

@@ -54,8 +54,8 @@ class Prepared(NamedTuple):
     ----------
     offsets : (BLOCK + AHEAD,)
         Index of the upper left neighbour's first channel; 0 where vector code cannot be used.
-    across : (AHEAD + BLOCK,)
-        The same of the points half a turn on, which are in the last BLOCK.
+    across : (AHEAD + BLOCK + AHEAD,)
+        The same of the points half a turn on, which are in the middle.
     above, below : (BLOCK,)
         Two int16 weights of the upper and of the lower neighbours: that of the left one in the
         lower half, that of the right one in the upper.
@@ -144,10 +144,10 @@ def turn_half(
 
 
 @njit()
-def without_vectors(prepared: Prepared, start: int, stop: int) -> bool:
+def without_vectors(offsets: NDArray[np.int32], start: int, stop: int) -> bool:
     """Whether a point of these has to do without vector code."""
     for k in range(start, stop):  # noqa: SIM110 (Numba knows no generators here)
-        if prepared.offsets[k] == 0:
+        if offsets[k] == 0:
             return True
     return False
 
@@ -359,42 +359,83 @@ def write_means(
     sample_rows: NDArray[np.int32],
     shift: int,
     wraps: bool,
+    mirrored: bool,
     prepared: Prepared,
     bev: NDArray[np.uint8],
 ) -> int:
     """Write the means of BEV pixels with several points, as many as fit BLOCK; how many those are.
 
     ``averaged`` (pixels,) and ``first`` (pixels + 1,) are parts of a lookup, ``bev`` all of it.
+    Where ``mirrored``, those half a turn on are written too.
     """
-    width, channels = panorama.shape[1], panorama.shape[2]
-    step, source, target = row_step(panorama.shape), panorama.ctypes.data, bev.ctypes.data
-    offsets, _, above, below = prepared
-    at, upper, lower = offsets.ctypes.data, above.ctypes.data, below.ctypes.data
     start, pixels = first[0], 1
     while pixels < len(averaged) and first[pixels + 1] - start <= BLOCK:
         pixels += 1
+    averaged, first = averaged[:pixels], first[: pixels + 1]
     columns, rows = sample_columns[start : first[pixels]], sample_rows[start : first[pixels]]
-    special = len(columns)
-    if takes_vectors(panorama):
+    offsets, across = prepared.offsets, prepared.across[AHEAD:]
+    vectors, special = takes_vectors(panorama), len(columns)
+    if vectors:
         special = weigh(columns, rows, shift, panorama.shape, prepared)
     else:
         offsets[: len(columns)] = 0
+    write_block(
+        panorama, averaged, first, columns, rows, shift, wraps, False, offsets, special, prepared,
+        bev,
+    )  # fmt: skip
+    if mirrored:
+        width = panorama.shape[1]
+        half = (shift + width // 2 * SUBPIXEL) % (width * SUBPIXEL)
+        if vectors:
+            special = turn_half(columns, shift, panorama.shape, prepared)
+        else:
+            across[: len(columns)] = 0
+        write_block(
+            panorama, averaged, first, columns, rows, half, wraps, True, across, special, prepared,
+            bev,
+        )  # fmt: skip
+    return pixels
+
+
+@njit()
+def write_block(
+    panorama: NDArray[np.uint8],
+    averaged: NDArray[np.int32],
+    first: NDArray[np.int32],
+    columns: NDArray[np.int32],
+    rows: NDArray[np.int32],
+    shift: int,
+    wraps: bool,
+    opposite: bool,
+    offsets: NDArray[np.int32],
+    special: int,
+    prepared: Prepared,
+    bev: NDArray[np.uint8],
+) -> None:
+    """Write the means of prepared points, ``special`` of which have to do without vector code.
+
+    To the pixels ``averaged``, or where ``opposite`` to those half a turn on.
+    """
+    channels, width, start = panorama.shape[2], panorama.shape[1], first[0]
+    step, source, target = row_step(panorama.shape), panorama.ctypes.data, bev.ctypes.data
+    at = offsets.ctypes.data
+    upper, lower = prepared.above.ctypes.data, prepared.below.ctypes.data
     sums = np.empty(4 if special else 0, np.int32)
-    for m in range(pixels):
+    for m in range(len(averaged)):
         begin, end = first[m] - start, first[m + 1] - start
-        pixel, skip = target + averaged[m] * channels, 4 * begin
-        if special and without_vectors(prepared, begin, end):
+        number = len(bev) - 1 - averaged[m] if opposite else averaged[m]
+        pixel, skip = target + number * channels, 4 * begin
+        if special and without_vectors(offsets, begin, end):
             sums[:] = 0
             for k in range(begin, end):
                 add_bilinear(panorama, shifted(columns[k], shift, width), rows[k], wraps, sums)
             scale = np.float32(1 / ONE) / np.float32(end - begin)
             for c in range(channels):
-                bev[averaged[m], c] = int(np.float32(sums[c]) * scale + np.float32(0.5))
+                bev[number, c] = int(np.float32(sums[c]) * scale + np.float32(0.5))
         elif channels == 3:
             write_mean(3, source, step, at + skip, upper + skip, lower + skip, pixel, end - begin)
         else:
             write_mean(4, source, step, at + skip, upper + skip, lower + skip, pixel, end - begin)
-    return pixels
 
 
 @njit()
@@ -423,12 +464,12 @@ def sample_uint8(
     """
     prepared = Prepared(
         np.zeros(BLOCK + AHEAD, np.int32),
-        np.zeros(AHEAD + BLOCK, np.int32),
+        np.zeros(AHEAD + BLOCK + AHEAD, np.int32),
         np.zeros(BLOCK, np.int32),
         np.zeros(BLOCK, np.int32),
     )
     turn, count = np.int32(shift), len(columns)
-    m, tail, stop = 0, len(averaged), count // 2 if mirrored else count
+    m, stop = 0, count // 2 if mirrored else count
     for start in range(0, stop, BLOCK):
         end = min(start + BLOCK, stop)
         block = slice(start, end)
@@ -436,24 +477,20 @@ def sample_uint8(
         write_centres(
             panorama, columns[block], rows[block], turn, wraps, prepared, bev[block], opposite
         )
-        after, before = m, tail
-        while after < tail and averaged[after] < end:
-            after += 1
-        while mirrored and before > after and averaged[before - 1] >= count - end:
-            before -= 1
         # At once, while their part of the panorama is in the cache.
-        for part in (slice(m, after), slice(before, tail)):
-            begin = part.start
-            while begin < part.stop:
-                begin += write_means(
-                    panorama,
-                    averaged[begin : part.stop],
-                    first[begin : part.stop + 1],
-                    sample_columns,
-                    sample_rows,
-                    turn,
-                    wraps,
-                    prepared,
-                    bev,
-                )
-        m, tail = after, before
+        after = m
+        while after < len(averaged) and averaged[after] < end:
+            after += 1
+        while m < after:
+            m += write_means(
+                panorama,
+                averaged[m:after],
+                first[m : after + 1],
+                sample_columns,
+                sample_rows,
+                turn,
+                wraps,
+                mirrored,
+                prepared,
+                bev,
+            )

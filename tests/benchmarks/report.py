@@ -133,7 +133,8 @@ def _where(result: Mapping[str, Any], now: str) -> str:
     where = result["machine"]
     chip = where["processor"] if where["device"] == "cpu" else where["device"]
     older = "" if result.get("code") == now else ", older code"
-    return f"{chip.partition(' avx')[0]}, {where['date']}{older}"
+    name, *wide = chip.split(" avx")  # processors of one name differ in how wide they compute
+    return f"{name}{f' avx{wide[-1]}' if wide else ''}, {where['date']}{older}"
 
 
 def _order(number: str) -> tuple[int, str]:

@@ -25,13 +25,13 @@ def test_in_the_simulator() -> None:
         env=environment, cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout
-    assert "15 passed, 5 skipped" in done.stdout
+    assert "21 passed, 5 skipped" in done.stdout
 
 
 COMPILE = """
 import sys
 from numba import cuda, types
-from bevgen.projection.cuda_kernels import Format, kernels_of
+from bevgen.projection.cuda_kernels import Format, hide_parts, kernels_of
 integer, flag = types.int64, types.boolean
 ints, floats, doubles = types.int32[::1], types.float32[::1], types.float64
 formats = (
@@ -52,6 +52,10 @@ for form, source, result in formats:
         ptx, _ = cuda.compile_ptx(kernel.py_func, (*images, *arguments, *stored), cc=(9, 0))
         assert ".visible .entry" in ptx
         assert kernel is kernels.posed or ".f64" not in ptx  # slow on most GPUs
+for result in (types.uint8, types.float16, types.float32):
+    sizes, arrays = (integer, integer, flag), (floats, types.boolean[::1], result[::1])
+    ptx, _ = cuda.compile_ptx(hide_parts.py_func, (floats, *sizes, *arrays), cc=(9, 0))
+    assert ".visible .entry" in ptx
 """
 
 

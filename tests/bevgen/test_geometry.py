@@ -335,7 +335,9 @@ def test_kernel_anti_aliased_stays_within_the_panorama(
 
 
 @pytest.mark.parametrize("heading", [0.0, 37.0, 181.3])
-@pytest.mark.parametrize("view", [PanoramaView(65, 130), PanoramaView(32, 64)])
+@pytest.mark.parametrize(
+    "view", [PanoramaView(65, 130), PanoramaView(32, 64), PanoramaView(416, 832)]
+)
 @pytest.mark.parametrize("channels", [1, 3, 4])
 def test_half_of_the_points_gives_the_pixels_of_all(
     heading: float, view: PanoramaView, channels: int
@@ -343,6 +345,7 @@ def test_half_of_the_points_gives_the_pixels_of_all(
     planner = planning.Planner(BevGrid(70, 0.5), view, antialias=True)
     lookup, shift = planner.lookup(Pose(1.5, heading))
     assert lookup.mirrored
+    assert len(lookup.averaged) > 3
     panorama = np.random.default_rng(channels).integers(
         0, 256, (view.height, view.width, channels), np.uint8
     )

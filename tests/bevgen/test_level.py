@@ -1,4 +1,4 @@
-"""Pitch and roll from pictures: the city, real streets, and what metadata mean by a roll."""
+"""Pitch and roll from pictures: the city, real streets, the sea; what a roll in metadata means."""
 
 from __future__ import annotations
 
@@ -15,7 +15,16 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from bevgen.calibration.level import Tilt, angles_of, compare_rolls, find_tilt
+from bevgen.calibration.level import (
+    UNKNOWN,
+    Tilt,
+    angles_of,
+    by_edges,
+    by_horizon,
+    combine,
+    compare_rolls,
+    find_tilt,
+)
 from bevgen.cli import main
 from bevgen.geometry import PanoramaView, Pose
 from bevgen.images.decoding import read_image
@@ -24,6 +33,7 @@ from pipelines.citymaker.dataset import Settings, plan, prepare
 from pipelines.citymaker.render import panorama
 from pipelines.citymaker.styles import light_of
 from tests.helpers.image_files import gpano
+from tests.helpers.landscape import DESERT, FIELD, SEA, Skyline, landscape
 from tests.helpers.paths import ROOT
 
 STREET = ROOT / "tests" / "data" / "street"
@@ -149,6 +159,140 @@ def test_how_sure_it_is_says_how_far_off() -> None:
     ]
     errors, deviations = np.array(pairs).T
     assert 0.3 < np.median(errors / deviations) < 3
+
+
+# --- the horizon ---
+
+
+def off(tilt: Tilt, pose: Pose) -> float:
+    """Degrees between where the zenith was found and where it is."""
+    return apart(zenith(tilt.pitch, tilt.roll), zenith(pose.pitch, pose.roll))
+
+
+@pytest.mark.parametrize(
+    ("ground", "haze", "pitch", "roll"),
+    [
+        (SEA, 0.0, 10.0, 0.0),
+        (SEA, 0.6, -6.0, -8.0),
+        (SEA, 0.9, 0.5, 2.0),
+        (FIELD, 0.3, -3.0, 5.0),
+        (DESERT, 0.5, 4.0, -9.0),
+    ],
+)
+def test_the_horizon_at_sea_and_on_plains(
+    ground: tuple[float, float, float], haze: float, pitch: float, roll: float
+) -> None:
+    pose = Pose(1.0, 0.0, pitch, roll)
+    image = landscape(pose, ground=ground, haze=haze)
+    tilt = find_tilt(image, whole(image))
+    assert tilt.sure
+    assert off(tilt, pose) <= 0.3
+    assert off(tilt, pose) <= 3 * tilt.deviation
+
+
+def masts(azimuth: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Stand around the camera on a plain."""
+    return np.where(np.cos(15 * azimuth) > 0.98, 25.0, 0.0)
+
+
+def shore(azimuth: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Rise to 6 degrees on a third of the horizon."""
+    return np.maximum(6 * (np.cos(azimuth - 1) - 0.5) / 0.5, 0)
+
+
+def test_masts_and_a_shore_hide_a_part_of_the_horizon() -> None:
+    pose = Pose(1.0, 0.0, -2.0, 3.5)
+    for skyline in (masts, shore):
+        image = landscape(pose, skyline)
+        tilt = find_tilt(image, whole(image))
+        assert tilt.sure
+        assert off(tilt, pose) <= 0.3
+
+
+def low_rise(azimuth: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Lift half of the horizon."""
+    return np.where(np.abs(azimuth) < 1.5, 0.5, 0.0)
+
+
+def test_what_lifts_a_side_of_the_horizon_shows_in_the_deviation() -> None:
+    pose = Pose(1.0, 0.0, 2.0, -3.0)
+    image = landscape(pose, low_rise, ground=FIELD)
+    tilt = find_tilt(image, whole(image))
+    assert 0.2 < off(tilt, pose) <= 2 * tilt.deviation
+
+
+def test_masts_and_the_horizon_are_both_used() -> None:
+    pose = Pose(1.0, 0.0, 3.0, -1.0)
+    image = landscape(pose, masts)
+    edges = by_edges(image, whole(image))
+    horizon = by_horizon(image, whole(image))
+    assert edges.sure
+    assert horizon.sure
+    both = find_tilt(image, whole(image))
+    assert both.deviation < min(edges.deviation, horizon.deviation)
+    assert off(both, pose) <= 3 * both.deviation
+
+
+def hills(azimuth: NDArray[np.float64]) -> NDArray[np.float64]:
+    return 2.5 + 1.5 * np.sin(3 * azimuth) + np.sin(7 * azimuth + 1)
+
+
+def low_hills(azimuth: NDArray[np.float64]) -> NDArray[np.float64]:
+    return 0.8 + 0.5 * np.sin(2 * azimuth) + 0.3 * np.sin(5 * azimuth + 1)
+
+
+def basin(azimuth: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Stand equally high all around."""
+    return np.full_like(azimuth, 1.5)
+
+
+def roofs(azimuth: NDArray[np.float64]) -> NDArray[np.float64]:
+    blocks = np.random.default_rng(3).uniform(2, 18, 40)
+    return blocks[((azimuth / (2 * math.pi)) % 1 * 40).astype(int)]
+
+
+def wall(azimuth: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Run straight on without an end: half a great circle."""
+    return np.degrees(np.arctan(np.tan(np.radians(5)) * np.maximum(np.cos(azimuth), 0)))
+
+
+def canyon(azimuth: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Two walls, one of them higher."""
+    left, right = (np.tan(np.radians(a)) for a in (20, 8))
+    across = np.sin(azimuth)
+    return np.degrees(np.arctan(np.where(across > 0, right * across, -left * across)))
+
+
+def trees(azimuth: NDArray[np.float64]) -> NDArray[np.float64]:
+    tops = np.random.default_rng(5).normal(size=(30, 2))
+    waves = (a * np.sin(k * azimuth) + b * np.cos(k * azimuth) for k, (a, b) in enumerate(tops, 20))
+    return np.abs(sum(waves)) / 3
+
+
+@pytest.mark.parametrize("skyline", [hills, low_hills, basin, roofs, wall, canyon, trees])
+def test_other_skylines_do_not_pass_for_the_horizon(skyline: Skyline) -> None:
+    for pitch, roll in ((0.0, 0.0), (3.0, -5.0)):
+        image = landscape(Pose(1.0, 0.0, pitch, roll), skyline, ground=FIELD)
+        assert not by_horizon(image, whole(image)).sure
+
+
+def test_streets_forests_and_rooms_have_no_horizon() -> None:
+    files = (*STREET.glob("*.jpg"), *(STREET.parent / "hdri").glob("*.png"))
+    photos = [read_image(path)[0] for path in files]
+    assert len(photos) == 8
+    for image in (*photos, *(image for image, _ in city(4.0))):
+        assert not by_horizon(image, whole(image)).sure
+
+
+def test_edges_win_where_the_horizon_contradicts_them() -> None:
+    edges, horizon = Tilt(2.0, 1.0, 0.2), Tilt(2.3, 1.0, 0.1)
+    both = combine(edges, horizon)
+    assert (both.pitch, both.roll) == pytest.approx((2.24, 1.0))
+    assert both.deviation == pytest.approx(0.2 / math.sqrt(5))
+    assert combine(edges, Tilt(3.0, 1.0, 0.1)) is edges
+    assert combine(UNKNOWN, horizon) is horizon
+    assert combine(Tilt(9.0, 9.0, 1.5), horizon) is horizon
+    assert combine(edges, UNKNOWN) is edges
 
 
 # --- the command ---

@@ -185,11 +185,11 @@ WIDTH = 1024
 
 
 @cache
-def frames(district: str, seed: int, car: bool) -> tuple[Frame, ...]:
+def frames(district: str, seed: int, car: bool, width: int = WIDTH) -> tuple[Frame, ...]:
     """Eight panoramas of different places."""
     settings = Settings(
         places=8, districts=(district,), cross=(), heading="random", seed=seed, tilt=1.0,
-        panorama_width=WIDTH, views=("panorama",),
+        panorama_width=width, views=("panorama",),
     )  # fmt: skip
     return tuple(image for image, _ in camera_check.frames(settings, car))
 
@@ -200,6 +200,10 @@ def test_a_car_is_found_in_eight_frames_and_nothing_where_there_is_none() -> Non
     assert found(list(frames("suburb", 0, False))).mean() <= 0.001
     for frame in frames("suburb", 0, False):
         assert found([frame]).mean() <= 0.001
+
+
+def test_plain_ground_that_happens_to_agree_is_no_rig() -> None:
+    assert found(list(frames("industrial", 1, False, 512))).mean() <= 0.001
 
 
 @pytest.mark.parametrize("cap", CAPS)

@@ -119,6 +119,32 @@ def test_device_memory_in_and_out() -> None:
         np.testing.assert_array_equal(result.copy_to_host(), through_host)
 
 
+@pytest.mark.parametrize("poses", [{}, {"heading": [0.0, 90.0, 123.4]}, COLUMNS])
+@pytest.mark.parametrize("fov", [(90.0, -90.0), (60.0, -50.0)])
+def test_masks_hide_what_they_hide_on_the_cpu(
+    poses: dict[str, list[float]], fov: tuple[float, float]
+) -> None:
+    images = panoramas("float32") + 1
+    use = np.random.default_rng(1).uniform(size=(8, 16)) > 0.2  # enlarged to the panoramas
+    settings: dict[str, Any] = {"size": SIZE, "resolution": RESOLUTION, "vertical_fov": fov}
+    truth, valid = Projector(**settings, mask=use)(images, **poses, return_valid=True)
+    _, free = Projector(**settings)(images, **poses, return_valid=True)
+    assert 0.1 < (free & ~valid).mean() < 0.9
+
+    for mask in (use, on_device(use)):
+        projector = Projector(**settings, mask=mask)
+        drawn, seen = projector(on_device(images), **poses, return_valid=True)
+        np.testing.assert_array_equal(seen, valid)
+        np.testing.assert_allclose(drawn.copy_to_host(), truth, atol=1e-3)
+    one, seen = projector(on_device(images[0]), return_valid=True)
+    assert seen.shape == (SIZE, SIZE)
+    assert not one.copy_to_host()[~seen].any()
+
+    network = projector.to_chw(on_device(images), mean=0.4, std=[0.2, 0.25, 0.3], **poses)
+    ours = ((truth / 255 - 0.4) / [0.2, 0.25, 0.3]).transpose(0, 3, 1, 2)
+    np.testing.assert_allclose(network.copy_to_host(), ours, atol=1e-5)
+
+
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
 def test_network_input(dtype: str) -> None:
     images = panoramas("uint8")
