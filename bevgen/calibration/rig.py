@@ -25,8 +25,8 @@ _DARK = 8.0  # added to grey levels before their logarithm, so that noise in the
 _STILL = 0.006  # relative change of texture below which a surface counts as the same one
 _STILL_OF_CONTRAST = 0.2  # the same, as a part of the texture's own contrast,
 _STILL_AT_MOST = 0.03  # which just above a rim is that between street and rig
-_DISTINCT = 6.0  # the street's brightness changes so many times more than a rig's: of cars 14 and
-# more, of plain ground that happened to agree in eight frames up to 3.6
+# Cars came to 14 and more, plain ground that happened to agree in eight frames to 3.6 at most.
+_DISTINCT = 6.0  # the street's brightness must change so many times more than the rig's
 _LEVELS = (0.02, 0.12)  # relative change of brightness that may part rig and street
 _LEAST = 0.002  # part of the frame below which nothing is reported
 
