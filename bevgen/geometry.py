@@ -225,8 +225,8 @@ def _half_open(azimuth: ArrayLike) -> Floats:
 
 def are_poses(poses: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Which rows of height, heading, pitch and roll `Pose` takes, (n,): of many at once."""
-    within = np.abs(poses) <= (MAX_HEIGHT, MAX_HEADING, 90.0, 180.0)
-    return (np.isfinite(poses) & within).all(axis=1) & (poses[:, 0] > 0)
+    within = np.abs(poses) <= (MAX_HEIGHT, MAX_HEADING, 90.0, 180.0)  # which NaN is not
+    return within.all(axis=1) & (poses[:, 0] > 0)
 
 
 def is_full_sphere(height: int, width: int, degrees_across: float = 360.0) -> bool:

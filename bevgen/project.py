@@ -6,6 +6,7 @@ Numba is imported by the first projection, not by the import of this module.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -91,7 +92,22 @@ def project_view(
 def _planner(grid: BevGrid, view: PanoramaView, antialias: bool, compat: Compat | None) -> Planner:
     from bevgen.projection.planning import Planner
 
-    return Planner(grid, view, antialias and compat is None, compat is not None)
+    return Planner(grid, view, bool(antialias) and compat is None, compat is not None)
+
+
+@lru_cache(maxsize=64)
+def _kept_planner(
+    size: int,
+    resolution: float,
+    height: int,
+    width: int,
+    fov: tuple[float, float],
+    antialias: bool,
+    compat: Compat | None,
+) -> Planner:
+    """Return the planner of a projector's settings, checked once for many calls."""
+    view = PanoramaView(height, width, fov)
+    return _planner(BevGrid(size, resolution), view, antialias, compat)
 
 
 def _hide(mask: Mask, planner: Planner, pose: Pose, bev: NDArray[Any]) -> NDArray[np.bool_]:
@@ -169,7 +185,7 @@ class Projector:
 
             use = self.mask
             if is_on_device(use):
-                use = cuda_backend().as_device_array(use).copy_to_host()
+                use = cuda_backend().to_host(use)
             object.__setattr__(self, "_mask", Mask.of(use))
         if self.compat is not None:
             check_compat(
@@ -229,7 +245,7 @@ class Projector:
         """
         images, shape = as_batch(self._placed(panorama), self.size)
         planner = self._planner(images)
-        poses = self._poses(planner.view, len(images), height, heading, pitch, roll)
+        poses = self._poses(planner.view, images.shape[0], height, heading, pitch, roll)
         hidden: Any = None
         if isinstance(images, np.ndarray):
             out = host_result(out, shape, images)
@@ -239,9 +255,8 @@ class Projector:
                 each = zip(poses.tolist(), bevs, strict=True)
                 hidden = np.stack([_hide(self._mask, planner, Pose(*p), bev) for p, bev in each])
         else:
-            target = device_result(out, shape, images.dtype)
+            target, out = device_result(out, shape, images.dtype)
             cuda_backend().sample(images, planner, poses, target)
-            out = target if out is None else out
             if self._mask is not None:
                 hidden = cuda_backend().hide(self._mask, planner, poses, target)
         if not return_valid:
@@ -297,15 +312,15 @@ class Projector:
                 "to_chw takes a batch (N, H, W, C) in device memory and gives float16 or float32;"
                 " on the CPU use bevgen.to_chw"
             )
-        n, channels = len(images), images.shape[3]
-        target = device_result(out, (n, channels, self.size, self.size), np.dtype(dtype))
+        n, channels = images.shape[0], images.shape[3]
+        target, out = device_result(out, (n, channels, self.size, self.size), np.dtype(dtype))
         planner = self._planner(images)
         poses = self._poses(planner.view, n, height, heading, pitch, roll)
         scaling = mean_and_std(channels, mean, std)
         cuda_backend().sample(images, planner, poses, target, scaling)
         if self._mask is not None:
             cuda_backend().hide(self._mask, planner, poses, target, scaling)
-        return target if out is None else out
+        return out
 
     def _placed(self, panorama: Any) -> Any:
         """Return an array of the host as NumPy's, one of the device as Numba's."""
@@ -322,8 +337,10 @@ class Projector:
                 f"{width} x {height} pixels are not 2:1, so it is not known which part of the"
                 " sphere they show: say it by vertical_fov=(top, bottom)"
             )
-        view = PanoramaView(height, width, self.vertical_fov or FULL_SPHERE)
-        return _planner(self.grid, view, self.antialias, self.compat)
+        top, bottom = self.vertical_fov or FULL_SPHERE
+        return _kept_planner(
+            self.size, self.resolution, height, width, (top, bottom), self.antialias, self.compat
+        )
 
     def _poses(self, view: PanoramaView, n: int, *own: ArrayLike | None) -> NDArray[np.float64]:
         """Height, heading, pitch and roll per image, (n, 4): its own where given, checked."""
@@ -331,7 +348,10 @@ class Projector:
         for k, (name, given) in enumerate(
             zip(("height", "heading", "pitch", "roll"), own, strict=True)
         ):
-            values = np.asarray(getattr(self, name) if given is None else given, np.float64)
+            if given is None:
+                poses[:, k] = getattr(self, name)
+                continue
+            values = np.asarray(given, np.float64)
             if values.shape not in ((), (n,)):
                 raise InputError(
                     f"{name} must be one number or one for each of the {n} panoramas,"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,26 @@ from numpy.typing import NDArray
 
 from bevgen.errors import InputError
 from bevgen.projection.backends import cuda_backend
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceArray:
+    """An array in a GPU's memory.
+
+    Attributes
+    ----------
+    shape, dtype
+        As NumPy's.
+    contiguous
+        Whether it is C-contiguous.
+    start
+        Where it begins, as kernels take it: an address; in the simulator the array itself, flat.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    contiguous: bool
+    start: Any
 
 
 def is_on_device(array: Any) -> bool:
@@ -60,15 +81,13 @@ def as_batch(image: Any, size: int) -> tuple[Any, tuple[int, ...]]:
         raise InputError(
             f"a panorama must have 1 to 4 channels, not {shape[-1]}{hint}; its shape is {shape}"
         )
+    batch = (1, *shape, 1) if len(shape) == 2 else (1, *shape) if len(shape) == 3 else shape
+    result = *shape[:-3], size, size, *shape[2:][-1:]
     if isinstance(image, np.ndarray):
-        image = np.ascontiguousarray(image)
-    elif not image.is_c_contiguous():
+        return np.ascontiguousarray(image).reshape(batch), result
+    if not image.contiguous:
         raise InputError("a panorama on the device must be C-contiguous")
-    if len(shape) == 2:
-        return image.reshape(1, *shape, 1), (size, size)
-    if len(shape) == 3:
-        return image.reshape(1, *shape), (size, size, shape[2])
-    return image, (len(image), size, size, image.shape[3])
+    return replace(image, shape=batch), result
 
 
 def host_result(
@@ -91,18 +110,20 @@ def host_result(
     return out
 
 
-def device_result(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
-    """Return Numba's view of the array to write, given or new; raises as `host_result`."""
+def device_result(
+    out: Any, shape: tuple[int, ...], dtype: np.dtype[Any]
+) -> tuple[DeviceArray, Any]:
+    """Return the array to write, for the kernels and for the user; raises as `host_result`."""
     cuda = cuda_backend()
     if out is None:
-        return cuda.new(shape, dtype)
-    if not is_on_device(out):
+        out = cuda.new(shape, dtype)
+    elif not is_on_device(out):
         raise InputError("out must be on the device, as the panorama is")
     array = cuda.as_device_array(out)
     _check(array, shape, dtype)
-    if not array.is_c_contiguous():
+    if not array.contiguous:
         raise InputError("out must be C-contiguous")
-    return array
+    return array, out
 
 
 def _check(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:

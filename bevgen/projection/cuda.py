@@ -7,6 +7,7 @@ on the device. A pose of its own for each image needs none: the kernel finds its
 # Numba's kernels are launched as kernel[blocks, threads](...), which type checkers do not know.
 # pyright: reportIndexIssue=false, reportArgumentType=false, reportReturnType=false
 # pyright: reportCallIssue=false, reportOptionalMemberAccess=false
+# pyright: reportPrivateImportUsage=false
 
 from __future__ import annotations
 
@@ -26,19 +27,23 @@ from numpy.typing import NDArray
 
 from bevgen.errors import BevgenError, DeviceError, InputError
 from bevgen.geometry import Pose, needed_rows
-from bevgen.projection.cuda_kernels import IMAGES, THREADS, TILE, Format, hide_parts, kernels_of
-from bevgen.projection.lookup import SUBPIXEL, Lookup
-from bevgen.projection.planning import FOUR_SAMPLES, Planner, model_of
+from bevgen.projection.arrays import DeviceArray
+from bevgen.projection.cuda_kernels import IMAGES, THREADS, TILE, Format, hiding_of, kernels_of
+from bevgen.projection.lookup import SUBPIXEL
+from bevgen.projection.planning import FOUR_SAMPLES, Planner, cameras_of, model_of
 
 if TYPE_CHECKING:
     from bevgen.projection.masking import Mask
 
 SIMULATED = bool(getattr(config, "ENABLE_CUDASIM", False))
 CHUNK_BYTES = 32 << 20  # of panoramas under way to the device at once
+WORDS, PACKED = np.dtype(np.uint64), np.dtype(np.uint32)
+"""What bytes are read as, and written as, where they can be; see `Format`."""
 Scaling = tuple[NDArray[np.float32], NDArray[np.float32]]
 """Mean and standard deviation of each channel."""
 
 
+@cache
 def require_gpu() -> None:
     """Refuse to go on without a GPU.
 
@@ -77,12 +82,26 @@ def _named_failures() -> Iterator[None]:
         raise DeviceError(f"the GPU failed ({why}): use the device cpu, or try again") from error
 
 
-def as_device_array(array: Any) -> Any:
-    """Return Numba's view of an array on the device, such as a torch tensor, without a copy."""
-    if getattr(array, "__cuda_ndarray__", False):
-        return array
+def as_device_array(array: Any) -> DeviceArray:
+    """Describe an array on the device, such as a torch tensor, to kernels.
+
+    What it needs beyond a glance, Numba does: it waits for the stream of arrays that name one.
+    """
+    if SIMULATED:
+        contiguous = array.is_c_contiguous()
+        return DeviceArray(tuple(array.shape), array.dtype, contiguous, array.reshape(-1))
     require_gpu()
-    return cuda.as_cuda_array(array)
+    interface, contiguous = array.__cuda_array_interface__, True
+    if any(interface.get(name) is not None for name in ("mask", "strides", "stream")):
+        contiguous = cuda.as_cuda_array(array).is_c_contiguous()
+    shape, dtype = tuple(interface["shape"]), np.dtype(interface["typestr"])
+    return DeviceArray(shape, dtype, contiguous, interface["data"][0])
+
+
+def to_host(array: Any) -> NDArray[Any]:
+    """Copy an array from the device."""
+    require_gpu()
+    return (array if SIMULATED else cuda.as_cuda_array(array)).copy_to_host()
 
 
 def new(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
@@ -91,36 +110,39 @@ def new(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
 
 
 @_named_failures()
+@cuda.require_context
 def sample(
-    panoramas: Any,
+    panoramas: DeviceArray,
     planner: Planner,
     poses: NDArray[np.float64],
-    bevs: Any,
+    bevs: DeviceArray,
     scaling: Scaling | None = None,
 ) -> None:
     """Project a batch from device memory to device memory; nothing is waited for.
 
     Parameters
     ----------
-    panoramas : (N, H, W, C) uint8 or float32, on the device, C-contiguous
+    panoramas : (N, H, W, C) uint8 or float32, C-contiguous
     planner
         What makes the lookups.
     poses : (N, 4) float64
         Height, heading, pitch and roll of each image.
-    bevs : (N, size, size, C), or with a scaling (N, C, size, size), on the device, written
+    bevs : (N, size, size, C), or with a scaling (N, C, size, size), written
     scaling
         Store ``(value / 255 - mean) / std``, channels apart, instead of the values.
     """
-    source = _Source(panoramas.reshape(-1), 0, panoramas.shape[1] * planner.view.width)
-    _sample(source, panoramas.shape[3], planner, poses, bevs.reshape(-1), scaling, 0)
+    _, height, width, channels = panoramas.shape
+    source = _Source(panoramas, 0, height * width)
+    _sample(source, channels, planner, poses, bevs, scaling, _own_queue())
 
 
 @_named_failures()
+@cuda.require_context
 def hide(
     mask: Mask,
     planner: Planner,
     poses: NDArray[np.float64],
-    bevs: Any,
+    bevs: DeviceArray,
     scaling: Scaling | None = None,
 ) -> Any:
     """Make black what a mask hides of BEVs as `sample` writes them; nothing is waited for.
@@ -132,19 +154,17 @@ def hide(
     (N, size, size) bool on the device
         What is hidden.
     """
-    count, size = len(poses), planner.grid.size
-    pixels = size**2
-    channels = bevs.size // (count * pixels)
-    parts = new((count * pixels,), np.dtype(np.float32))
-    shared = _Source(_hidden_pixels(mask, planner.view.height, planner.view.width), 0, 0)
-    _sample(shared, 1, planner, poses, parts, None, 0)
-    hidden = new((count * pixels,), np.dtype(np.bool_))
-    _, black = _scale_and_bias(_frozen(scaling), channels)
-    blocks = math.ceil(pixels / THREADS), count
-    hide_parts[blocks, (THREADS, 1)](
-        parts, pixels, channels, scaling is not None, black, hidden, bevs.reshape(-1)
-    )
-    return hidden.reshape(count, size, size)
+    count, size, queue = len(poses), planner.grid.size, _own_queue()
+    channels = math.prod(bevs.shape) // (count * size**2)
+    parts, hidden = (new((count, size, size), np.dtype(kind)) for kind in (np.float32, np.bool_))
+    shared = as_device_array(_hidden_pixels(mask, planner.view.height, planner.view.width))
+    _sample(_Source(shared, 0, 0), 1, planner, poses, as_device_array(parts), None, queue)
+    hiding_of(bevs.dtype).launch(
+        (math.ceil(size**2 / THREADS), count, 1), queue.stream,
+        _start(parts), size**2, channels, scaling is not None,
+        _start(_scaling(_frozen(scaling), channels)), _start(hidden), bevs.start,
+    )  # fmt: skip
+    return hidden
 
 
 @lru_cache(maxsize=4)
@@ -153,19 +173,51 @@ def _hidden_pixels(mask: Mask, height: int, width: int) -> Any:
     return cuda.to_device((~mask.fitted((height, width))).astype(np.float32).ravel())
 
 
+class _Queue:
+    """A stream, and memory for what differs between the images of a launch.
+
+    What is sent overwrites what was sent before, after the kernels that read it: the stream keeps
+    their order. So one thread alone may use it.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        self.stream = stream
+        self._room: Any = None
+
+    def send(self, values: NDArray[Any]) -> Any:
+        """Return where values lie on the device for the kernels that are launched next."""
+        if SIMULATED:
+            return cuda.to_device(values.ravel())
+        if self._room is None or self._room.nbytes < values.nbytes:
+            self._room = cuda.device_array(2 * values.nbytes, np.uint8)
+        # As an array's own `copy_to_device` does, in a tenth of the time.
+        cuda.cudadrv.driver.host_to_device(self._room, values, values.nbytes, self.stream)
+        return _start(self._room)
+
+
+_own = threading.local()
+
+
+def _own_queue() -> _Queue:
+    """Return this thread's queue of the stream that all wait for."""
+    if not hasattr(_own, "queue"):
+        _own.queue = _Queue(0 if SIMULATED else cuda.default_stream())
+    return _own.queue
+
+
 class _Source(NamedTuple):
     """Panoramas on the device.
 
     Attributes
     ----------
-    values : (n,)
+    values
         Of all of them, one after another.
     skipped, pixels
         Of each panorama: pixels before the first one that is there, and how many are there; 0 if
         all are the same one.
     """
 
-    values: Any
+    values: DeviceArray
     skipped: int
     pixels: int
 
@@ -175,73 +227,111 @@ def _sample(
     channels: int,
     planner: Planner,
     poses: NDArray[np.float64],
-    bevs: Any,
+    bevs: DeviceArray,
     scaling: Scaling | None,
-    stream: Any,
+    queue: _Queue,
 ) -> None:
     """Launch kernels for runs of images whose poses are alike."""
     values, stride, offset = source.values, source.pixels * channels, source.skipped * channels
-    words = channels > 2 and _in_words(values, stride, offset)
-    if words:
-        values, stride, offset = values.view(np.uint64), stride // 8, offset // 8
-    form = Format(channels, words, scaling is not None, bevs.dtype == np.uint8)
-    packed, stored_words = form, bevs
-    if words and channels == 3 and _can_pack(bevs, planner.grid.size):
-        packed, stored_words = form._replace(packed=True), bevs.view(np.uint32)
-    stored = _scale_and_bias(_frozen(scaling), channels)
-    view, size = planner.view, planner.grid.size
-    panorama = view.width, view.height, view.wraps
+    view, size, planar = planner.view, planner.grid.size, scaling is not None
+    read, written = values.dtype, bevs.dtype
+    if channels > 2 and _in_words(values, stride, offset):
+        read, stride, offset = WORDS, stride // 8, offset // 8
+    packed = PACKED if read == WORDS and channels == 3 and _can_pack(bevs, size) else written
+    panoramas = values.start.view(read) if SIMULATED else values.start, stride, -offset
+    stored = size, _start(_scaling(_frozen(scaling), channels)), bevs.start
     tiles = math.ceil(size / TILE[0]), math.ceil(size / TILE[1])
-    for start, stop, shared in _runs(planner, poses):
-        images = values, stride, -offset, start
-        if not shared:
-            kernels_of(packed).posed[(*tiles, stop - start), THREADS, stream](
-                *images,
-                *panorama,
-                _cameras(poses[start:stop], stream),
-                _model(planner),
-                size,
-                float(planner.grid.resolution),
-                planner.antialias,
-                *stored,
-                stored_words,
-            )
+    for start, stop, level, each in _runs(planner, poses.tobytes()):
+        shifting = isinstance(each, np.ndarray)
+        own = queue.send(each) if shifting else each
+        if level is None:
+            kernels_of(Format(channels, read, packed, planar)).posed.launch(
+                (*tiles, stop - start), queue.stream,
+                *panoramas, start, view.width, view.height, view.wraps,
+                own, _start(_model(planner)), planner.antialias, *stored,
+            )  # fmt: skip
             continue
-        shifts = _shifts(planner, poses[start:stop])
-        varying = bool((shifts != shifts[0]).any())
-        lookup = _on_device(planner.lookup(Pose(float(poses[start, 0])))[0])
-        on_device = _shifts_on_device(shifts.tobytes())
-        groups = math.ceil(len(shifts) / IMAGES)
-        centres = kernels_of(packed._replace(shifting=varying)).centres
-        centres[(*tiles, groups), THREADS, stream](
-            *images,
-            stop,
-            *panorama,
-            lookup.columns,
-            lookup.rows,
-            on_device,
-            size,
-            *stored,
-            stored_words,
+        lookup = _on_device(planner, level)
+        images = *panoramas, start, stop, view.width, view.height
+        groups = math.ceil((stop - start) / IMAGES)
+        kernels_of(Format(channels, read, packed, planar, shifting)).centres.launch(
+            (*tiles, groups), queue.stream, *images, lookup.points, own, *stored
         )
-        if lookup.averaged.size:
-            means = kernels_of(form._replace(shifting=varying)).means
-            blocks = math.ceil(lookup.averaged.size / THREADS), 1, groups
-            means[blocks, THREADS, stream](
-                *images, stop, *panorama, *lookup[2:], on_device, size, *stored, bevs
-            )
+        if lookup.averaged_pixels:
+            kernels_of(Format(channels, read, written, planar, shifting)).means.launch(
+                (math.ceil(lookup.averaged_pixels / THREADS), 1, groups), queue.stream,
+                *images, lookup.averaged, lookup.first, lookup.samples, lookup.averaged_pixels,
+                own, *stored,
+            )  # fmt: skip
 
 
-def _runs(planner: Planner, poses: NDArray[np.float64]) -> Iterator[tuple[int, int, bool]]:
-    """Yield first and last (exclusive) of images that follow each other and share a lookup.
+class DeviceLookup(NamedTuple):
+    """A lookup on the device: where its arrays begin, and the arrays.
 
-    Or that share none, as each looks its own way: the third value says which.
+    Attributes
+    ----------
+    points : (2, size * size) int32
+        Columns, rows.
+    averaged, first
+        As of a `Lookup`.
+    samples : (2, samples) int32
+        Columns, rows.
     """
-    level = (poses[:, 2:] == 0).all(axis=1) & planner.view.wraps
-    key = np.where(level | planner.compat, poses[:, 0], -1.0)  # heights are positive
+
+    points: Any
+    averaged: Any
+    first: Any
+    samples: Any
+    averaged_pixels: int
+    arrays: tuple[Any, ...]
+
+
+@lru_cache(maxsize=8)
+def _on_device(planner: Planner, height: float) -> DeviceLookup:
+    """Return the lookup of a level camera that looks north."""
+    lookup, _ = planner.lookup(Pose(height))
+    points = np.concatenate([lookup.columns, lookup.rows])
+    samples = np.concatenate([lookup.sample_columns, lookup.sample_rows])
+    arrays = tuple(map(cuda.to_device, (points, lookup.averaged, lookup.first, samples)))
+    return DeviceLookup(*map(_start, arrays), len(lookup.averaged), arrays)
+
+
+class _Run(NamedTuple):
+    """Images that follow each other and are projected by one launch.
+
+    Attributes
+    ----------
+    start, stop
+        The first, and the one after the last.
+    level
+        The height of cameras without tilt, which share a lookup; None if each looks its own way.
+    each
+        Columns to add to the lookup, one number or (n,) int32; without one cameras, (n, 10)
+        float64.
+    """
+
+    start: int
+    stop: int
+    level: float | None
+    each: int | NDArray[Any]
+
+
+@lru_cache(maxsize=8)
+def _runs(planner: Planner, poses: bytes) -> list[_Run]:
+    """Divide images by their poses, (n, 4) float64."""
+    rows, runs = np.frombuffer(poses).reshape(-1, 4), []
+    own = (rows[:, 2:].any(axis=1) | (not planner.view.wraps)) & (not planner.compat)
+    key = np.where(own, -1.0, rows[:, 0])  # heights are positive
     edges = [0, *(np.flatnonzero(key[1:] != key[:-1]) + 1).tolist(), len(key)]
     for start, stop in pairwise(edges):
-        yield start, stop, bool(key[start] > 0)
+        if own[start]:
+            runs.append(_Run(start, stop, None, cameras_of(rows[start:stop])))
+            continue
+        shifts = _shifts(planner, rows[start:stop])
+        varying = bool((shifts != shifts[0]).any())
+        each = shifts if varying else int(shifts[0])
+        runs.append(_Run(start, stop, float(key[start]), each))
+    return runs
 
 
 def _shifts(planner: Planner, poses: NDArray[np.float64]) -> NDArray[np.int32]:
@@ -251,62 +341,32 @@ def _shifts(planner: Planner, poses: NDArray[np.float64]) -> NDArray[np.int32]:
     return (shifts % max(turn, 1)).astype(np.int32)
 
 
-def _in_words(values: Any, stride: int, offset: int) -> bool:
+def _in_words(values: DeviceArray, stride: int, offset: int) -> bool:
     """Whether panoramas can be read in words of 8 bytes."""
-    aligned = stride % 8 == 0 and offset % 8 == 0 and _address(values) % 8 == 0
+    aligned = stride % 8 == 0 and offset % 8 == 0 and (SIMULATED or values.start % 8 == 0)
     return values.dtype == np.uint8 and aligned and stride < 1 << 31
 
 
-def _can_pack(bevs: Any, size: int) -> bool:
+def _can_pack(bevs: DeviceArray, size: int) -> bool:
     """Whether BEVs can be stored in words of 4 bytes, by whole warps; the simulator has none."""
     whole = size % TILE[0] == 0 and size % TILE[1] == 0
-    return bevs.dtype == np.uint8 and whole and _address(bevs) % 4 == 0 and not SIMULATED
+    return not SIMULATED and bevs.dtype == np.uint8 and whole and bevs.start % 4 == 0
 
 
-def _address(array: Any) -> int:
-    return 0 if SIMULATED else array.device_ctypes_pointer.value
-
-
-@lru_cache(maxsize=16)
-def _shifts_on_device(shifts: bytes) -> Any:
-    return cuda.to_device(np.frombuffer(shifts, np.int32).copy())
-
-
-class DeviceLookup(NamedTuple):
-    """A lookup's arrays on the device."""
-
-    columns: Any
-    rows: Any
-    averaged: Any
-    first: Any
-    sample_columns: Any
-    sample_rows: Any
-
-
-@lru_cache(maxsize=8)
-def _on_device(lookup: Lookup) -> DeviceLookup:
-    return DeviceLookup._make(
-        cuda.to_device(getattr(lookup, name)) for name in DeviceLookup._fields
-    )
-
-
-def _cameras(poses: NDArray[np.float64], stream: Any) -> Any:
-    """(n, 10) float64 on the device: `camera_of` each, all at once."""
-    angles = np.radians(poses[:, 1:] * (-1, 1, 1))
-    (ch, cp, cr), (sh, sp, sr) = np.cos(angles).T, np.sin(angles).T
-    zero = np.zeros_like(ch)
-    tilted = (cr, zero, sr), (sp * sr, cp, -sp * cr), (-cp * sr, sp, cp * cr)  # Rx(pitch) Ry(roll)
-    axes = [(ch * x - sh * y, sh * x + ch * y, z) for x, y, z in zip(*tilted, strict=True)]
-    cameras = np.stack([*(value for axis in axes for value in axis), poses[:, 0]], axis=-1)
-    return cuda.to_device(np.ascontiguousarray(cameras), stream=stream)
+def _start(array: Any) -> Any:
+    """Where one of Numba's arrays begins, as kernels take it; see `DeviceArray`."""
+    return array.reshape(-1) if SIMULATED else array.device_ctypes_pointer.value
 
 
 @lru_cache(maxsize=8)
 def _model(planner: Planner) -> Any:
-    """Return the camera model's numbers on the device, and the square that few samples reach."""
-    model = model_of(planner.view)
-    footprint = planner.grid.resolution**2 * model.columns_per_radian * model.rows_per_radian
-    return cuda.to_device(np.array([*model[2:8], (footprint / FOUR_SAMPLES) ** 2]))
+    """Return what `posed` takes of a camera model, on the device.
+
+    Its numbers, metres per BEV pixel, and the square that few samples reach.
+    """
+    model, resolution = model_of(planner.view), planner.grid.resolution
+    footprint = resolution**2 * model.columns_per_radian * model.rows_per_radian
+    return cuda.to_device(np.array([*model[2:8], resolution, (footprint / FOUR_SAMPLES) ** 2]))
 
 
 def _frozen(scaling: Scaling | None) -> tuple[bytes, bytes] | None:
@@ -314,13 +374,12 @@ def _frozen(scaling: Scaling | None) -> tuple[bytes, bytes] | None:
 
 
 @lru_cache(maxsize=8)
-def _scale_and_bias(scaling: tuple[bytes, bytes] | None, channels: int) -> tuple[Any, Any]:
-    """Return what takes 0 to 255 to what is stored, (C,) float32 each, on the device."""
-    scale, bias = np.ones(channels, np.float32), np.zeros(channels, np.float32)
-    if scaling is not None:
-        mean, std = (np.frombuffer(values, np.float32) for values in scaling)
-        scale, bias = (1 / (255 * std)).astype(np.float32), (-mean / std).astype(np.float32)
-    return cuda.to_device(scale), cuda.to_device(bias)
+def _scaling(scaling: tuple[bytes, bytes] | None, channels: int) -> Any:
+    """Return scale and bias, from 0 to 255 to what is stored: (2, C) float32 on the device."""
+    if scaling is None:
+        return cuda.to_device(np.repeat(np.float32([1, 0]), channels))
+    mean, std = (np.frombuffer(values, np.float32) for values in scaling)
+    return cuda.to_device(np.concatenate([1 / (255 * std), -mean / std], dtype=np.float32))
 
 
 @_named_failures()
@@ -363,7 +422,7 @@ class _Slot:
     """Room for one chunk on its way: pinned host memory, device memory, a stream."""
 
     def __init__(self, incoming: int, outgoing: int) -> None:
-        self.stream = cuda.stream()
+        self.queue = _Queue(cuda.stream())
         self.pinned = [cuda.pinned_array(size, np.uint8) for size in (incoming, outgoing)]
         self.device = [cuda.device_array(size, np.uint8) for size in (incoming, outgoing)]
 
@@ -376,21 +435,22 @@ class _Slot:
         bevs: NDArray[Any],
     ) -> Callable[[], None]:
         """Send images, whose first row is row ``first``; returns what fetches the BEVs."""
+        stream = self.queue.stream
         pinned = self.pinned[0][: images.nbytes].view(images.dtype).reshape(images.shape)
         _copy(images, pinned)
         values, results = (
             array[:size].view(images.dtype)
             for array, size in zip(self.device, (images.nbytes, bevs.nbytes), strict=True)
         )
-        values.copy_to_device(pinned.reshape(-1), stream=self.stream)
+        values.copy_to_device(pinned.reshape(-1), stream=stream)
         width, channels = images.shape[2:]
-        source = _Source(values, first * width, images.shape[1] * width)
-        _sample(source, channels, planner, poses, results, None, self.stream)
+        source = _Source(as_device_array(values), first * width, images.shape[1] * width)
+        _sample(source, channels, planner, poses, as_device_array(results), None, self.queue)
         fetched = self.pinned[1][: bevs.nbytes].view(bevs.dtype)
-        results.copy_to_host(fetched, stream=self.stream)
+        results.copy_to_host(fetched, stream=stream)
 
         def collect() -> None:
-            self.stream.synchronize()
+            stream.synchronize()
             _copy(fetched.reshape(bevs.shape), bevs)
 
         return collect
@@ -407,9 +467,6 @@ def _copy(source: NDArray[Any], target: NDArray[Any]) -> None:
 @cache
 def _pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(min(8, os.cpu_count() or 1), "bevgen-copy")
-
-
-_own = threading.local()
 
 
 def _slots(*sizes: int) -> tuple[_Slot, _Slot]:

@@ -1,9 +1,10 @@
 """The kernels of `bevgen.projection.cuda`: the bodies of `planning` and `sampling`, many at a time.
 
-A kernel is made for a format: how many channels, how they are read, how they are written. Threads
-of a warp take a small tile of the BEV, not a line: its points lie together on the panorama
-whichever way they look, so that one read serves many. A thread takes the same pixel of several
-images, and finds its place on the panorama once.
+A kernel is made for a format: how many channels, how they are read, how they are written. It takes
+arrays by their addresses, which cost the host little to say. Threads of a warp take a small tile of
+the BEV, not a line: its points lie together on the panorama whichever way they look, so that one
+read serves many. A thread takes the same pixel of several images, and finds its place on the
+panorama once.
 
 uint8 panoramas of three or four channels are read in words of 8 bytes, at most two for both
 neighbours of a row. The same loops run in Numba's simulator.
@@ -12,15 +13,17 @@ neighbours of a row. The same loops run in Numba's simulator.
 # Numba's scalars and arrays are not what the annotations, made for readers, say to a type checker.
 # pyright: reportArgumentType=false, reportReturnType=false, reportCallIssue=false
 # pyright: reportAttributeAccessIssue=false, reportIndexIssue=false, reportOptionalMemberAccess=false
-# pyright: reportOperatorIssue=false
+# pyright: reportOperatorIssue=false, reportPrivateImportUsage=false
 
 from __future__ import annotations
 
-from functools import cache
+import ctypes
+from collections.abc import Callable
+from functools import cache, cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import cuda
+from numba import cuda, from_dtype, types
 
 from bevgen.compiling import njit
 from bevgen.projection.lookup import HIDDEN, SUBPIXEL
@@ -51,34 +54,77 @@ class Format(NamedTuple):
     ----------
     channels
         1 to 4.
-    words
-        Whether panoramas are read in words: uint8 of at least three channels, each image and the
-        first byte of all aligned to 8 bytes.
+    source
+        What panoramas are read as: uint8, float32, or uint64 for bytes in words: of at least three
+        channels, each image and the first byte of all aligned to 8 bytes.
+    result
+        What BEVs are stored as: uint8, float16, float32, or uint32 for four neighbouring pixels of
+        three bytes as three words.
     planar
         Whether channels are stored apart, (C, pixels), as ``value * scale + bias``; else (pixels,
         C), as they are.
-    rounded
-        Whether they are stored as integers.
-    packed
-        Whether four neighbouring pixels of three bytes are stored as three words.
     shifting
         Whether images differ by a heading.
     """
 
     channels: int
-    words: bool
-    planar: bool
-    rounded: bool
-    packed: bool = False
+    source: np.dtype[Any]
+    result: np.dtype[Any]
+    planar: bool = False
     shifting: bool = False
+
+
+class Kernel:
+    """A kernel, compiled when it is first launched.
+
+    Attributes
+    ----------
+    body, signature
+        The code, and the types of what it takes: integers, flags, and of arrays their addresses;
+        in the simulator arrays themselves, flat.
+    """
+
+    def __init__(self, body: Callable[..., None], *signature: Any) -> None:
+        self.body, self.signature = body, signature
+        self._slots = ctypes.c_int64 * len(signature)
+
+    @cached_property
+    def _compiled(self) -> Any:
+        return cuda.jit(self.signature)(self.body)
+
+    @cached_property
+    def _library(self) -> Any:
+        """What has the driver's handle, one for each device; None if Numba keeps it elsewhere."""
+        try:
+            library = next(iter(self._compiled.overloads.values())).library
+            int(library.get_cufunc().handle)
+        except (AttributeError, StopIteration, TypeError):
+            return None
+        return library
+
+    def launch(self, blocks: tuple[int, int, int], stream: Any, *arguments: Any) -> None:
+        """Launch it on a stream, by blocks of THREADS, in the current context.
+
+        By the driver's own call: Numba's takes the host several times as long.
+        """
+        if self._library is None:
+            self._compiled[blocks, THREADS, stream](*arguments)
+            return
+        values = self._slots(*arguments)  # what is shorter is read from the first bytes
+        first, size = ctypes.addressof(values), ctypes.sizeof(values)
+        places = self._slots(*range(first, first + size, 8))
+        cuda.cudadrv.driver.driver.cuLaunchKernel(
+            int(self._library.get_cufunc().handle), *blocks, THREADS, 1, 1, 0, int(stream),
+            ctypes.addressof(places), 0,
+        )  # fmt: skip
 
 
 class Kernels(NamedTuple):
     """The kernels of a format."""
 
-    centres: Any
-    means: Any
-    posed: Any
+    centres: Kernel
+    means: Kernel
+    posed: Kernel
 
 
 @njit(inline="always")
@@ -195,10 +241,10 @@ def _value_reader(channels: int) -> Any:
 def _writer(form: Format) -> Any:
     """Return a device function: store four values (those beyond the channels are left out)."""
     channels = form.channels
-    half = np.float32(0.5 if form.rounded else 0.0)  # a cast cuts off
+    half = np.float32(0.5 if form.result in (np.uint8, np.uint32) else 0.0)  # a cast cuts off
 
     @njit(inline="always")
-    def interleaved(bevs, image, pixel, pixels, values, scale, bias):
+    def interleaved(bevs, image, pixel, pixels, values, scaling):
         at = np.uint64((image * pixels + pixel) * channels)
         bevs[at] = values[0] + half
         if channels > 1:
@@ -209,18 +255,18 @@ def _writer(form: Format) -> Any:
             bevs[at + np.uint64(3)] = values[3] + half
 
     @njit(inline="always")
-    def planar(bevs, image, pixel, pixels, values, scale, bias):
+    def planar(bevs, image, pixel, pixels, values, scaling):
         at = image * channels * pixels + pixel
-        bevs[np.uint64(at)] = values[0] * scale[0] + bias[0]
+        bevs[np.uint64(at)] = values[0] * scaling[0] + scaling[channels]
         if channels > 1:
-            bevs[np.uint64(at + pixels)] = values[1] * scale[1] + bias[1]
+            bevs[np.uint64(at + pixels)] = values[1] * scaling[1] + scaling[channels + 1]
         if channels > 2:
-            bevs[np.uint64(at + 2 * pixels)] = values[2] * scale[2] + bias[2]
+            bevs[np.uint64(at + 2 * pixels)] = values[2] * scaling[2] + scaling[channels + 2]
         if channels > 3:
-            bevs[np.uint64(at + 3 * pixels)] = values[3] * scale[3] + bias[3]
+            bevs[np.uint64(at + 3 * pixels)] = values[3] * scaling[3] + scaling[channels + 3]
 
     @njit(inline="always")
-    def packed(bevs, image, pixel, pixels, values, scale, bias):
+    def packed(bevs, image, pixel, pixels, values, scaling):
         """Each thread of four passes its bytes to the one before it; three of them store."""
         own = (
             np.uint32(values[0] + half)
@@ -233,81 +279,89 @@ def _writer(form: Format) -> Any:
             word = (own >> np.uint32(8 * k)) | (following << np.uint32(24 - 8 * k))
             bevs[np.uint64((image * pixels + pixel - k) // 4 * 3 + k)] = np.uint32(word)
 
-    return packed if form.packed else planar if form.planar else interleaved
+    return packed if form.result == np.uint32 else planar if form.planar else interleaved
 
 
 @cache
 def kernels_of(form: Format) -> Kernels:
-    """Make the kernels of a format; compiled at their first launch."""
-    read = (_word_reader if form.words else _value_reader)(form.channels)
+    """Make the kernels of a format."""
+    words, shifting = form.source == np.uint64, form.shifting
+    read = (_word_reader if words else _value_reader)(form.channels)
     write = _writer(form)
-    shifting = form.shifting
 
-    @cuda.jit
+    @njit(inline="always")
+    def own_shift(shifts, image):
+        return shifts[image]
+
+    @njit(inline="always")
+    def shared_shift(shift, image):
+        return shift
+
+    shift_of = own_shift if shifting else shared_shift
+
     def centres(
-        panoramas, stride, offset, start, stop, width, height, wraps,
-        columns, rows, shifts, size, scale, bias, bevs,
-    ):  # fmt: skip
+        panoramas, stride, offset, start, stop, width, height, points, shifts, size, scaling, bevs
+    ):
         """Write the bilinear value of every BEV pixel's one point, black where it is hidden."""
         x, y = _tile_pixel()
         if x >= size or y >= size:
             return
         pixel = y * size + x
-        column, row = columns[pixel], rows[pixel]
+        column, row = points[pixel], points[size * size + pixel]
         first = start + cuda.blockIdx.z * IMAGES
-        shift = shifts[first - start]
-        place = _place(shifted(column, shift, width), row, width, height, wraps)
+        shift = shift_of(shifts, first - start)
+        place = _place(shifted(column, shift, width), row, width, height, True)
         zero = np.float32(0)
         for image in range(first, min(first + IMAGES, stop)):
-            if shifting and shifts[image - start] != shift:
-                shift = shifts[image - start]
-                place = _place(shifted(column, shift, width), row, width, height, wraps)
+            if shifting and shift_of(shifts, image - start) != shift:
+                shift = shift_of(shifts, image - start)
+                place = _place(shifted(column, shift, width), row, width, height, True)
             values = (zero, zero, zero, zero)
             if row != HIDDEN:
                 values = read(panoramas, image * stride + offset, place)
-            write(bevs, image, pixel, size * size, values, scale, bias)
+            write(bevs, image, pixel, size * size, values, scaling)
 
-    @cuda.jit
     def means(
-        panoramas, stride, offset, start, stop, width, height, wraps,
-        averaged, first, columns, rows, shifts, size, scale, bias, bevs,
+        panoramas, stride, offset, start, stop, width, height,
+        averaged, first, samples, pixels, shifts, size, scaling, bevs,
     ):  # fmt: skip
         """Write the mean bilinear value of the BEV pixels with several points."""
         m = cuda.grid(1)
-        if m >= averaged.size:
+        if m >= pixels:
             return
+        count = first[pixels]
         share = np.float32(1) / np.float32(first[m + 1] - first[m])
         begin = start + cuda.blockIdx.z * IMAGES
-        shift = shifts[begin - start]
         for image in range(begin, min(begin + IMAGES, stop)):
-            if shifting:
-                shift = shifts[image - start]
+            shift = shift_of(shifts, image - start)
             v0 = v1 = v2 = v3 = np.float32(0)
             for k in range(first[m], first[m + 1]):
-                column = shifted(columns[k], shift, width)
-                place = _place(column, rows[k], width, height, wraps)
+                column = shifted(samples[k], shift, width)
+                place = _place(column, samples[count + k], width, height, True)
                 w0, w1, w2, w3 = read(panoramas, image * stride + offset, place)
                 v0, v1, v2, v3 = v0 + w0, v1 + w1, v2 + w2, v3 + w3
             values = (v0 * share, v1 * share, v2 * share, v3 * share)
-            write(bevs, image, averaged[m], size * size, values, scale, bias)
+            write(bevs, image, averaged[m], size * size, values, scaling)
 
-    @cuda.jit
     def posed(
         panoramas, stride, offset, start, width, height, wraps,
-        cameras, model, size, resolution, antialias, scale, bias, bevs,
+        cameras, model, antialias, size, scaling, bevs,
     ):  # fmt: skip
         """Write BEVs of images with a camera each, whose points are found here."""
         x, y = _tile_pixel()
         if x >= size or y >= size:
             return
         number = cuda.blockIdx.z
-        own = cameras[number]
+        own = number * 10
         camera = Camera(
-            own[0], own[1], own[2], own[3], own[4], own[5], own[6], own[7], own[8], own[9]
-        )
+            cameras[own], cameras[own + 1], cameras[own + 2], cameras[own + 3], cameras[own + 4],
+            cameras[own + 5], cameras[own + 6], cameras[own + 7], cameras[own + 8],
+            cameras[own + 9],
+        )  # fmt: skip
         lens = CameraModel(
             width, height, model[0], model[1], model[2], model[3], model[4], model[5], wraps
         )
+        resolution = model[6]
         east, north = (x + 0.5 - size / 2) * resolution, (size / 2 - y - 0.5) * resolution
         column, row, shown = locate(east, north, camera, lens)
         zero = np.float32(0)
@@ -318,7 +372,7 @@ def kernels_of(form: Format) -> Kernels:
             if antialias:
                 rho2, distance2 = axis_distances2(east, north, camera)
                 # Few are as near as this, and the squares can tell.
-                if rho2 * distance2 * distance2 < model[6] * camera.height * camera.height:
+                if rho2 * distance2 * distance2 < model[7] * camera.height * camera.height:
                     count = sample_count(east, north, resolution, camera, lens)
             for k in range(count):
                 own_column, own_row, own_shown = column, row, True
@@ -332,20 +386,42 @@ def kernels_of(form: Format) -> Kernels:
                 v0, v1, v2, v3 = v0 + w0, v1 + w1, v2 + w2, v3 + w3
             share = np.float32(1) / np.float32(count)
             v0, v1, v2, v3 = v0 * share, v1 * share, v2 * share, v3 * share
-        write(bevs, start + number, y * size + x, size * size, (v0, v1, v2, v3), scale, bias)
+        write(bevs, start + number, y * size + x, size * size, (v0, v1, v2, v3), scaling)
 
-    return Kernels(centres, means, posed)
+    source, result = _array_of(form.source), _array_of(form.result)
+    ints, floats, doubles = map(_array_of, (np.int32, np.float32, np.float64))
+    integer, flag = types.int64, types.boolean
+    images, view = (source, integer, integer, integer), (integer, integer)
+    stored = integer, floats, result
+    shifts = ints if shifting else types.int32
+    return Kernels(
+        Kernel(centres, *images, integer, *view, ints, shifts, *stored),
+        Kernel(means, *images, integer, *view, ints, ints, ints, integer, shifts, *stored),
+        Kernel(posed, *images, *view, flag, doubles, doubles, flag, *stored),
+    )
 
 
-@cuda.jit
-def hide_parts(parts, pixels, channels, planar, black, hidden, bevs):
-    """Write black, a value for each channel, where a mask's projection is above 0."""
-    pixel, image = cuda.grid(2)
-    if pixel >= pixels:
-        return
-    own = image * pixels + pixel
-    hidden[own] = parts[own] > 0
-    if hidden[own]:
-        for c in range(channels):
-            at = (image * channels + c) * pixels + pixel if planar else own * channels + c
-            bevs[at] = black[c]
+@cache
+def hiding_of(result: np.dtype[Any]) -> Kernel:
+    """Make the kernel that hides parts of BEVs of a dtype."""
+
+    def hide_parts(parts, pixels, channels, planar, scaling, hidden, bevs):
+        """Write what black is stored as where a mask's projection is above 0."""
+        pixel, image = cuda.grid(2)
+        if pixel >= pixels:
+            return
+        own = image * pixels + pixel
+        hidden[own] = parts[own] > 0
+        if hidden[own]:
+            for c in range(channels):
+                at = (image * channels + c) * pixels + pixel if planar else own * channels + c
+                bevs[at] = scaling[channels + c]
+
+    floats, sizes = _array_of(np.float32), (types.int64, types.int64)
+    arrays = floats, _array_of(np.uint8), _array_of(result)
+    return Kernel(hide_parts, floats, *sizes, types.boolean, *arrays)
+
+
+def _array_of(dtype: Any) -> Any:
+    """Type of an array, said by its address."""
+    return types.CPointer(from_dtype(np.dtype(dtype)))

@@ -79,15 +79,14 @@ def mean_and_std(
     InputError
         If they have another shape, or a ``std`` is not above 0.
     """
+    centre, spread = np.empty((2, channels), np.float32)
     try:
-        centre, spread = (
-            np.broadcast_to(np.asarray(value, np.float32), (channels,)) for value in (mean, std)
-        )
+        centre[:], spread[:] = (np.asarray(value, np.float32) for value in (mean, std))
     except ValueError:
         raise InputError(
             f"mean and std must be numbers, or {channels} numbers: one for each channel"
         ) from None
-    if not (np.isfinite(centre).all() and np.isfinite(spread).all() and (spread > 0).all()):
+    if not ((np.isfinite(centre) & np.isfinite(spread)).all() and spread.min() > 0):
         raise InputError("mean must be finite, and std finite and above 0")
     return centre, spread
 

@@ -163,6 +163,22 @@ def camera_of(pose: Pose) -> Camera:
     return Camera._make([*axes, float(pose.height)])
 
 
+@njit(cache=True)
+def cameras_of(poses: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return `camera_of` many poses, (n, 10), from height, heading, pitch and roll, (n, 4)."""
+    cameras = np.empty((len(poses), 10))
+    for k in range(len(poses)):
+        camera = cameras[k]
+        h, p, r = math.radians(-poses[k, 1]), math.radians(poses[k, 2]), math.radians(poses[k, 3])
+        ch, cp, cr = math.cos(h), math.cos(p), math.cos(r)
+        sh, sp, sr = math.sin(h), math.sin(p), math.sin(r)
+        camera[0], camera[1], camera[2] = ch * cr - sh * sp * sr, sh * cr + ch * sp * sr, -cp * sr
+        camera[3], camera[4], camera[5] = -sh * cp, ch * cp, sp
+        camera[6], camera[7], camera[8] = ch * sr + sh * sp * cr, sh * sr - ch * sp * cr, cp * cr
+        camera[9] = poses[k, 0]
+    return cameras
+
+
 def model_of(view: PanoramaView) -> CameraModel:
     """Return the kernels' form of a view."""
     (top, bottom), (left, right) = np.deg2rad(view.vertical_fov), np.deg2rad(view.horizontal_fov)

@@ -312,6 +312,13 @@ def test_the_arc_tangent_is_right(y: float, x: float) -> None:
     assert planning.arctan2(y, x) == pytest.approx(math.atan2(y + 0.0, x + 0.0), abs=1e-12)
 
 
+def test_cameras_of_many_poses_are_those_of_each() -> None:
+    random = np.random.default_rng(0)
+    poses = random.uniform((1, -400, -90, -180), (3, 400, 90, 180), (50, 4))
+    each = [planning.camera_of(Pose(*pose)) for pose in poses.tolist()]
+    np.testing.assert_allclose(planning.cameras_of(poses), each, rtol=0, atol=1e-12)
+
+
 def test_the_arc_tangent_is_right_all_around() -> None:
     angles = np.concatenate([np.linspace(-np.pi, np.pi, 20_001), np.arange(-7, 9) * np.pi / 8])
     for angle in angles:

@@ -119,6 +119,17 @@ def test_device_memory_in_and_out() -> None:
         np.testing.assert_array_equal(result.copy_to_host(), through_host)
 
 
+def test_calls_that_nobody_waits_for() -> None:
+    """What a call sends to the device is read before the next call's takes its place."""
+    images = panoramas("uint8")
+    projector, there = Projector(size=SIZE, resolution=RESOLUTION), on_device(images)
+    turns = [{"heading": [0.0, 30.0 * k, 90.0], "pitch": [0.0, 0.0, k // 3]} for k in range(6)]
+    made = [projector(there, **turn) for turn in turns]
+    through_host = Projector(size=SIZE, resolution=RESOLUTION, device="cuda")
+    for turn, bevs in zip(turns, made, strict=True):
+        np.testing.assert_array_equal(bevs.copy_to_host(), through_host(images, **turn))
+
+
 @pytest.mark.parametrize("poses", [{}, {"heading": [0.0, 90.0, 123.4]}, COLUMNS])
 @pytest.mark.parametrize("fov", [(90.0, -90.0), (60.0, -50.0)])
 def test_masks_hide_what_they_hide_on_the_cpu(
@@ -209,6 +220,8 @@ def test_what_cannot_be_used() -> None:
         Projector(size=SIZE)(images, out=np.empty((3, SIZE, SIZE, 3), np.uint8))
     with pytest.raises(InputError, match="out must be uint8 of shape"):
         Projector(size=SIZE)(images, out=on_device(np.empty((3, SIZE, SIZE, 3), np.float32)))
+    with pytest.raises(InputError, match="on the device must be C-contiguous"):
+        Projector(size=SIZE)(images[:, ::2, ::2])
     projector = Projector(size=SIZE)
     with pytest.raises(InputError, match=r"use bevgen\.to_chw"):
         projector.to_chw(panoramas("uint8"))
