@@ -175,7 +175,7 @@ def test_a_wrong_operator_is_not_used_and_changes_nothing(operator, monkeypatch)
     assert found.rank.tolist() == brute_force(exact, positive, None)[0]
 
 
-# What torch.cpu.get_capabilities says of instructions that multiply bytes, and whether it uses them.
+# What torch.cpu.get_capabilities says of instructions for bytes, and whether torch uses them.
 PROCESSORS = {
     "Zen 4 that shows AVX2 alone": (False, ["avx2"]),
     "Skylake-SP": (False, ["avx2", "avx512_f", "avx512_bw", "avx512_vl"]),
