@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import io
 import logging
+import stat
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -202,8 +203,11 @@ def _open(path: Path) -> tuple[ImageFile, bytes]:
     Pillow's reader of the format is called itself: `Image.open` judges sizes by a process-wide
     limit of its own, and parses the further images of an MPO.
     """
-    if path.stat().st_size > _MAX_BYTES:
-        raise PanoramaError(f"too large: {path.stat().st_size / 1e9:.1f} GB")
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):  # a pipe may never end, nor begin
+        raise PanoramaError("no file, but a folder, pipe, socket or device")
+    if status.st_size > _MAX_BYTES:
+        raise PanoramaError(f"too large: {status.st_size / 1e9:.1f} GB")
     data = path.read_bytes()
     if not data:
         raise PanoramaError("empty file")

@@ -16,6 +16,7 @@ from georetrieval.models.checkpoints import checkpoint_hash, load_branch, save_b
 from georetrieval.retrieval.embedding import Embeddings
 from georetrieval.retrieval.results import Evaluation
 from georetrieval.run import Run
+from tests.helpers.runs import all_help
 from tests.helpers.world import World, tiny_settings, write_shards
 
 VIT = EncoderSettings(
@@ -48,6 +49,13 @@ def embedded(run: Path, images: np.ndarray, size: tuple[int, int], cut: slice) -
     pixels = interpolate(pixels, size, mode="bilinear", antialias=True)
     with torch.no_grad():
         return branch.encoder(pixels[..., cut])
+
+
+def test_help_does_not_depend_on_docstrings():
+    """`python -OO` removes them."""
+    text = all_help("georetrieval")
+    assert "Find where a street panorama was taken" in text
+    assert all_help("georetrieval", "-OO") == text
 
 
 # Embed
