@@ -25,7 +25,13 @@ from PIL.WebPImagePlugin import WebPImageFile
 from bevgen.errors import PanoramaError
 from bevgen.images.colour import as_srgb, to_srgb
 from bevgen.images.formats import HEAD_BYTES, heif_kind, reads_heif
-from bevgen.images.metadata import PanoramaInfo, info_from_exif, info_from_gpano, info_from_xmp
+from bevgen.images.metadata import (
+    NOTHING,
+    PanoramaInfo,
+    info_from_exif,
+    info_from_gpano,
+    info_from_xmp,
+)
 from bevgen.images.xmp import xmp_packets, xmp_properties
 
 logger = logging.getLogger(__name__)
@@ -320,7 +326,7 @@ def _info(
 ) -> PanoramaInfo:
     """Merge what the metadata of an image say."""
     said = xmp_properties(xmp_packets(image, data))
-    info = info_from_gpano(said, shape)
+    info = info_from_gpano(said, shape) if said else NOTHING
     if exif is not None:
         try:
             info = info.fallback(info_from_exif(exif))

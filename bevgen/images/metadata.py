@@ -16,7 +16,6 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
-from pathlib import PurePosixPath
 from typing import Any
 
 from PIL import ExifTags, Image
@@ -77,6 +76,10 @@ class PanoramaInfo:
 
     def fallback(self, other: PanoramaInfo) -> PanoramaInfo:
         """Return what this source says, its gaps filled from another one of lower rank."""
+        if other == NOTHING:
+            return self
+        if self == NOTHING:
+            return other
         values = {
             name: getattr(other, name) if (said := getattr(self, name)) is None else said
             for name in FIELDS
@@ -155,7 +158,7 @@ def info_from_name(source: str) -> PanoramaInfo:
     PanoramaInfo
         Empty for any other name.
     """
-    name = PurePosixPath(source).name
+    name = source.rpartition("/")[2]
     if match := _CVGLOBAL.fullmatch(name):
         latitude, longitude = _position(float(match[1]), float(match[2]))
         return PanoramaInfo.said_by(

@@ -79,7 +79,7 @@ class Planner:
     def lookup(self, pose: Pose) -> tuple[Lookup, int]:
         """Return the lookup of a pose, kept for later ones, and the columns to add to it."""
         kept = _recent if self.grid.size <= 1024 else _last
-        if self.shifts(pose):
+        if pose.heading and self.shifts(pose):
             turn = self.view.width * SUBPIXEL
             shift = round(-pose.heading / 360 * turn) % turn
             return kept(self, replace(pose, heading=0.0)), shift

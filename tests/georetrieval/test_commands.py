@@ -76,7 +76,8 @@ def test_embed_writes_what_the_branch_makes_of_each_kind(
     checkpoint = run / "panorama.safetensors"
     words = ["embed", shards, "--checkpoint", checkpoint, "--out", out, *words]
     assert georetrieval(*words) == 0
-    assert f"{out}: 96 embeddings of 64 numbers" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert (said.out, said.err) == (f"{out}: 96 embeddings of 64 numbers\n", "")
     found = Embeddings.load(out)
     images = ShardSet(shards)
     assert found.ids == list(images.ids)

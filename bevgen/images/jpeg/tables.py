@@ -16,10 +16,10 @@ from bevgen.compiling import njit
 LOOK_BITS = 10  # longer codes are searched for: there are few
 SKIP_BITS = 12
 
-# An entry of a symbol: bits to drop | bits of its code << 6 | bits of its value << 12 | advance << 16,
-# where advance is the zeros before a coefficient and itself; 0 if the code is longer. END is the
-# advance at the end of a block: whatever is added to it, it stays above all others, and modulo 128
-# above the 63 of a block that was full already. NO_CODE leads beyond a block and is not its end.
+# An entry of a symbol: bits to drop | bits of its code << 6 | bits of its value << 12 | advance
+# << 16, where advance is the zeros before a coefficient and itself; 0 if the code is longer. END is
+# the advance at the end of a block: whatever is added to it, it stays above all others, and modulo
+# 128 above the 63 of a block that was full already. NO_CODE leads beyond a block, not to its end.
 DROP, CODE_SHIFT, SIZE_SHIFT, ADVANCE_SHIFT = 31, 6, 12, 16
 SKIP_ADVANCE_SHIFT = 5
 END = 129
