@@ -11,6 +11,7 @@ import sys
 import tempfile
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 from pathlib import Path
 
 import cv2
@@ -22,6 +23,7 @@ from PIL import Image, ImageCms
 
 from bevgen.errors import InputError, PanoramaError
 from bevgen.geometry import PanoramaView
+from bevgen.images import decoding
 from bevgen.images.decoding import read_image
 from bevgen.images.finding import default_id, find_images
 from bevgen.images.metadata import PanoramaInfo
@@ -575,6 +577,31 @@ def test_gpano_over_exif(read, file_format):
     _, info = read(with_metadata(file_format, gpano(PoseHeadingDegrees="0.0"), exif(1)))
     assert info.heading is None
     assert pixels.shape == (HEIGHT, WIDTH, 3)
+
+
+def test_files_that_begin_alike_keep_what_is_their_own(read, monkeypatch):
+    files = [
+        encoded(scene(), "jpeg"),
+        encoded(scene()[::-1], "jpeg"),  # the same header, other pixels
+        encoded(scene(HEIGHT, WIDTH + 16), "jpeg"),
+        encoded(scene(), "jpeg", quality=90),
+        encoded(scene(), "jpeg", xmp=gpano(PoseHeadingDegrees="67")),
+        encoded(scene(), "jpeg", xmp=gpano(PoseHeadingDegrees="68")),
+        encoded(scene(), "jpeg", exif=exif(6)),
+        encoded(scene()[..., 0], "jpeg"),
+        encoded(scene(), "png"),
+    ]
+
+    def alone(data):
+        monkeypatch.setattr(decoding, "_last", None)
+        return read(data)
+
+    own = [alone(data) for data in files]
+    for i, j in product(range(len(files)), repeat=2):
+        read(files[i])
+        pixels, info = read(files[j])
+        assert info == own[j][1], (i, j)
+        assert np.array_equal(pixels, own[j][0]), (i, j)
 
 
 def test_other_projection_is_refused(read):
