@@ -103,7 +103,8 @@ def first_of(root: Path, names: Iterable[str], what: str) -> Path:
     for name in names:
         if (root / name).exists():
             return root / name
-    raise InputError(f"{root} has no {what}: expected {' or '.join(names)} in it")
+    lack = f"has no {what}" if root.is_dir() else "is no folder"
+    raise InputError(f"{root} {lack}: expected {' or '.join(names)} in it")
 
 
 def names_in(folder: Path) -> set[str]:

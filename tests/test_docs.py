@@ -200,8 +200,10 @@ def test_measuring_runs_as_printed(reader_folder, monkeypatch):
     assert run_page(ROOT / "docs" / "measuring.md", reader_folder, monkeypatch) >= 3
 
 
-def test_the_mosaic_page_prints_what_it_says_but_for_the_last_digits(reader_folder):
-    (session,) = (b for b in blocks(ROOT / "docs" / "mosaic.md") if b.language == "console")
+@pytest.mark.parametrize("page", ["mosaic.md", "real-images.md"])
+def test_mosaics_print_what_the_pages_say_but_for_the_last_digits(page, reader_folder):
+    sessions = [b for b in blocks(ROOT / "docs" / page) if b.language == "console"]
+    (session,) = (b for b in sessions if "bevgen mosaic" in b.text)
     line, *shown = session.text.removeprefix("$ ").splitlines()
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     done = subprocess.run(

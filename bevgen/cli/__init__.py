@@ -10,6 +10,10 @@ from bevgen._version import __version__
 from bevgen.commands import CONTEXT, LazyGroup, run
 from bevgen.errors import BevgenError, InputError
 
+HELP = """Street panoramas to bird's-eye views, in batches, as HDF5 shards.
+
+bevgen convert --in streetview/ --out bev.h5 --height 2.0
+"""
 COMMANDS = {
     "convert": "Turn a folder of panoramas into bird's-eye views.",
     "pack": "Store satellite, map, panorama or drone images as shards of one size.",
@@ -28,13 +32,12 @@ COMMANDS = {
 }
 
 
-@click.group(cls=LazyGroup, package="bevgen.cli", about=COMMANDS, context_settings=CONTEXT)
+@click.group(
+    cls=LazyGroup, package="bevgen.cli", about=COMMANDS, help=HELP, context_settings=CONTEXT
+)
 @click.version_option(__version__, prog_name="bevgen")
 def bevgen_command() -> None:
-    """Street panoramas to bird's-eye views, in batches, as HDF5 shards.
-
-    bevgen convert --in streetview/ --out bev.h5 --height 2.0
-    """
+    """Run one of `COMMANDS`."""
 
 
 def main(args: Sequence[str] | None = None) -> None:

@@ -262,6 +262,15 @@ def _print_report(console: Console, report: Report, kind: str) -> None:
         console.print(
             counted(report.unknown_positions, "image has no position", "images have no position")
         )
+    if report.unsigned_positions:
+        console.print(
+            counted(
+                report.unsigned_positions,
+                "of them has one in XMP without its hemispheres, which is not used",
+                "of them have one in XMP without its hemispheres, which is not used",
+            )
+            + ": say it in --poses"
+        )
     if report.finer:
         console.print(
             counted(

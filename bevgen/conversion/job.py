@@ -63,11 +63,16 @@ class Work:
 
 @dataclass(slots=True)
 class Filled:
-    """What became of one piece of a shard; ``finer`` counts BEVs that are finer than the image."""
+    """What became of one piece of a shard.
+
+    ``unsigned`` counts images whose position lacks its hemispheres, ``finer`` BEVs that are finer
+    than the image.
+    """
 
     rows: list[Row]
     failures: list[Failure]
     stage_seconds: dict[str, float]
+    unsigned: int = 0
     finer: int = 0
 
 
@@ -142,8 +147,11 @@ class ShardJob:
         counted = rows if self.work.settings.uses_heading else []
         headings = sum("heading" not in row.columns for row in counted)
         positions = sum("latitude" not in row.columns for row in counted)
+        unsigned = sum(part.unsigned for part in filled) if counted else 0
         finer = sum(part.finer for part in filled)
-        return ShardReport(len(rows), tuple(failures), headings, positions, finer, seconds)
+        return ShardReport(
+            len(rows), tuple(failures), headings, positions, unsigned, finer, seconds
+        )
 
     def _row(self, begun: PartialShard, slot: int, item: Item, filled: Filled) -> Row:
         times = [time.perf_counter()]
@@ -163,6 +171,12 @@ class ShardJob:
         times.append(time.perf_counter())
         for stage, start, stop in zip(STAGES, times, times[1:], strict=False):
             filled.stage_seconds[stage] += stop - start
+        unsigned = picture.info.unsigned_position
+        if picture.info.latitude is None and unsigned is not None:
+            log.info(
+                "%s: nothing says the hemispheres of %g, %g in its XMP", item.source, *unsigned
+            )
+            filled.unsigned += 1
         filled.finer += prepared.finer
         return Row(
             slot=slot,

@@ -227,11 +227,12 @@ class PreparedBev:
             mask=settings.mask,
             device=self.product.device,
         )
-        if not valid.any() and settings.mask is not None:
+        shown = np.count_nonzero(valid)
+        if shown == 0 and settings.mask is not None:
             raise PanoramaError("the mask hides all ground of the BEV: white is what is used")
-        if not valid.any():
+        if shown == 0:
             raise PanoramaError("shows none of the ground: are field of view and pose right?")
-        return Picture(bev, None if valid.all() else valid, self.info)
+        return Picture(bev, None if shown == valid.size else valid, self.info)
 
 
 # --- a plain image ---

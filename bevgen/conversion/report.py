@@ -40,6 +40,8 @@ class Report:
         Images stored by this run as if they looked north, because nobody says where they look.
     unknown_positions
         Images stored by this run of which nobody says where they were taken, where headings matter.
+    unsigned_positions
+        Those of them whose XMP has a position of which nothing says in which hemispheres it is.
     finer
         BEVs stored by this run whose pixels are finer than their panorama's everywhere.
     all_rows, all_failures
@@ -60,6 +62,7 @@ class Report:
     failures: int = 0
     unknown_headings: int = 0
     unknown_positions: int = 0
+    unsigned_positions: int = 0
     finer: int = 0
     all_rows: int = 0
     all_failures: int = 0
@@ -80,6 +83,7 @@ class Report:
         self.failures += len(shard.failures)
         self.unknown_headings += shard.unknown_headings
         self.unknown_positions += shard.unknown_positions
+        self.unsigned_positions += shard.unsigned_positions
         self.finer += shard.finer
         self.shards += 1
         for stage, seconds in shard.stage_seconds.items():
@@ -105,6 +109,7 @@ class Report:
             "failures": self.failures,
             "unknown_headings": self.unknown_headings,
             "unknown_positions": self.unknown_positions,
+            "unsigned_positions": self.unsigned_positions,
             "finer": self.finer,
             "all_rows": self.all_rows,
             "all_failures": self.all_failures,
@@ -126,5 +131,6 @@ class ShardReport:
     failures: tuple[Failure, ...]
     unknown_headings: int
     unknown_positions: int
+    unsigned_positions: int
     finer: int
     stage_seconds: dict[str, float]

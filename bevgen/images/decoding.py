@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import io
 import logging
+import stat
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -24,7 +25,13 @@ from PIL.WebPImagePlugin import WebPImageFile
 from bevgen.errors import PanoramaError
 from bevgen.images.colour import as_srgb, to_srgb
 from bevgen.images.formats import HEAD_BYTES, heif_kind, reads_heif
-from bevgen.images.metadata import PanoramaInfo, info_from_exif, info_from_gpano, info_from_xmp
+from bevgen.images.metadata import (
+    NOTHING,
+    PanoramaInfo,
+    info_from_exif,
+    info_from_gpano,
+    info_from_xmp,
+)
 from bevgen.images.xmp import xmp_packets, xmp_properties
 
 logger = logging.getLogger(__name__)
@@ -49,6 +56,9 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 
+_last: tuple[bytes, tuple[int, int], PanoramaInfo] | None = None
+"""A plain JPEG file's bytes before the pixels, and what they say: its neighbours begin alike."""
+
 _TRUNCATED = "truncated: the file ends before the image does"
 _PILLOW_READERS = r"PIL\.\w+ImagePlugin$"
 
@@ -69,7 +79,7 @@ class OpenImage:
     shape: tuple[int, int]
     info: PanoramaInfo
     _decoded: NDArray[np.uint8] | None
-    _image: ImageFile
+    _image: ImageFile | None
     _data: bytes
 
     def pixels(self, rows: tuple[int, int] | None = None) -> NDArray[np.uint8]:
@@ -96,7 +106,7 @@ class OpenImage:
                 pixels.flags.writeable = False
                 return pixels
         with _reasons():
-            return np.asarray(as_srgb(self._image))
+            return np.asarray(as_srgb(self._image or JpegImageFile(io.BytesIO(self._data))))
 
 
 def open_image(path: Path) -> OpenImage:
@@ -121,10 +131,16 @@ def open_image(path: Path) -> OpenImage:
     PanoramaError
         Whatever is wrong with the file; the message is the reason without its name.
     """
+    global _last
     _silence_pillow()
     with _reasons():
-        image, data = _open(Path(path))
+        data = _read(Path(path))
+        last = _last  # another thread may replace it
+        if last is not None and data.startswith(last[0]):
+            return OpenImage(*last[1:], None, None, data)
+        image = _open(data)
         plain = isinstance(image, JpegImageFile) and image.mode in ("L", "RGB")
+        header = data[: image.fp.tell()] if plain and image.fp else b""
         if not plain:
             _load(image)
         exif = _exif(image)
@@ -132,7 +148,9 @@ def open_image(path: Path) -> OpenImage:
         profile = image.info.get("icc_profile")
         if plain and turn is None and not (profile and to_srgb(profile, image.mode)):
             shape = (image.height, image.width)
-            return OpenImage(shape, _info(image, data, exif, shape), None, image, data)
+            info = _info(image, data, exif, shape)
+            _last = (header, shape, info) if header else None
+            return OpenImage(shape, info, None, image, data)
         rgb = as_srgb(image)
         pixels = np.asarray(rgb if turn is None else rgb.transpose(turn))
         shape = (pixels.shape[0], pixels.shape[1])
@@ -196,19 +214,27 @@ def _silence_libtiff() -> None:
         set_handler(None)
 
 
-def _open(path: Path) -> tuple[ImageFile, bytes]:
-    """Read the file and its header; pixels are not decoded yet.
-
-    Pillow's reader of the format is called itself: `Image.open` judges sizes by a process-wide
-    limit of its own, and parses the further images of an MPO.
-    """
-    if path.stat().st_size > _MAX_BYTES:
-        raise PanoramaError(f"too large: {path.stat().st_size / 1e9:.1f} GB")
+def _read(path: Path) -> bytes:
+    """Return the bytes of a file that may be an image."""
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):  # a pipe may never end, nor begin
+        raise PanoramaError("no file, but a folder, pipe, socket or device")
+    if status.st_size > _MAX_BYTES:
+        raise PanoramaError(f"too large: {status.st_size / 1e9:.1f} GB")
     data = path.read_bytes()
     if not data:
         raise PanoramaError("empty file")
     if not data.strip(b"\0"):
         raise PanoramaError("nothing but zeros: an unfinished copy or download?")
+    return data
+
+
+def _open(data: bytes) -> ImageFile:
+    """Read a file's header; pixels are not decoded yet.
+
+    Pillow's reader of the format is called itself: `Image.open` judges sizes by a process-wide
+    limit of its own, and parses the further images of an MPO.
+    """
     reader = next((reader for magic, reader in _READERS if data.startswith(magic)), None)
     if reader is None and (kind := heif_kind(data[:HEAD_BYTES])) is not None:
         reader = _heif_reader(kind)
@@ -233,7 +259,7 @@ def _open(path: Path) -> tuple[ImageFile, bytes]:
         if limit is not None and image.width * image.height > limit:
             # Of TIFF alone Pillow judges the size again when it decodes.
             warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
-    return image, data
+    return image
 
 
 def _load(image: ImageFile) -> None:
@@ -316,7 +342,7 @@ def _info(
 ) -> PanoramaInfo:
     """Merge what the metadata of an image say."""
     said = xmp_properties(xmp_packets(image, data))
-    info = info_from_gpano(said, shape)
+    info = info_from_gpano(said, shape) if said else NOTHING
     if exif is not None:
         try:
             info = info.fallback(info_from_exif(exif))

@@ -16,7 +16,6 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
-from pathlib import PurePosixPath
 from typing import Any
 
 from PIL import ExifTags, Image
@@ -45,6 +44,9 @@ class PanoramaInfo:
         Metres of the camera above the ground. Only poses.csv says it.
     latitude, longitude
         WGS84 degrees; both or neither.
+    unsigned_position
+        Degrees of latitude and longitude of which nothing says in which hemispheres they are. Only
+        XMP has them; they are no position.
     date
         ISO 8601 as far as known: ``'2022-08'``, ``'2021-07-29T11:16:44'``.
     vertical_fov, horizontal_fov
@@ -60,6 +62,7 @@ class PanoramaInfo:
     height: float | None = None
     latitude: float | None = None
     longitude: float | None = None
+    unsigned_position: tuple[float, float] | None = None
     date: str | None = None
     vertical_fov: tuple[float, float] | None = None
     horizontal_fov: tuple[float, float] | None = None
@@ -73,6 +76,10 @@ class PanoramaInfo:
 
     def fallback(self, other: PanoramaInfo) -> PanoramaInfo:
         """Return what this source says, its gaps filled from another one of lower rank."""
+        if other == NOTHING:
+            return self
+        if self == NOTHING:
+            return other
         values = {
             name: getattr(other, name) if (said := getattr(self, name)) is None else said
             for name in FIELDS
@@ -151,7 +158,7 @@ def info_from_name(source: str) -> PanoramaInfo:
     PanoramaInfo
         Empty for any other name.
     """
-    name = PurePosixPath(source).name
+    name = source.rpartition("/")[2]
     if match := _CVGLOBAL.fullmatch(name):
         latitude, longitude = _position(float(match[1]), float(match[2]))
         return PanoramaInfo.said_by(
@@ -178,6 +185,7 @@ _CROP = (
     "FullPanoHeightPixels",
 )
 _NUMBER = re.compile(r"([+-]?(?:\d+(?:[.,]\d*)?|[.,]\d+)(?:[eE][+-]?\d+)?)(?:/(\d+))?", re.ASCII)
+_HALVES = {"Latitude": "NS", "Longitude": "EW"}
 _DATES = ("exif:DateTimeOriginal", "photoshop:DateCreated", "xmp:CreateDate")
 _SAME_SHAPE = 0.02
 """Relative difference up to which two aspect ratios are taken for one: sizes get rounded."""
@@ -233,19 +241,23 @@ def info_from_xmp(said: Mapping[str, str]) -> PanoramaInfo:
     """Read position, direction and date from what XMP repeats of EXIF, or alone has.
 
     Positions are ``47,22.5N`` or ``47,22,30N``, degrees, minutes and seconds. Decimal degrees,
-    which the standard does not know, count if a letter or a sign says the hemisphere.
+    which the standard does not know, count if a letter or a sign says the hemisphere; the sign of
+    one of the two numbers says that the other has none because it is positive. DJI's own numbers
+    are signed, by their definition.
 
     Parameters
     ----------
     said
         What `bevgen.images.xmp.xmp_properties` returns.
     """
-    latitude, longitude = _position(
-        *(
-            _xmp_angle(said.get(f"exif:GPS{name}", ""), said.get(f"exif:GPS{name}Ref", ""), signs)
-            for name, signs in (("Latitude", "NS"), ("Longitude", "EW"))
-        )
-    )
+    signed = any(said.get(f"exif:GPS{name}", "").startswith(("+", "-")) for name in _HALVES)
+    latitude, longitude = _xmp_position(said, signed)
+    if latitude is None:
+        numbers = [said.get(f"drone-dji:Gps{name}") for name in ("Latitude", "Longitude")]
+        # As DJI's older firmware spells it.
+        numbers[1] = numbers[1] or said.get("drone-dji:GpsLongtitude")
+        latitude, longitude = _position(*map(_xmp_number, numbers))
+    unsigned = _xmp_position(said, signed=True) if latitude is None else (None, None)
     heading = _xmp_number(said.get("exif:GPSImgDirection"))
     dates = (date for name in _DATES if (date := _date(said.get(name))) is not None)
     return PanoramaInfo.said_by(
@@ -253,6 +265,7 @@ def info_from_xmp(said: Mapping[str, str]) -> PanoramaInfo:
         heading=heading % 360 if heading is not None and 0 <= heading <= 360 else None,
         latitude=latitude,
         longitude=longitude,
+        unsigned_position=None if unsigned[0] is None else unsigned,
         date=next(dates, None),
     )
 
@@ -266,14 +279,26 @@ def _xmp_number(text: str | None) -> float | None:
     return _finite(number / below) if number is not None and below else None
 
 
-def _xmp_angle(text: str, reference: str, signs: str) -> float | None:
+def _xmp_position(said: Mapping[str, str], signed: bool) -> tuple[float, float] | tuple[None, None]:
+    """Return EXIF's position as XMP repeats it; ``signed`` takes bare numbers for signed ones."""
+    return _position(
+        *(
+            _xmp_angle(
+                said.get(f"exif:GPS{name}", ""), said.get(f"exif:GPS{name}Ref", ""), signs, signed
+            )
+            for name, signs in _HALVES.items()
+        )
+    )
+
+
+def _xmp_angle(text: str, reference: str, signs: str, signed: bool) -> float | None:
     """Degrees of a coordinate; None where nothing says its hemisphere, or a part is no number."""
-    text = text.strip("\0 ")
     if text and text[-1].isalpha():
         text, reference = text[:-1].rstrip(), text[-1]
     hemisphere = _hemisphere(reference, signs)
     if hemisphere is None:
-        return _xmp_number(text) if text.startswith(("+", "-")) else None
+        # With a comma it may be degrees and minutes, or decimals as some countries write them.
+        return _xmp_number(text) if signed and "," not in text else None
     numbers = [_xmp_number(part) for part in text.split(",")]
     if len(numbers) > 3 or any(number is None for number in numbers):
         return None
@@ -387,12 +412,15 @@ def _hemisphere(word: str, signs: str) -> str | None:
 
 
 def _degrees(parts: Sequence[float | None], hemisphere: str) -> float | None:
-    """Degrees of degrees, minutes and seconds; broken seconds are as good as none."""
+    """Degrees of degrees, minutes and seconds; broken seconds are as good as none.
+
+    60 minutes or seconds are what 59.99 is rounded to; more are something else, such as decimals.
+    """
     if len(parts) > 2 and parts[2] is None:
         parts = parts[:2]
     degrees = 0.0
     for number, unit in zip(parts, (1, 60, 3600), strict=False):
-        if number is None or number < 0:
+        if number is None or number < 0 or (unit > 1 and number > 60):
             return None
         degrees += number / unit
     if not parts:

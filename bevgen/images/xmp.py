@@ -22,6 +22,7 @@ NAMESPACES = {
     "http://ns.adobe.com/exif/1.0/": "exif",
     "http://ns.adobe.com/xap/1.0/": "xmp",
     "http://ns.adobe.com/photoshop/1.0/": "photoshop",
+    "http://www.dji.com/drone-dji/1.0/": "drone-dji",
 }
 _LONGEST = 2**20
 _STANDARD = b"http://ns.adobe.com/xap/1.0/\0"

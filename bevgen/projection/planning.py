@@ -25,6 +25,7 @@ from bevgen.projection.lookup import HIDDEN, SUBPIXEL, Lookup
 # Reading more costs more than it gains: 4 times as many samples gain 1 dB within 5 m.
 FOUR_SAMPLES, EIGHT_SAMPLES = 20.0, 128.0
 GOLDEN = 0.6180339887498949
+BLOCK = 256  # points whose rays and angles wait in the first-level cache
 
 
 class Camera(NamedTuple):
@@ -78,7 +79,7 @@ class Planner:
     def lookup(self, pose: Pose) -> tuple[Lookup, int]:
         """Return the lookup of a pose, kept for later ones, and the columns to add to it."""
         kept = _recent if self.grid.size <= 1024 else _last
-        if self.shifts(pose):
+        if pose.heading and self.shifts(pose):
             turn = self.view.width * SUBPIXEL
             shift = round(-pose.heading / 360 * turn) % turn
             return kept(self, replace(pose, heading=0.0)), shift
@@ -196,18 +197,18 @@ def model_of(view: PanoramaView) -> CameraModel:
 
 
 @njit(error_model="numpy", inline="always")
-def arctan2(y: float, x: float) -> float:
-    """Angle of (x, y) in radians, -pi to pi, within 1e-12: without branches, for vector code.
-
-    The first octant is turned by -pi/8, and a polynomial fitted at Chebyshev nodes does the rest.
-    """
+def octant_tangent(y: float, x: float) -> float:
+    """Tangent of the angle of (x, y) taken into the first octant, turned by -pi/8."""
     size_x, size_y = abs(x), abs(y)
-    steep = size_y > size_x
-    longer = size_y if steep else size_x
-    shorter = size_x if steep else size_y
+    longer, shorter = max(size_x, size_y), min(size_x, size_y)
     along = longer * 0.9238795325112867 + shorter * 0.3826834323650898  # cos, sin of pi/8
     across = shorter * 0.9238795325112867 - longer * 0.3826834323650898
-    t = across / (along if along > 0 else 1.0)
+    return across / (along if along > 0 else 1.0)
+
+
+@njit(error_model="numpy", inline="always")
+def arctan(t: float) -> float:
+    """Angle of -pi/8 to pi/8 that has a tangent: a polynomial fitted at Chebyshev nodes."""
     z = t * t
     series = -0.03770164591082783
     series = series * z + 0.0697700007589979
@@ -217,25 +218,42 @@ def arctan2(y: float, x: float) -> float:
     series = series * z + 0.1999999318872209
     series = series * z - 0.3333333327838304
     series = series * z + 0.9999999999992709
-    angle = (math.pi / 8 if along > 0 else 0.0) + t * series
-    angle = math.pi / 2 - angle if steep else angle
+    return t * series
+
+
+@njit(error_model="numpy", inline="always")
+def from_octant(angle: float, y: float, x: float) -> float:
+    """Angle of (x, y), -pi to pi, from the one whose tangent is `octant_tangent`."""
+    size_x, size_y = abs(x), abs(y)
+    angle = (math.pi / 8 if max(size_x, size_y) > 0 else 0.0) + angle
+    angle = math.pi / 2 - angle if size_y > size_x else angle
     angle = math.pi - angle if x < 0 else angle
     return -angle if y < 0 else angle
 
 
 @njit(error_model="numpy", inline="always")
-def locate(x: float, y: float, camera: Camera, model: CameraModel) -> tuple[float, float, bool]:
-    """Column and row (pixel centres at integers) of ground point (x, y); True if it is shown.
+def arctan2(y: float, x: float) -> float:
+    """Angle of (x, y) in radians, -pi to pi, within 1e-12: without branches, for vector code."""
+    return from_octant(arctan(octant_tangent(y, x)), y, x)
 
-    Rows, and columns that do not wrap, are clamped to the outermost pixels' centres.
-    """
+
+@njit(error_model="numpy", inline="always")
+def ray_to(x: float, y: float, camera: Camera) -> tuple[float, float, float, float]:
+    """Ground point (x, y) on the camera's axes, right, forward and up; distance from the last."""
     z = -camera.height
     right = camera.right_x * x + camera.right_y * y + camera.right_z * z
     forward = camera.forward_x * x + camera.forward_y * y + camera.forward_z * z
     up = camera.up_x * x + camera.up_y * y + camera.up_z * z
-    azimuth = arctan2(right, forward)
+    return right, forward, up, math.sqrt(right * right + forward * forward)
+
+
+@njit(error_model="numpy", inline="always")
+def place(azimuth: float, elevation: float, model: CameraModel) -> tuple[float, float, bool]:
+    """Column and row (pixel centres at integers) of a direction in radians; True if it is shown.
+
+    Rows, and columns that do not wrap, are clamped to the outermost pixels' centres.
+    """
     azimuth = azimuth - 2 * math.pi if azimuth >= math.pi else azimuth
-    elevation = arctan2(up, math.sqrt(right * right + forward * forward))
     # No rounding may take straight down out of a full sphere.
     elevation = min(max(elevation, -math.pi / 2), math.pi / 2)
     column = (azimuth - model.left) * model.columns_per_radian - 0.5
@@ -249,9 +267,32 @@ def locate(x: float, y: float, camera: Camera, model: CameraModel) -> tuple[floa
 
 
 @njit(error_model="numpy", inline="always")
+def locate(x: float, y: float, camera: Camera, model: CameraModel) -> tuple[float, float, bool]:
+    """Where the panorama shows ground point (x, y), as in `place`."""
+    right, forward, up, distance = ray_to(x, y, camera)
+    return place(arctan2(right, forward), arctan2(up, distance), model)
+
+
+@njit(error_model="numpy", inline="always")
 def subpixels(coordinate: float) -> int:
     """Nearest lookup unit of a coordinate of -1 or more."""
     return np.int32(np.int32(coordinate * SUBPIXEL + (SUBPIXEL + 0.5)) - SUBPIXEL)
+
+
+@njit(error_model="numpy")
+def arctan2_all(
+    ys: NDArray[np.float64], xs: NDArray[np.float64], angles: NDArray[np.float64]
+) -> None:
+    """Write `arctan2` of many.
+
+    In short loops, as a processor overlaps few rounds of a long one: each waits for its own sums.
+    """
+    for k in range(len(xs)):
+        angles[k] = octant_tangent(ys[k], xs[k])
+    for k in range(len(xs)):
+        angles[k] = arctan(angles[k])
+    for k in range(len(xs)):
+        angles[k] = from_octant(angles[k], ys[k], xs[k])
 
 
 @njit(error_model="numpy")
@@ -263,11 +304,22 @@ def locate_all(
     columns: NDArray[np.int32],
     rows: NDArray[np.int32],
 ) -> None:
-    """Write the lookup points of ground points."""
-    for k in range(len(xs)):
-        column, row, shown = locate(xs[k], ys[k], camera, model)
-        columns[k] = subpixels(column)
-        rows[k] = subpixels(row) if shown else HIDDEN
+    """Write the lookup points of ground points: `locate`, step by step for a block of points."""
+    scratch = np.empty((6, BLOCK))
+    rights, forwards, ups, distances = scratch[0], scratch[1], scratch[2], scratch[3]
+    azimuths, elevations = scratch[4], scratch[5]
+    for start in range(0, len(xs), BLOCK):
+        block = slice(start, start + BLOCK)
+        x, y, block_columns, block_rows = xs[block], ys[block], columns[block], rows[block]
+        count = len(x)
+        for k in range(count):
+            rights[k], forwards[k], ups[k], distances[k] = ray_to(x[k], y[k], camera)
+        arctan2_all(rights[:count], forwards[:count], azimuths)
+        arctan2_all(ups[:count], distances[:count], elevations)
+        for k in range(count):
+            column, row, shown = place(azimuths[k], elevations[k], model)
+            block_columns[k] = subpixels(column)
+            block_rows[k] = subpixels(row) if shown else HIDDEN
 
 
 @njit(cache=True)
@@ -323,27 +375,30 @@ def count_samples(
     camera: Camera,
     model: CameraModel,
     rows: NDArray[np.int32],
-    counts: NDArray[np.uint8],
-) -> None:
-    """Write `sample_count` of the shown pixels that need several samples, 0 of the others."""
+) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Return ``averaged`` and ``first`` of a lookup: the shown pixels that need several samples."""
     # Whether columns * rows > FOUR_SAMPLES, which few reach, the squares can tell.
     footprint = model.columns_per_radian * resolution * model.rows_per_radian * resolution
     bound = (footprint * camera.height / FOUR_SAMPLES) ** 2
+    xs = (np.arange(size) + 0.5 - size / 2) * resolution
+    near = np.empty(size, np.bool_)
+    averaged, first = np.empty(size * size, np.int32), np.empty(size * size + 1, np.int32)
+    pixels, samples = 0, 0
     for i in range(size):
         y = (size / 2 - i - 0.5) * resolution
-        row_counts, row_rows = counts[i * size : (i + 1) * size], rows[i * size : (i + 1) * size]
-        some = 0
+        row = rows[i * size : (i + 1) * size]
+        some = np.int32(0)
         for j in range(size):
-            x = (j + 0.5 - size / 2) * resolution
-            rho2, distance2 = axis_distances2(x, y, camera)
-            near = (rho2 * distance2 * distance2 < bound) & (row_rows[j] != HIDDEN)
-            row_counts[j] = near
-            some += near
+            rho2, distance2 = axis_distances2(xs[j], y, camera)
+            near[j] = (rho2 * distance2 * distance2 < bound) & (row[j] != HIDDEN)
+            some |= np.int32(near[j])
         for j in range(size if some else 0):
-            if row_counts[j]:
-                x = (j + 0.5 - size / 2) * resolution
-                count = sample_count(x, y, resolution, camera, model)
-                row_counts[j] = count if count > 1 else 0
+            count = sample_count(xs[j], y, resolution, camera, model) if near[j] else 1
+            if count > 1:
+                averaged[pixels], first[pixels] = i * size + j, samples
+                pixels, samples = pixels + 1, samples + count
+    first[pixels] = samples
+    return averaged[:pixels].copy(), first[: pixels + 1].copy()
 
 
 @njit(error_model="numpy", inline="always")
@@ -375,12 +430,7 @@ def plan_samples(
     Arguments as in `plan_centres`, and the ``columns`` and ``rows`` that it returned. The centre
     stands in for samples that the panorama does not show.
     """
-    counts = np.empty(size * size, np.uint8)
-    count_samples(size, resolution, camera, model, rows, counts)
-    averaged = np.flatnonzero(counts).astype(np.int32)
-    first = np.zeros(len(averaged) + 1, np.int32)
-    for m in range(len(averaged)):
-        first[m + 1] = first[m] + counts[averaged[m]]
+    averaged, first = count_samples(size, resolution, camera, model, rows)
     samples = first[len(averaged)]
     xs, ys = np.empty(samples), np.empty(samples)
     for m in range(len(averaged)):

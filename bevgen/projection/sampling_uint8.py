@@ -95,7 +95,7 @@ def weigh(
     last_offset = np.int32(height * width * channels - row_step(shape) - 8)
     round_off = np.int32(1 << 2 * SUBPIXEL_BITS - ONE_BITS - 1)
     offsets, _, above, below = prepared
-    special = 0
+    special = np.int32(0)
     for k in range(len(columns)):
         column = np.int32(columns[k] + shift)
         column = np.int32(column - turn) if column >= limit else column
@@ -110,7 +110,7 @@ def weigh(
         offset = np.int32(np.int32(np.int32(upper * width) + left) * channels)
         without = (left < 0) | (left > last_left) | (offset > last_offset) | (rows[k] < 0)
         keep = np.int32(0) if without else np.int32(-1)
-        special += without
+        special = np.int32(special + np.int32(without))
         offsets[k] = keep & offset
         above[k] = rest | np.int32(np.int32(a - both) << 16)
         below[k] = np.int32(b - both) | np.int32(both << 16)
@@ -131,14 +131,14 @@ def turn_half(
     way = np.int32(half * channels)
     last_offset = np.int32(height * width * channels - row_step(shape) - 8)
     offsets, across = prepared.offsets, prepared.across
-    special = 0
+    special = np.int32(0)
     for k in range(len(columns)):
         column = np.int32(columns[k] + shift)
         column = np.int32(column - turn) if column >= limit else column
         left = np.int32(column >> SUBPIXEL_BITS)
         offset = np.int32(offsets[k] + way) if left < half else np.int32(offsets[k] - way)
         without = (offsets[k] == 0) | (left == last) | (offset > last_offset)
-        special += without
+        special = np.int32(special + np.int32(without))
         across[AHEAD + k] = np.int32(0) if without else offset
     return special
 

@@ -15,6 +15,10 @@ from bevgen import BevgenError
 from bevgen.commands import CONTEXT, LazyGroup, run
 from georetrieval.errors import GeoretrievalError, SettingsError
 
+HELP = """Find where a street panorama was taken, by matching it to satellite tiles.
+
+georetrieval train --data city/
+"""
 COMMANDS = {
     "train": "Train the branches of a recipe on a folder of shards.",
     "evaluate": "Search a split with each branch and with both; print and keep the figures.",
@@ -33,13 +37,12 @@ COMMANDS = {
 EXIT_NOT_FOUND = 3
 
 
-@click.group(cls=LazyGroup, package="georetrieval.cli", about=COMMANDS, context_settings=CONTEXT)
+@click.group(
+    cls=LazyGroup, package="georetrieval.cli", about=COMMANDS, help=HELP, context_settings=CONTEXT
+)
 @click.version_option(georetrieval.__version__, prog_name="georetrieval")
 def georetrieval_command() -> None:
-    """Find where a street panorama was taken, by matching it to satellite tiles.
-
-    georetrieval train --data city/
-    """
+    """Run one of `COMMANDS`."""
 
 
 def main(args: Sequence[str] | None = None) -> None:

@@ -49,7 +49,9 @@ def command(
     query = (role or role_of(images, kind)) == "query"
     if fov is not None and not query:
         raise SettingsError(f"--fov is for queries: {shards} holds {images.kind} images")
-    with only_writer(out), Progress(console=Console(stderr=True), transient=True) as progress:
+    console = Console(stderr=True)
+    silent = not console.is_terminal
+    with only_writer(out), Progress(console=console, transient=True, disable=silent) as progress:
         task = progress.add_task("embedding", total=len(images))
         matrix = embed_rows(
             branch.encoder.to(where),

@@ -132,7 +132,8 @@ def _change(
             return Index(out)
         raise SettingsError("name the tiles with --references, such as satellite.h5")
     where = join_processes(device).device
-    with Progress(console=Console(stderr=True), transient=True) as progress:
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         tasks: dict[str, Any] = {}
 
         def on_progress(title: str, done: int, total: int) -> None:

@@ -24,13 +24,19 @@ LOCAL = ("127.0.0.1", "localhost")
     metavar="FOLDER",
     help="The run that made the index.  [default: where it was]",
 )
-@click.option("--port", type=click.IntRange(1, 65535), default=8000, show_default=True)
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8000,
+    show_default=True,
+    help="Where to listen; 0 for any that is free.",
+)
 @click.option(
     "--host",
     default=LOCAL[0],
     show_default=True,
     metavar="ADDRESS",
-    help="Where to listen; others than this computer's own let others in.",
+    help="Of this computer; others than its own let others in.",
 )
 @click.option(
     "--allow-host",
@@ -56,7 +62,7 @@ def command(
         try:
             import uvicorn
 
-            from georetrieval.serve import create_app
+            from georetrieval.serve import create_app, listen
         except ModuleNotFoundError as error:
             raise SettingsError(
                 f'the page needs {error.name}: pip install "bevgen[serve]"'
@@ -69,10 +75,10 @@ def command(
             f"--host {host} lets others in: say with --allow-host under which name or address they"
             " reach this computer"
         )
-    locator = Locator(where, run=run, device=join_processes(device).device)
-    app = create_app(locator, hosts=(*LOCAL, *allow_host), max_bytes=max_megabytes * 1_000_000)
-    name = allow_host[0] if allow_host else host
-    click.echo(
-        f"http://{name}:{port} shows {counted(len(locator.index), 'tile')}; stop it with Ctrl-C"
-    )
-    uvicorn.run(app, host=host, port=port, log_level="warning")
+    with listen(host, port) as listening:
+        locator = Locator(where, run=run, device=join_processes(device).device)
+        app = create_app(locator, hosts=(*LOCAL, *allow_host), max_bytes=max_megabytes * 1_000_000)
+        address = f"http://{allow_host[0] if allow_host else host}:{listening.getsockname()[1]}"
+        tiles = counted(len(locator.index), "tile")
+        click.echo(f"{address} shows {tiles}; stop it with Ctrl-C")
+        uvicorn.Server(uvicorn.Config(app, log_level="warning")).run([listening])

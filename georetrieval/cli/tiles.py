@@ -74,10 +74,11 @@ def command(
         raise MapError(f'cutting maps needs {error.name}: pip install "bevgen[geo]"') from error
 
     settings = TileSettings(resolution, size, step, kind, least_data)
-    console = Console(stderr=True, quiet=quiet)
+    console = Console(stderr=True)
+    silent = quiet or not console.is_terminal
     columns = (*Progress.get_default_columns(), MofNCompleteColumn())
     try:
-        with Progress(*columns, console=console, transient=True, disable=quiet) as progress:
+        with Progress(*columns, console=console, transient=True, disable=silent) as progress:
             task = progress.add_task("cutting tiles", total=None)
 
             def on_progress(done: int, total: int) -> None:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from bevgen import only_writer
+from bevgen.terminal import counted
 from georetrieval.config import BranchName, DataSettings
 from georetrieval.data.dataset import Dataset
 from georetrieval.data.positions import distances
@@ -119,6 +120,7 @@ def evaluate(
     with only_writer(run.evaluation(name)):
         _refuse_other(run, name, dataset, split, matched)
         test = load(split)
+        _warn_of_training(run, dataset, test.pairs.ids)
         weights: dict[str, float] = {which: float(which == "panorama") for which in branches}
         if len(branches) == 2:
             weights["both"] = 0.5
@@ -174,6 +176,21 @@ def _own_data(run: Run) -> DataSettings | None:
         return run.read_settings().data
     except CheckpointError:
         return None
+
+
+def _warn_of_training(run: Run, dataset: Dataset, queries: list[str]) -> None:
+    """Say how many of the queries the run was trained on, as all are where no table splits them."""
+    own = _own_data(run)
+    if own is None or own.root is None or own.root.absolute() != dataset.root.absolute():
+        return
+    try:
+        trained = dataset.pairs(next(iter(run.checkpoints())), own.train_split).ids
+    except SplitError:
+        return
+    if shared := len(set(trained) & set(queries)):
+        log.warning(
+            "%s trained on: their recall says little", counted(shared, "query was", "queries were")
+        )
 
 
 def _read(path: Path) -> Evaluation | None:

@@ -6,9 +6,10 @@ and half of it where vectors are rounded to 6 bits and a sign.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +18,6 @@ from torch import Tensor
 
 CHUNK = 2048  # vectors rounded at once
 SAFE = 1.0001  # more than float32 loses in a length
-INSTRUCTIONS = ("avx512_vnni", "avx_vnni", "amx_int8")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,13 +64,22 @@ class Rounded:
 def levels(dimensions: int) -> int:
     """Return the largest byte whose products this processor makes fast and without error; or 0.
 
-    Without instructions for them torch multiplies bytes one by one: 28 times slower than float32,
-    on an AMD EPYC that shows AVX2 alone. Where oneDNN is held to AVX2, which adds two products in
-    16 bits, they overflow from bytes of 7 bits on; so vectors are rounded to 6 bits and a sign.
+    Where oneDNN is held to AVX2, which adds two products in 16 bits, they overflow from bytes of
+    7 bits on; so vectors are rounded to 6 bits and a sign.
     """
-    found = getattr(torch.cpu, "get_capabilities", dict)()
-    candidates = (127, 63) if any(found.get(name) for name in INSTRUCTIONS) else ()
-    return next((n for n in candidates if is_exact(multiply_bytes, dimensions, n)), 0)
+    if not has_fast_products(getattr(torch.cpu, "get_capabilities", dict)()):
+        return 0
+    return next((n for n in (127, 63) if is_exact(multiply_bytes, dimensions, n)), 0)
+
+
+def has_fast_products(processor: Mapping[str, Any]) -> bool:
+    """Whether torch multiplies bytes fast on a processor of these `torch.cpu.get_capabilities`.
+
+    It hands them to oneDNN where there is AVX-512 VNNI. On any other processor it multiplies one
+    by one, also where AVX-VNNI or Arm's dot products are: 28 times slower than float32, on an AMD
+    EPYC that shows AVX2 alone.
+    """
+    return bool(processor.get("avx512_vnni"))
 
 
 def multiply_bytes(queries: Tensor, references: Tensor) -> Tensor:

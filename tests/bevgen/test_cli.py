@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ import pytest
 from PIL import Image
 
 from bevgen.shards import ShardSet, shard_folder, write_index
-from tests.helpers.runs import bevgen, panoramas, tree
+from tests.helpers.runs import SMALL, all_help, bevgen, panoramas, tree
 from tests.helpers.shards import SETTINGS, picture, write_shard
 
 
@@ -51,6 +53,19 @@ def test_help_lists_the_commands_and_each_has_help() -> None:
     assert "--json" in bevgen("verify", "--help").stdout
     assert "No such command 'exprot'" in error("exprot", code=2)
     assert "Missing argument 'FILE'" in error("info", code=2)
+
+
+def test_nothing_depends_on_docstrings_or_asserts(tmp_path: Path) -> None:
+    """`python -OO` removes both."""
+    text = all_help("bevgen")
+    assert "Street panoramas to bird's-eye views" in text
+    assert all_help("bevgen", "-OO") == text
+    images, plain, optimized = panoramas(tmp_path / "in", 2), tmp_path / "a.h5", tmp_path / "b.h5"
+    words = ("-m", "bevgen", "convert", "-i", images, *SMALL, "--workers", "1", "-o")
+    subprocess.run([sys.executable, *words, plain], capture_output=True, check=True)
+    subprocess.run([sys.executable, "-OO", *words, optimized], capture_output=True, check=True)
+    with ShardSet(plain) as a, ShardSet(optimized) as b:
+        np.testing.assert_array_equal(a.read(range(2)), b.read(range(2)))
 
 
 # --- info ---------------------------------------------------------------------------------------

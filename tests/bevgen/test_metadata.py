@@ -334,6 +334,9 @@ EXPECTED = PanoramaInfo(
         ("47.375", "South", -47.375),
         ("-47.375", None, -47.375),
         ("47.375", None, None),  # which half of the world?
+        ("-47,37", None, None),  # minutes, or hundredths of a degree?
+        ("47,60.0N", None, 48.0),  # 59.999 minutes, rounded
+        ("47,375N", None, None),  # a decimal comma
         ("47,22.5E", None, None),
         ("47,x,3N", None, None),
         ("N", None, None),
@@ -346,6 +349,44 @@ def test_positions_of_xmp(text, reference, expected):
     info = info_from_xmp(said | ({"exif:GPSLatitudeRef": reference} if reference else {}))
     assert info.latitude == (None if expected is None else pytest.approx(expected))
     assert (info.longitude is None) == (expected is None)
+
+
+@pytest.mark.parametrize(
+    ("latitude", "longitude", "expected", "unsigned"),
+    [
+        ("48.137", "-11.575", (48.137, -11.575), None),
+        ("-48.137", "11.575", (-48.137, 11.575), None),
+        ("+48.137", "11.575", (48.137, 11.575), None),
+        ("48.137", "11.575", None, (48.137, 11.575)),
+        ("48.137", "11,34.5E", None, (48.137, 11.575)),
+        ("48,8.22", "11,34.5", None, None),
+        ("98.137", "11.575", None, None),
+        ("0.0", "0.0", None, None),
+        ("48.137", "", None, None),
+    ],
+)
+def test_a_sign_of_xmp_counts_for_both_numbers(latitude, longitude, expected, unsigned):
+    info = info_from_xmp({"exif:GPSLatitude": latitude, "exif:GPSLongitude": longitude})
+    assert info.unsigned_position == unsigned
+    assert (info.latitude, info.longitude) == (expected or (None, None))
+
+
+@pytest.mark.parametrize("spelling", ["GpsLongitude", "GpsLongtitude"])
+@pytest.mark.parametrize(
+    ("latitude", "longitude", "expected"),
+    [
+        ("48.137", "11.575", (48.137, 11.575)),
+        ("+48.137", "-11.575", (48.137, -11.575)),
+        ("-90.5", "11.575", (None, None)),
+        ("0.0", "0.0", (None, None)),
+    ],
+)
+def test_positions_of_drones_are_signed(spelling, latitude, longitude, expected):
+    uri = "http://www.dji.com/drone-dji/1.0/"
+    text = f"""<d xmlns:drone-dji="{uri}" drone-dji:GpsLatitude="{latitude}"
+        drone-dji:{spelling}="{longitude}"/>"""
+    info = info_from_xmp(xmp_properties([text.encode()]))
+    assert (info.latitude, info.longitude) == expected
 
 
 @pytest.mark.parametrize(

@@ -4,12 +4,14 @@ import io
 import logging
 import os
 import shutil
+import socket
 import struct
 import subprocess
 import sys
 import tempfile
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 from pathlib import Path
 
 import cv2
@@ -21,6 +23,7 @@ from PIL import Image, ImageCms
 
 from bevgen.errors import InputError, PanoramaError
 from bevgen.geometry import PanoramaView
+from bevgen.images import decoding
 from bevgen.images.decoding import read_image
 from bevgen.images.finding import default_id, find_images
 from bevgen.images.metadata import PanoramaInfo
@@ -40,6 +43,7 @@ from tests.helpers.image_files import (
     tiff,
 )
 from tests.helpers.paths import DATA
+from tests.helpers.runs import bevgen as run_bevgen
 
 SOUND = sound()
 BROKEN = broken()
@@ -105,6 +109,43 @@ def test_find_leaves_out_pipes_and_keeps_links_to_nowhere_to_be_reported(tmp_pat
         read_image(tmp_path / "gone.jpg")
     with pytest.raises(PanoramaError, match="cannot be read: Too many levels"):
         read_image(tmp_path / "self.jpg")
+
+
+@pytest.mark.parametrize("kind", ["pipe", "socket", "folder", "device"])
+def test_what_is_no_file_is_not_waited_for(kind, tmp_path, monkeypatch):
+    """A pipe that nobody writes into never begins, and /dev/zero never ends."""
+    monkeypatch.chdir(tmp_path)  # a socket's path must be short
+    path = Path("a.jpg")
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    else:
+        with socket.socket(socket.AF_UNIX) as end:
+            end.bind("a.jpg")
+    with pytest.raises(PanoramaError, match="no file, but a folder, pipe, socket or device"):
+        read_image(path)
+
+
+def test_convert_skips_what_cannot_be_read_and_says_so(tmp_path):
+    """As a user who may not read everything; one who may (root) converts the locked file too."""
+    folder = tmp_path / "in"
+    (folder / "folder.jpg").mkdir(parents=True)
+    for name in ("a.jpg", "folder.jpg/b.jpg", "locked.jpg"):
+        (folder / name).write_bytes(encoded(scene(), "JPEG"))
+    (folder / "locked.jpg").chmod(0)
+    os.mkfifo(folder / "pipe.jpg")
+    (folder / "linked.jpg").symlink_to("pipe.jpg")
+    (folder / "gone.jpg").symlink_to("nowhere.jpg")
+    out = tmp_path / "o.h5"
+    done = run_bevgen("convert", "-i", folder, "-o", out, "--size", 16, "--workers", 1)
+    locked = not os.access(folder / "locked.jpg", os.R_OK)
+    assert f"{3 - locked} stored, {1 + locked} skipped" in done.stderr
+    assert f"not looked at in {folder}: 2 pipes, devices or broken links" in done.stderr
+    assert "1 x cannot be read: No such file or directory (gone.jpg)" in done.stderr
+    assert ("1 x cannot be read: Permission denied (locked.jpg)" in done.stderr) == locked
 
 
 def test_find_leaves_out_names_that_are_not_utf8(tmp_path, caplog):
@@ -217,6 +258,22 @@ def test_find_refuses_a_folder_that_cannot_be_read(folder_of_nobody):
         (folder_of_nobody / "b").chmod(0o755)
 
 
+def test_a_file_that_may_not_be_read_says_so(folder_of_nobody):
+    path = folder_of_nobody / "a.jpg"
+    path.write_bytes(encoded(scene(), "JPEG"))
+    path.chmod(0)
+    user = os.geteuid()
+    try:
+        if user == 0:
+            os.seteuid(65534)
+        assert names(find_images(folder_of_nobody)) == ["a.jpg"]
+        with pytest.raises(PanoramaError, match="cannot be read: Permission denied"):
+            read_image(path)
+    finally:
+        if user == 0:
+            os.seteuid(0)
+
+
 def test_find_says_what_to_do(tmp_path):
     touch(tmp_path, "a.jpg", "empty/notes.txt")
     with pytest.raises(InputError, match="gone does not exist; name the folder"):
@@ -298,7 +355,7 @@ def test_broken_files(read, name, capfd):
 def test_files_that_cannot_be_opened(tmp_path):
     with pytest.raises(PanoramaError, match="cannot be read: No such file or directory"):
         read_image(tmp_path / "gone.jpg")
-    with pytest.raises(PanoramaError, match="cannot be read: Is a directory"):
+    with pytest.raises(PanoramaError, match="no file, but a folder"):
         read_image(tmp_path)
 
 
@@ -520,6 +577,31 @@ def test_gpano_over_exif(read, file_format):
     _, info = read(with_metadata(file_format, gpano(PoseHeadingDegrees="0.0"), exif(1)))
     assert info.heading is None
     assert pixels.shape == (HEIGHT, WIDTH, 3)
+
+
+def test_files_that_begin_alike_keep_what_is_their_own(read, monkeypatch):
+    files = [
+        encoded(scene(), "jpeg"),
+        encoded(scene()[::-1], "jpeg"),  # the same header, other pixels
+        encoded(scene(HEIGHT, WIDTH + 16), "jpeg"),
+        encoded(scene(), "jpeg", quality=90),
+        encoded(scene(), "jpeg", xmp=gpano(PoseHeadingDegrees="67")),
+        encoded(scene(), "jpeg", xmp=gpano(PoseHeadingDegrees="68")),
+        encoded(scene(), "jpeg", exif=exif(6)),
+        encoded(scene()[..., 0], "jpeg"),
+        encoded(scene(), "png"),
+    ]
+
+    def alone(data):
+        monkeypatch.setattr(decoding, "_last", None)
+        return read(data)
+
+    own = [alone(data) for data in files]
+    for i, j in product(range(len(files)), repeat=2):
+        read(files[i])
+        pixels, info = read(files[j])
+        assert info == own[j][1], (i, j)
+        assert np.array_equal(pixels, own[j][0]), (i, j)
 
 
 def test_other_projection_is_refused(read):

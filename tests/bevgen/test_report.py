@@ -1,6 +1,7 @@
 """What a report counts, and how it groups what was skipped."""
 
 import io
+import math
 from pathlib import Path
 
 from rich.console import Console
@@ -8,14 +9,14 @@ from rich.console import Console
 from bevgen.cli.running import _print_report
 from bevgen.conversion.report import Report, ShardReport
 from bevgen.conversion.settings import BevSettings
-from bevgen.shards import Failure
+from bevgen.shards import Failure, ShardSet
 from tests.helpers.image_files import encoded, exif, scene
 from tests.helpers.runs import bevgen as run_bevgen
 
 
 def shard(*reasons: str) -> ShardReport:
     failures = tuple(Failure(f"{k}.jpg", k, reason) for k, reason in enumerate(reasons))
-    return ShardReport(0, failures, 0, 0, 0, {})
+    return ShardReport(0, failures, 0, 0, 0, 0, {})
 
 
 def test_skipped_files_are_grouped_by_cause_and_not_by_their_numbers() -> None:
@@ -52,6 +53,29 @@ def test_images_without_a_position_are_counted(tmp_path: Path) -> None:
     done = run_bevgen("convert", "-i", folder, "-o", out, "--size", 16, "--json", "--workers", 1)
     assert '"unknown_positions": 2' in done.stdout
     assert "2 images have no position" in done.stderr
+
+
+def test_positions_without_hemispheres_are_said_and_not_used(tmp_path: Path) -> None:
+    """Of five, b lacks them, d lacks a position altogether, and the table says that of e."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    places = {"a": "+48.1 11.5", "b": "48.1 11.5", "c": "48.1 -11.5", "d": None, "e": "48.1 11.5"}
+    for name, place in places.items():
+        latitude, longitude = place.split() if place else ("", "")
+        xmp = f"""<d xmlns:exif="http://ns.adobe.com/exif/1.0/" exif:GPSLatitude="{latitude}"
+            exif:GPSLongitude="{longitude}"/>"""
+        (folder / f"{name}.jpg").write_bytes(encoded(scene(), "JPEG", xmp=xmp.encode()))
+    (tmp_path / "poses.csv").write_text("file,latitude,longitude\ne.jpg,48.1,11.5\n")
+    words = ("convert", "-i", folder, "-o", tmp_path / "o.h5", "--size", 16, "--json", "-v")
+    done = run_bevgen(*words, "--workers", 1, "--poses", tmp_path / "poses.csv")
+    assert '"unknown_positions": 2' in done.stdout
+    assert '"unsigned_positions": 1' in done.stdout
+    assert "b.jpg: nothing says the hemispheres of 48.1, 11.5 in its XMP" in done.stderr
+    assert "1 of them has one in XMP without its hemispheres" in done.stderr
+    with ShardSet(tmp_path / "o.h5") as shards:
+        found = dict(zip(shards.ids, shards.columns["longitude"], strict=True))
+    assert {name for name, value in found.items() if math.isnan(value)} == {"b", "d"}
+    assert (found["a"], found["c"], found["e"]) == (11.5, -11.5, 11.5)
 
 
 def test_a_bev_finer_than_its_panorama_is_said(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from georetrieval.models.checkpoints import checkpoint_hash, load_branch, save_b
 from georetrieval.retrieval.embedding import Embeddings
 from georetrieval.retrieval.results import Evaluation
 from georetrieval.run import Run
+from tests.helpers.runs import all_help
 from tests.helpers.world import World, tiny_settings, write_shards
 
 VIT = EncoderSettings(
@@ -50,6 +51,13 @@ def embedded(run: Path, images: np.ndarray, size: tuple[int, int], cut: slice) -
         return branch.encoder(pixels[..., cut])
 
 
+def test_help_does_not_depend_on_docstrings():
+    """`python -OO` removes them."""
+    text = all_help("georetrieval")
+    assert "Find where a street panorama was taken" in text
+    assert all_help("georetrieval", "-OO") == text
+
+
 # Embed
 
 
@@ -68,7 +76,8 @@ def test_embed_writes_what_the_branch_makes_of_each_kind(
     checkpoint = run / "panorama.safetensors"
     words = ["embed", shards, "--checkpoint", checkpoint, "--out", out, *words]
     assert georetrieval(*words) == 0
-    assert f"{out}: 96 embeddings of 64 numbers" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert (said.out, said.err) == (f"{out}: 96 embeddings of 64 numbers\n", "")
     found = Embeddings.load(out)
     images = ShardSet(shards)
     assert found.ids == list(images.ids)

@@ -1,4 +1,5 @@
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +18,8 @@ from georetrieval.models.checkpoints import checkpoint_hash, load_branch, save_b
 from georetrieval.retrieval.embedding import Embeddings, embed_rows
 from georetrieval.retrieval.evaluation import evaluate, fuse
 from georetrieval.retrieval.results import Evaluation, as_table
-from tests.helpers.world import World, make_world, write_shards
+from georetrieval.run import Run
+from tests.helpers.world import World, make_world, tiny_settings, write_shards
 
 ENCODER = EncoderSettings(name="test_convnext2", pretrained=False)
 CPU = torch.device("cpu")
@@ -410,6 +412,27 @@ def test_unknown_positions_leave_metres_out(small_world, run):
     for method in found.methods:
         assert method.metres == [None] * 6
         assert "median metres" not in method.figures
+
+
+def test_queries_that_were_trained_on_are_said(small_world, run, tmp_path, caplog):
+    """Of 28 places 16 are for training; without a table all are, and any split is all of them."""
+    root = small_world.root
+
+    def warnings(split: str, data: DataSettings, where: Path | None = None) -> list[str]:
+        caplog.clear()
+        settings = tiny_settings("panorama", "bev")
+        Run(run).write_settings(
+            settings.model_copy(update={"data": data.model_copy(update={"root": root})})
+        )
+        evaluate(run, Dataset(data, where or root), split, name=f"{split}-{data.pairs}")
+        return [message for message in caplog.messages if "trained on" in message]
+
+    everything = DATA.model_copy(update={"pairs": None})
+    assert warnings("test", DATA) == []
+    assert warnings("train", DATA) == ["16 queries were trained on: their recall says little"]
+    assert warnings("test", everything) == ["28 queries were trained on: their recall says little"]
+    copy = shutil.copytree(root, tmp_path / "copy")
+    assert warnings("val", everything, copy) == []  # other data, as far as one can tell
 
 
 def test_models_that_diverged_are_an_error(world, run):

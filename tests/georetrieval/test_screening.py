@@ -168,11 +168,59 @@ def test_a_wrong_operator_is_not_used_and_changes_nothing(operator, monkeypatch)
     search = ranking.search
     monkeypatch.setattr(ranking, "search", lambda *a: used.append(1) or search(*a))
     monkeypatch.setattr(int8, "multiply_bytes", operator)
-    monkeypatch.setattr(int8, "INSTRUCTIONS", tuple(torch.cpu.get_capabilities()))
+    monkeypatch.setattr(int8, "has_fast_products", lambda _: True)
     found = rank_references(torch.from_numpy(near), torch.from_numpy(gallery), positive)
     assert bool(used) == (operator in (by_integers, saturating))
     exact = near.astype(np.float64) @ gallery.T
     assert found.rank.tolist() == brute_force(exact, positive, None)[0]
+
+
+# What torch.cpu.get_capabilities says of instructions for bytes, and whether torch uses them.
+PROCESSORS = {
+    "Zen 4 that shows AVX2 alone": (False, ["avx2"]),
+    "Skylake-SP": (False, ["avx2", "avx512_f", "avx512_bw", "avx512_vl"]),
+    "Alder Lake": (False, ["avx2", "avx_vnni"]),
+    "Sierra Forest": (False, ["avx2", "avx_vnni", "avx_vnni_int8"]),
+    "Cascade Lake": (True, ["avx2", "avx512_f", "avx512_vnni"]),
+    "Zen 4": (True, ["avx2", "avx512_f", "avx512_vnni"]),
+    "Zen 5": (True, ["avx2", "avx512_f", "avx512_vnni", "avx_vnni"]),
+    "Sapphire Rapids": (True, ["avx2", "avx512_f", "avx512_vnni", "avx_vnni", "amx_int8"]),
+    "Neoverse V1": (False, ["neon", "dot", "i8mm", "sve"]),
+    "a torch that says nothing": (False, []),
+}
+
+
+@pytest.mark.parametrize(("fast", "instructions"), PROCESSORS.values(), ids=PROCESSORS)
+def test_bytes_are_multiplied_where_torch_has_instructions_for_it(fast, instructions):
+    every = {name for _, names in PROCESSORS.values() for name in names}
+    processor = {name: name in instructions for name in every}
+    assert int8.has_fast_products(processor) == fast
+    assert int8.has_fast_products(dict.fromkeys(instructions, True)) == fast
+
+
+@pytest.mark.skipif(
+    not hasattr(torch.cpu, "get_capabilities"), reason="this torch says nothing: float32 is used"
+)
+def test_torch_multiplies_bytes_by_onednn_exactly_where_the_rule_says_so():
+    """On this processor, whichever it is: oneDNN prints what it is asked for."""
+    ask = "import torch; a = torch.ones((64, 64), dtype=torch.int8); torch.ops.aten._int_mm(a, a)"
+    environment = {**os.environ, "ONEDNN_VERBOSE": "1"}
+    printed = subprocess.run(
+        [sys.executable, "-c", ask], env=environment, capture_output=True, text=True, check=True
+    )
+    asked = "src_s8" in printed.stdout
+    assert asked == int8.has_fast_products(torch.cpu.get_capabilities())
+
+
+@pytest.mark.parametrize(
+    ("operator", "largest"), [(by_integers, 127), (saturating, 63), (unwritten, 0), (absent, 0)]
+)
+def test_bytes_have_as_many_bits_as_are_multiplied_without_error(operator, largest, monkeypatch):
+    monkeypatch.setattr(int8, "multiply_bytes", operator)
+    monkeypatch.setattr(int8, "has_fast_products", lambda _: True)
+    assert int8.levels(48) == largest
+    monkeypatch.setattr(int8, "has_fast_products", lambda _: False)
+    assert int8.levels(48) == 0
 
 
 STEPS = ("SSE41", "AVX2", "AVX512_CORE", "AVX512_CORE_AMX")

@@ -1,8 +1,13 @@
 from __future__ import annotations
 
+import os
+import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,9 +18,10 @@ import uvicorn
 from starlette.testclient import TestClient
 
 from georetrieval.cli import main
+from georetrieval.errors import GeoretrievalError, SettingsError
 from georetrieval.localization import Locator
 from georetrieval.retrieval.index import build_index
-from georetrieval.serve import create_app
+from georetrieval.serve import create_app, listen
 from tests.helpers.town import Town, make_town
 
 LIMIT = 300_000
@@ -172,3 +178,66 @@ def test_letting_others_in_takes_a_name_for_them(town, capsys):
         main(["serve", "--index", str(town.root / "town.index"), "--host", "0.0.0.0"])
     assert stopped.value.code == 2
     assert "--allow-host" in capsys.readouterr().err
+
+
+# The command
+
+LOCAL = "127.0.0.1"
+
+
+def test_a_port_that_is_taken_is_said(town, capsys):
+    with listen(LOCAL, 0) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(SystemExit) as stopped:
+            main(["serve", "--index", str(town.root / "town.index"), "--port", str(port)])
+    assert stopped.value.code == 1
+    said = capsys.readouterr()
+    assert said.err.startswith(f"Error: port {port} is taken by another program: ")
+    assert said.out == ""
+
+
+def test_a_port_that_only_root_may_take_is_said():
+    lowest = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
+    if not lowest.exists() or int(lowest.read_text()) <= 1:
+        pytest.skip("every user may take every port of this system")
+    user = os.geteuid()
+    try:
+        if user == 0:
+            os.seteuid(65534)
+        with pytest.raises(GeoretrievalError, match="port 1 is not for every user"):
+            listen(LOCAL, 1)
+    finally:
+        if user == 0:
+            os.seteuid(0)
+
+
+@pytest.mark.parametrize(
+    ("host", "problem"),
+    [
+        ("nosuch.invalid", "there is no host 'nosuch.invalid'"),
+        ("", "there is no host ''"),
+        ("a..b", "there is no host 'a..b'"),
+        ("203.0.113.5", "203.0.113.5 is no address of this computer"),  # of documentation, RFC 5737
+    ],
+)
+def test_a_host_that_is_not_this_computer_is_said(host, problem):
+    with pytest.raises(SettingsError, match=problem):
+        listen(host, 0)
+
+
+def test_a_free_port_is_taken_and_ctrl_c_ends_the_page(town):
+    words = ["-m", "georetrieval", "serve", "--index", str(town.root / "town.index"), "--port", "0"]
+    pipe = subprocess.PIPE
+    page = subprocess.Popen(
+        [sys.executable, *words], stdout=pipe, stderr=pipe, text=True, start_new_session=True
+    )
+    try:
+        address = page.stdout.readline().split()[0]
+        with urllib.request.urlopen(address, timeout=60) as answer:
+            assert b"Where was it taken?" in answer.read()
+        page.send_signal(signal.SIGINT)
+        out, err = page.communicate(timeout=60)
+    finally:
+        page.kill()
+    assert page.returncode == 130
+    assert (out, err.strip()) == ("", "Interrupted.")

@@ -17,6 +17,13 @@ import numpy as np
 from PIL import Image
 
 COMMAND = [sys.executable, "-m", "bevgen"]
+ALL_HELP = """
+import click
+from {package}.cli import {package}_command as group
+for name in ("", *group.list_commands(None)):
+    command = group.get_command(None, name) or group
+    print(command.get_help(click.Context(command)))
+"""
 SMALL = ("--size", "32", "--resolution", "0.5")
 
 
@@ -52,6 +59,12 @@ def bevgen(*words: object, expect: int | None = 0, **options: Any) -> subprocess
     if expect is not None:
         assert done.returncode == expect, done.stdout + done.stderr
     return done
+
+
+def all_help(package: str, *flags: str) -> str:
+    """Return the help of a program and its commands, as an interpreter with these flags has it."""
+    words = [sys.executable, *flags, "-c", ALL_HELP.format(package=package)]
+    return subprocess.run(words, capture_output=True, text=True, check=True).stdout
 
 
 def start(*words: object, **options: Any) -> subprocess.Popen[str]:

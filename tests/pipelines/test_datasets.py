@@ -126,7 +126,7 @@ def test_places_are_held_out_whole_and_always_the_same():
 
 def test_steps_tell_what_they_miss(tmp_path):
     text = run("cvusa", "--root", tmp_path / "no", "--out", tmp_path, "--step", "check", code=2)
-    assert "error: " in text
+    assert f"error: {tmp_path / 'no'} is no folder: expected " in text
     assert "splits/train-19zl.csv" in text
     text = run("cvusa", "--root", tmp_path, "--out", tmp_path, "--step", "train", code=2)
     assert "run the step poses first" in text

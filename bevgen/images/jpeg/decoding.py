@@ -1,8 +1,8 @@
 """The loops over a file: bytes unstuffed, blocks above the rows skipped, the rest decoded.
 
-Byte stuffing is taken out of all compressed data first (`unstuff`); blocks above the rows are
-walked over, several symbols at a time (`skip_block`); the rest is decoded one MCU row at a time, in
-buffers that stay in the cache (`decode`).
+Byte stuffing is taken out of all compressed data first (`unstuff`); MCUs above the rows are walked
+over, several symbols at a time (`skip_mcus`); the rest is decoded one MCU row at a time, in buffers
+that stay in the cache (`decode`).
 """
 
 # Numba's scalars and arrays are not what the annotations, made for readers, say to a type checker.
@@ -20,11 +20,11 @@ from bevgen.images.jpeg.cosine import fill, transform
 from bevgen.images.jpeg.entropy import (
     SLACK,
     find_entry,
+    magnitude_after,
     read_block,
     refill,
-    skip_block,
+    skip_mcus,
     unstuff,
-    value_after,
 )
 from bevgen.images.jpeg.header import Frame, read_header
 from bevgen.images.jpeg.tables import (
@@ -111,14 +111,12 @@ def read_mcus(
     frame: Frame,
     tables: Tables,
     steps: NDArray[np.int32],
-    begin: int,
-    stop: int,
+    row: int,
     state: NDArray[np.int64],
-    wanted: bool,
     planes: NDArray[np.uint8],
     block: NDArray[np.int16],
 ) -> bool:
-    """Read MCUs ``begin`` to ``stop``, which lie in one row, and transform them if ``wanted``.
+    """Read and transform one row of MCUs.
 
     Parameters
     ----------
@@ -126,6 +124,8 @@ def read_mcus(
         As `unstuff` wrote them.
     steps : (components, 192) int32
         Quantisation tables.
+    row
+        Which one.
     state : (6,) int64, read and written
         word, left, place, and the last DC value of each component.
     planes : (components, rows, columns) uint8, written
@@ -139,52 +139,47 @@ def read_mcus(
         False if the data is damaged.
     """
     word, left, place = np.uint64(state[0]), state[1], state[2]
-    lumas = frame.across * frame.down
-    end = bounds[begin // frame.interval + 1 if frame.interval else 1]
+    first = row * frame.mcus_across
+    segment = first // frame.interval if frame.interval else 0
+    end = bounds[segment + 1]
     beyond = 0
-    for mcu in range(begin, stop):
-        if frame.interval and mcu % frame.interval == 0:
-            segment = mcu // frame.interval
+    for column in range(frame.mcus_across):
+        if frame.interval and (first + column) % frame.interval == 0:
+            segment = (first + column) // frame.interval
             if place * 8 - left > bounds[segment] * 8:
                 return False
             word, left, place = np.uint64(0), 0, bounds[segment]
             end = bounds[segment + 1]
             state[3:] = 0
-        column = mcu % frame.mcus_across
-        for b in range(lumas + frame.components - 1):
-            if place > end + 8:
-                return False
-            c = max(b - lumas + 1, 0)
-            word, left, place = refill(scan, word, left, place)
-            entry = np.int64(tables.look[2 * c, np.int64(word >> (64 - LOOK_BITS))])
-            if entry == 0:
-                entry = find_entry(word, 2 * c, tables)
-            if entry == NO_CODE:
-                return False
-            dc = state[3 + c] + value_after(word, entry)
-            state[3 + c] = dc
-            word <<= entry & DROP
-            left -= entry & DROP
-            if not wanted:
-                word, left, place, k = skip_block(scan, word, left, place, c, tables)
-                if 63 < k < END:
+        for c in range(frame.components):
+            for b in range(1 if c else frame.across * frame.down):
+                if place > end + 8:
                     return False
-                continue
-            word, left, place, k, total = read_block(
-                scan, word, left, place, c, tables, steps, block
-            )
-            dc *= steps[c, 0]
-            if 63 < k < END or total + abs(dc) > MAX_SUM:
-                return False
-            block[0] = dc
-            row, col = 1, 8 * column
-            if c == 0:
-                row += b // frame.across * 8
-                col = (column * frame.across + b % frame.across) * 8
-            if k == END:
-                beyond |= fill(block, planes, c, row, col)
-            else:
-                beyond |= transform(block, planes, c, row, col)
+                word, left, place = refill(scan, word, left, place)
+                entry = np.int64(tables.look[2 * c, np.int64(word >> (64 - LOOK_BITS))])
+                if entry == 0:
+                    entry = find_entry(word, 2 * c, tables)
+                if entry == NO_CODE:
+                    return False
+                size, sign = magnitude_after(word, entry)
+                state[3 + c] += (size ^ sign) - sign
+                dc = state[3 + c] * steps[c, 0]
+                word <<= np.uint64(entry & DROP)
+                left -= entry & DROP
+                word, left, place, k, total = read_block(
+                    scan, word, left, place, c, tables, steps, block
+                )
+                if 63 < k < END or total + abs(dc) > MAX_SUM:
+                    return False
+                block[0] = dc
+                y, x = np.uint64(1), np.uint64(8 * column)
+                if c == 0:  # across and down are 1 or 2
+                    y += np.uint64((b >> (frame.across - 1)) * 8)
+                    x = np.uint64((column * frame.across + (b & (frame.across - 1))) * 8)
+                if k == END:
+                    beyond |= fill(block, planes, c, y, x)
+                else:
+                    beyond |= transform(block, planes, c, y, x)
     state[0], state[1], state[2] = np.int64(word), left, place
     return beyond == 0 and np.abs(state[3:]).max() < 1 << 20
 
@@ -214,29 +209,23 @@ def decode(
     padded = frame.mcus_across * frame.across * 8
     planes = np.empty((frame.components, tall + 1, padded), np.uint8)
     wide, sums = np.empty((2, padded), np.uint8), np.empty(padded, np.int16)
-    mcu = 0
-    if frame.interval:  # begin at the last restart marker above the rows
-        segment = begin * frame.mcus_across // frame.interval
-        mcu = segment * frame.interval
-        state[2] = bounds[segment]
-    while mcu < end * frame.mcus_across:
-        row = mcu // frame.mcus_across
-        stop = (row + 1) * frame.mcus_across
-        wanted = row >= begin
-        if wanted and row > begin:
+    above = begin * frame.mcus_across
+    segment = above // frame.interval if frame.interval else 0
+    state[2] = bounds[segment]  # begin at the last restart marker above the rows
+    above -= segment * frame.interval
+    if not skip_mcus(scan, bounds[segment + 1], above, frame, tables, state):
+        return False
+    for row in range(begin, end):
+        if row > begin:
             planes[0, 0] = planes[0, tall]
             for c in range(1, frame.components):
                 planes[c, 0] = planes[c, 8]
-        if not read_mcus(
-            scan, bounds, frame, tables, steps, mcu, stop, state, wanted, planes, block
-        ):
+        if not read_mcus(scan, bounds, frame, tables, steps, row, state, planes, block):
             return False
-        mcu = stop
-        if wanted:
-            top = row * tall
-            low = max(first, top - reach)
-            high = last if row == end - 1 else min(last, top + tall - reach)
-            for y in range(low, high):
-                draw_row(planes, frame, y, top, wide, sums, out[y].reshape(3 * frame.width))
-    segment = (mcu - 1) // frame.interval if frame.interval else 0
+        top = row * tall
+        low = max(first, top - reach)
+        high = last if row == end - 1 else min(last, top + tall - reach)
+        for y in range(low, high):
+            draw_row(planes, frame, y, top, wide, sums, out[y].reshape(3 * frame.width))
+    segment = (end * frame.mcus_across - 1) // frame.interval if frame.interval else 0
     return state[2] * 8 - state[1] <= bounds[segment + 1] * 8

@@ -13,12 +13,16 @@ from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from bevgen.compiling import njit
+from bevgen.images.jpeg.header import Frame
 from bevgen.images.jpeg.tables import (
     ADVANCE_SHIFT,
+    CODE_SHIFT,
     DROP,
+    END,
     LOOK_BITS,
     NO_CODE,
     SIZE_SHIFT,
+    SKIP_ADVANCE_SHIFT,
     SKIP_BITS,
     ZIGZAG,
     Tables,
@@ -135,12 +139,15 @@ def find_entry(word: int, table: int, tables: Tables) -> int:
 
 
 @njit(forceinline=True)
-def value_after(word: int, entry: int) -> int:
-    """Signed value of the bits that follow a code (T.81, F.2.2.1: a leading 0 means negative)."""
-    size = (entry >> SIZE_SHIFT) & 15
-    bits = np.int64((word << ((entry & DROP) - size)) >> 1 >> (63 - size))
-    half = (1 << size) >> 1
-    return bits + (((bits - half) >> 63) & (1 - (1 << size)))
+def magnitude_after(word: int, entry: int) -> tuple[int, int]:
+    """Value of the bits that follow a code: |value|, and -1 if it is negative, else 0.
+
+    A leading 0 means negative, all bits inverted (T.81, F.2.2.1).
+    """
+    bits = word << np.uint64((entry >> CODE_SHIFT) & 63)
+    sign = ~(np.int64(bits) >> 63)
+    inverted = np.uint64(np.int64(bits) ^ sign) >> 1
+    return np.int64(inverted >> np.uint64(63 - ((entry >> SIZE_SHIFT) & 15))), sign
 
 
 @njit(forceinline=True)
@@ -148,23 +155,73 @@ def skip_block(
     scan: NDArray[np.uint8], word: int, left: int, place: int, component: int, tables: Tables
 ) -> tuple[int, int, int, int]:
     """Pass the AC symbols of a block; returns the reader's state and the advance in all."""
-    k = 0
+    k, alike = 0, tables.alike[component]
     while k < 63:
         word, left, place = refill(scan, word, left, place)
         for _ in range(2):
-            entry = np.int64(tables.skip[component, np.int64(word >> (64 - SKIP_BITS))])
-            ahead = k + (entry >> ADVANCE_SHIFT)
+            entry = np.int64(tables.skip[alike, np.int64(word >> (64 - SKIP_BITS))])
+            ahead = k + (entry >> SKIP_ADVANCE_SHIFT)
             if entry == 0 or ahead & 127 > 63:  # the block ends before the last of these symbols
                 entry = np.int64(tables.look[2 * component + 1, np.int64(word >> (64 - LOOK_BITS))])
                 if entry == 0:
                     entry = find_entry(word, 2 * component + 1, tables)
                 ahead = k + (entry >> ADVANCE_SHIFT)
-            word <<= entry & DROP
+            word <<= np.uint64(entry & DROP)
             left -= entry & DROP
             k = ahead
             if k >= 63:
                 break
     return word, left, place, k
+
+
+@njit()
+def skip_mcus(
+    scan: NDArray[np.uint8],
+    end: int,
+    mcus: int,
+    frame: Frame,
+    tables: Tables,
+    state: NDArray[np.int64],
+) -> bool:
+    """Pass MCUs between two restart markers.
+
+    Parameters
+    ----------
+    scan
+        As `unstuff` wrote it.
+    end
+        Where in ``scan`` these data end.
+    mcus
+        How many to pass.
+    state : (6,) int64, read and written
+        word, left, place, and the last DC value of each component.
+
+    Returns
+    -------
+    bool
+        False if the data is damaged.
+    """
+    word, left, place = np.uint64(state[0]), state[1], state[2]
+    for _ in range(mcus):
+        for c in range(frame.components):
+            for _ in range(1 if c else frame.across * frame.down):
+                if place > end + 8:
+                    return False
+                word, left, place = refill(scan, word, left, place)
+                entry = np.int64(tables.look[2 * c, np.int64(word >> (64 - LOOK_BITS))])
+                if entry == 0:
+                    entry = find_entry(word, 2 * c, tables)
+                if entry == NO_CODE:
+                    return False
+                size, sign = magnitude_after(word, entry)
+                state[3 + c] += (size ^ sign) - sign
+                word <<= np.uint64(entry & DROP)
+                left -= entry & DROP
+                word, left, place, k = skip_block(scan, word, left, place, c, tables)
+                if 63 < k < END:
+                    return False
+    state[0], state[1], state[2] = np.int64(word), left, place
+    return True
 
 
 @njit(forceinline=True)
@@ -178,7 +235,10 @@ def read_block(
     steps: NDArray[np.int32],
     block: NDArray[np.int16],
 ) -> tuple[int, int, int, int, int]:
-    """Read the AC symbols of a block; as `skip_block`, and the sum of absolute coefficients."""
+    """Read the AC symbols of a block.
+
+    Returns the reader's state, the advance in all, and the sum of absolute coefficients.
+    """
     k = total = 0
     while k < 63:
         word, left, place = refill(scan, word, left, place)
@@ -188,10 +248,11 @@ def read_block(
                 entry = find_entry(word, 2 * component + 1, tables)
             k += entry >> ADVANCE_SHIFT
             at = np.uint64(k)
-            value = value_after(word, entry) * steps[component, at]
-            total += abs(value)
-            block[np.uint64(ZIGZAG[at])] = value
-            word <<= entry & DROP
+            size, sign = magnitude_after(word, entry)
+            size *= steps[component, at]
+            total += size
+            block[np.uint64(ZIGZAG[at])] = (size ^ sign) - sign
+            word <<= np.uint64(entry & DROP)
             left -= entry & DROP
             if k >= 63:
                 break

@@ -16,11 +16,12 @@ from bevgen.compiling import njit
 LOOK_BITS = 10  # longer codes are searched for: there are few
 SKIP_BITS = 12
 
-# A table entry: bits to drop | bits of the value among them << 5 | advance << 9, where advance is
-# the zeros before a coefficient and itself; 0 if the code is longer. END is the advance at the end
-# of a block: whatever is added to it, it stays above all others, and modulo 128 above the 63 of a
-# block that was full already. NO_CODE leads beyond a block and is not its end.
-DROP, SIZE_SHIFT, ADVANCE_SHIFT = 31, 5, 9
+# An entry of a symbol: bits to drop | bits of its code << 6 | bits of its value << 12 | advance
+# << 16, where advance is the zeros before a coefficient and itself; 0 if the code is longer. END is
+# the advance at the end of a block: whatever is added to it, it stays above all others, and modulo
+# 128 above the 63 of a block that was full already. NO_CODE leads beyond a block, not to its end.
+DROP, CODE_SHIFT, SIZE_SHIFT, ADVANCE_SHIFT = 31, 6, 12, 16
+SKIP_ADVANCE_SHIFT = 5
 END = 129
 NO_CODE = 64 << ADVANCE_SHIFT
 
@@ -38,9 +39,12 @@ class Tables(NamedTuple):
     ----------
     look : (2 * components, 2**LOOK_BITS) int32
         Entry of the symbol that the next bits begin with; 0 if its code is longer.
-    skip : (components, 2**SKIP_BITS) int32
-        One entry for all AC symbols that the next bits hold, the last one's value perhaps beyond;
-        0 likewise.
+    skip : (components, 2**SKIP_BITS) int16
+        For blocks that are skipped: one entry for all AC symbols that the next bits hold, the last
+        one's value perhaps beyond; 0 likewise. Bits to drop | advance << 5: small, to stay in the
+        cache.
+    alike : (components,) int64
+        The first component of the same AC codes: what is shared stays in the cache, too.
     limits, offsets : (2 * components, 17) int32
         For codes of each length: their end, shifted to 16 bits; what to add to one for the place of
         its entry.
@@ -49,7 +53,8 @@ class Tables(NamedTuple):
     """
 
     look: NDArray[np.int32]
-    skip: NDArray[np.int32]
+    skip: NDArray[np.int16]
+    alike: NDArray[np.int64]
     limits: NDArray[np.int32]
     offsets: NDArray[np.int32]
     entries: NDArray[np.int32]
@@ -65,7 +70,7 @@ def build_tables(codes: tuple[tuple[bytes, bytes], ...]) -> Tables:
     look = np.zeros((n, 1 << LOOK_BITS), np.int32)
     limits, offsets = np.zeros((n, 17), np.int32), np.zeros((n, 17), np.int32)
     entries = np.full((n, 256), NO_CODE, np.int32)
-    skip = np.empty((n // 2, 1 << SKIP_BITS), np.int32)
+    skip = np.empty((n // 2, 1 << SKIP_BITS), np.int16)
     for i, (counts, symbols) in enumerate(codes):
         code = place = 0
         for length, count in enumerate(counts, start=1):
@@ -83,7 +88,9 @@ def build_tables(codes: tuple[tuple[bytes, bytes], ...]) -> Tables:
             code <<= 1
     for i in range(n // 2):
         fill_skip(look[2 * i + 1], skip[i])
-    return Tables(look, skip, limits, offsets, entries)
+    ac = codes[1::2]
+    alike = np.array([ac.index(code) for code in ac], np.int64)
+    return Tables(look, skip, alike, limits, offsets, entries)
 
 
 def _entry(length: int, symbol: int, ac: bool) -> int:
@@ -94,7 +101,8 @@ def _entry(length: int, symbol: int, ac: bool) -> int:
     if size > (10 if ac else 11) or (ac and size == 0 and run not in (0, 15)):
         return NO_CODE
     advance = (END if symbol == 0 else run + 1) if ac else 0
-    return length + size | size << SIZE_SHIFT | advance << ADVANCE_SHIFT
+    bits = length + size | length << CODE_SHIFT | size << SIZE_SHIFT
+    return bits | advance << ADVANCE_SHIFT
 
 
 @lru_cache(maxsize=64)
@@ -107,7 +115,7 @@ def quantiser_steps(tables: tuple[bytes, ...]) -> NDArray[np.int32]:
 
 
 @njit(cache=True)
-def fill_skip(look: NDArray[np.int32], skip: NDArray[np.int32]) -> None:
+def fill_skip(look: NDArray[np.int32], skip: NDArray[np.int16]) -> None:
     """Join entries of AC symbols, up to an end of block, as long as they fit."""
     for bits in range(1 << SKIP_BITS):
         dropped = advance = 0
@@ -118,4 +126,4 @@ def fill_skip(look: NDArray[np.int32], skip: NDArray[np.int32]) -> None:
                 break
             dropped += entry & DROP
             advance += entry >> ADVANCE_SHIFT
-        skip[bits] = dropped | advance << ADVANCE_SHIFT
+        skip[bits] = dropped | advance << SKIP_ADVANCE_SHIFT
