@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,25 +11,8 @@ from numpy.typing import NDArray
 from bevgen.errors import InputError
 from bevgen.projection.backends import cuda_backend
 
-
-@dataclass(frozen=True, slots=True)
-class DeviceArray:
-    """An array in a GPU's memory.
-
-    Attributes
-    ----------
-    shape, dtype
-        As NumPy's.
-    contiguous
-        Whether it is C-contiguous.
-    start
-        Where it begins, as kernels take it: an address; in the simulator the array itself, flat.
-    """
-
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-    contiguous: bool
-    start: Any
+if TYPE_CHECKING:
+    from bevgen.projection.cuda import DeviceArray
 
 
 def is_on_device(array: Any) -> bool:

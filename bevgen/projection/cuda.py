@@ -17,6 +17,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache, lru_cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -27,7 +28,6 @@ from numpy.typing import NDArray
 
 from bevgen.errors import BevgenError, DeviceError, InputError
 from bevgen.geometry import Pose, needed_rows
-from bevgen.projection.arrays import DeviceArray
 from bevgen.projection.cuda_kernels import IMAGES, THREADS, TILE, Format, hiding_of, kernels_of
 from bevgen.projection.lookup import SUBPIXEL
 from bevgen.projection.planning import FOUR_SAMPLES, Planner, cameras_of, model_of
@@ -80,6 +80,26 @@ def _named_failures() -> Iterator[None]:
                 " --upgrade 'bevgen[cuda]', or use the device cpu"
             ) from error
         raise DeviceError(f"the GPU failed ({why}): use the device cpu, or try again") from error
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceArray:
+    """An array in a GPU's memory.
+
+    Attributes
+    ----------
+    shape, dtype
+        As NumPy's.
+    contiguous
+        Whether it is C-contiguous.
+    start
+        Where it begins, as kernels take it: an address; in the simulator the array itself, flat.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    contiguous: bool
+    start: Any
 
 
 def as_device_array(array: Any) -> DeviceArray:
