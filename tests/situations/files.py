@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import unicodedata
 import zlib
@@ -25,6 +26,8 @@ XMP = (
 SAYS, ALL = r"77 2 47\.375 -8\.51", "heading, height, latitude, longitude"
 GPS = {1: "N", 2: (47.0, 22.0, 30.0), 3: "W", 4: (8.0, 30.0, 36.0), 17: 77.0}
 NONE = IFDRational(0, 0)
+EXIF, DJI = "http://ns.adobe.com/exif/1.0/", "http://www.dji.com/drone-dji/1.0/"
+WHERE = r"2 47\.375 -8\.51", "height, latitude, longitude"
 
 
 def jpeg_with(*segments: bytes) -> bytes:
@@ -82,6 +85,14 @@ def carriers() -> Iterable[tuple[str, bytes, str, str]]:
     comma = gpano(PoseHeadingDegrees="77,5", ProjectionType="equirectangular")
     pictured = encoded(scene(), "JPEG", xmp=comma)
     yield "GPano with a decimal comma", pictured, r"77\.5 2", "heading, height"
+    for name, uri, latitude, longitude, says, then in (
+        ("XMP of a drone (DJI)", DJI, "GpsLatitude='+47.375'", "GpsLongitude='-8.51'", *WHERE),
+        ("XMP, signed decimals", EXIF, "GPSLatitude='47.375'", "GPSLongitude='-8.51'", *WHERE),
+        ("XMP, decimals without a sign", EXIF, "GPSLatitude='47.375'", "GPSLongitude='8.51'", "2",
+         "no position, and it is counted"),
+    ):  # fmt: skip
+        said = f"<d xmlns:a='{uri}' a:{latitude} a:{longitude}/>"
+        yield name, jpeg_with(head + said.encode()), says, then
 
 
 def listed(place: Place) -> dict[str, Ended]:
@@ -240,6 +251,13 @@ def folders() -> Iterable[Situation]:
             (place / "in" / name).write_bytes(b"x")
         (place / "in" / "gone.png").symlink_to("/nowhere")
 
+    def no_files(place: Place) -> None:
+        panoramas(place / "in", ["a.png", "folder.jpg/b.png"])
+        os.mkfifo(place / "in" / "pipe.jpg")
+        (place / "in" / "link.jpg").symlink_to("pipe.jpg")
+        (place / "in" / "zero.jpg").symlink_to("/dev/zero")
+        (place / "in" / "self.jpg").symlink_to("self.jpg")
+
     def raw_alone(place: Place) -> None:
         (place / "in").mkdir()
         (place / "in" / "a.insp").write_bytes(b"x")
@@ -256,6 +274,15 @@ def folders() -> Iterable[Situation]:
         FOLDERS,
         "an image without a dot in its name, thumbnails of the system, a film, a link to nowhere",
         line, 0, r"not looked at in in: .*?(?= 3 images)", prepare=odd,
+    )  # fmt: skip
+    yield command(
+        FOLDERS,
+        "a pipe, links to it, to `/dev/zero` and to itself, and a folder named `folder.jpg`",
+        line, 0, r"o\.h5: 2 stored, 1 skipped", prepare=no_files, then="nothing is waited for",
+    )  # fmt: skip
+    yield command(
+        FOLDERS, "`preview` of a pipe", "bevgen preview -i in/pipe.jpg -o o.png", 1, "Error: .*",
+        prepare=no_files,
     )  # fmt: skip
     yield command(
         FOLDERS, "nothing that can be read", line, 2, "Error: no images .*", prepare=raw_alone
