@@ -202,6 +202,7 @@ def skip_mcus(
         False if the data is damaged.
     """
     word, left, place = np.uint64(state[0]), state[1], state[2]
+    # DC as in `read_mcus`: in a function of both, Numba counts references to all tables each time.
     for _ in range(mcus):
         for c in range(frame.components):
             for _ in range(1 if c else frame.across * frame.down):
