@@ -136,12 +136,12 @@ def footprints(shards: ShardSet) -> tuple[dict[str, Any], list[tuple[str, str]]]
     from bevgen.georeference import footprint
 
     features, skipped = [], []
-    places = [shards.columns[name].tolist() for name in ("latitude", "longitude")]
+    latitudes, longitudes = (shards.columns[n].tolist() for n in ("latitude", "longitude"))
     for i, reason in enumerate(unplaced(shards)):
         if reason:
             skipped.append((f"id {shards.ids[i]!r}", reason))
             continue
-        ring = footprint(_grid(shards), places[0][i], places[1][i])
+        ring = footprint(_grid(shards), latitudes[i], longitudes[i])
         features.append(
             {
                 "type": "Feature",
@@ -165,9 +165,9 @@ def unplaced(shards: ShardSet) -> list[str]:
     reasons = []
     columns = (shards.columns[name].tolist() for name in ("latitude", "longitude", "heading"))
     for latitude, longitude, heading in zip(*columns, strict=True):
-        missing = "position" if math.isnan(latitude + longitude) else ""
-        missing = missing or ("heading" if math.isnan(heading) else "")
-        reasons.append(f"no {missing}; give it in a poses file and convert again" * bool(missing))
+        values = {"position": latitude + longitude, "heading": heading}
+        missing = next((name for name, value in values.items() if math.isnan(value)), "")
+        reasons.append(missing and f"no {missing}; give it in a poses file and convert again")
     return reasons
 
 
@@ -275,7 +275,8 @@ class _Job:
 
         shards = self.shards
         values = {name: column[i].item() for name, column in shards.columns.items()}
-        tags = {name: str(value) for name, value in values.items() if value not in ("", math.nan)}
+        unknown = ("", "nan")
+        tags = {name: text for name, value in values.items() if (text := str(value)) not in unknown}
         tags |= {"id": shards.ids[i], "source": shards.sources[i]}
         position = (values["latitude"], values["longitude"])
         write_geotiff(path, shards[i], shards.valid(i), _grid(shards), *position, tags)
