@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal
 
+from bevgen.cores import usable_cores
 from bevgen.errors import BevgenError, InputError, RefusedError
 from bevgen.geometry import BevGrid
 from bevgen.locking import only_writer
@@ -118,7 +119,7 @@ def export_images(
                         stray.unlink()
             (out / JOURNAL).write_text(json.dumps(identity), "utf-8")
             job = _Job(shards, targets, labels, format, overwrite and not begun, begun)
-            report = job.run(reasons, threads or _cores(), on_progress)
+            report = job.run(reasons, threads or usable_cores(), on_progress)
             (out / JOURNAL).unlink(missing_ok=True)
     except OSError as error:
         raise BevgenError(f"{out} could not be written: {error.strerror or error}") from error
@@ -294,10 +295,6 @@ def _draw(path: Path, image: NDArray[np.uint8], format: Format) -> None:  # noqa
 
 def _grid(shards: ShardSet) -> BevGrid:
     return BevGrid(shards.settings["size"], shards.settings["resolution"])
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _begun(out: Path, identity: dict[str, str]) -> bool:
