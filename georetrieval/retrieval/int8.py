@@ -64,8 +64,9 @@ class Rounded:
 def levels(dimensions: int) -> int:
     """Return the largest byte whose products this processor makes fast and without error; or 0.
 
-    Without VNNI, oneDNN adds two products in 16 bits: of bytes of 7 bits those overflow, of bytes up
-    to 90, which with 90 added are unsigned ones up to 180, they do not: 2 x 180 x 90 < 2**15.
+    Without VNNI, oneDNN adds two products of unsigned and signed bytes in 16 bits. With bytes up to
+    127 that overflows; with up to 90, which as unsigned ones are up to 180, never: 2 x 180 x 90 is
+    less than 2**15.
     """
     if not has_fast_products(getattr(torch.cpu, "get_capabilities", dict)()):
         return 0
