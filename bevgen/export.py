@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal
 
+from bevgen.cores import usable_cores
 from bevgen.errors import BevgenError, InputError, RefusedError
 from bevgen.geometry import BevGrid
 from bevgen.locking import only_writer
@@ -118,7 +119,7 @@ def export_images(
                         stray.unlink()
             (out / JOURNAL).write_text(json.dumps(identity), "utf-8")
             job = _Job(shards, targets, labels, format, overwrite and not begun, begun)
-            report = job.run(reasons, threads or _cores(), on_progress)
+            report = job.run(reasons, threads or usable_cores(), on_progress)
             (out / JOURNAL).unlink(missing_ok=True)
     except OSError as error:
         raise BevgenError(f"{out} could not be written: {error.strerror or error}") from error
@@ -136,12 +137,12 @@ def footprints(shards: ShardSet) -> tuple[dict[str, Any], list[tuple[str, str]]]
     from bevgen.georeference import footprint
 
     features, skipped = [], []
-    places = [shards.columns[name].tolist() for name in ("latitude", "longitude")]
+    latitudes, longitudes = (shards.columns[n].tolist() for n in ("latitude", "longitude"))
     for i, reason in enumerate(unplaced(shards)):
         if reason:
             skipped.append((f"id {shards.ids[i]!r}", reason))
             continue
-        ring = footprint(_grid(shards), places[0][i], places[1][i])
+        ring = footprint(_grid(shards), latitudes[i], longitudes[i])
         features.append(
             {
                 "type": "Feature",
@@ -165,9 +166,9 @@ def unplaced(shards: ShardSet) -> list[str]:
     reasons = []
     columns = (shards.columns[name].tolist() for name in ("latitude", "longitude", "heading"))
     for latitude, longitude, heading in zip(*columns, strict=True):
-        missing = "position" if math.isnan(latitude + longitude) else ""
-        missing = missing or ("heading" if math.isnan(heading) else "")
-        reasons.append(f"no {missing}; give it in a poses file and convert again" * bool(missing))
+        values = {"position": latitude + longitude, "heading": heading}
+        missing = next((name for name, value in values.items() if math.isnan(value)), "")
+        reasons.append(missing and f"no {missing}; give it in a poses file and convert again")
     return reasons
 
 
@@ -275,7 +276,8 @@ class _Job:
 
         shards = self.shards
         values = {name: column[i].item() for name, column in shards.columns.items()}
-        tags = {name: str(value) for name, value in values.items() if value not in ("", math.nan)}
+        unknown = ("", "nan")
+        tags = {name: text for name, value in values.items() if (text := str(value)) not in unknown}
         tags |= {"id": shards.ids[i], "source": shards.sources[i]}
         position = (values["latitude"], values["longitude"])
         write_geotiff(path, shards[i], shards.valid(i), _grid(shards), *position, tags)
@@ -293,10 +295,6 @@ def _draw(path: Path, image: NDArray[np.uint8], format: Format) -> None:  # noqa
 
 def _grid(shards: ShardSet) -> BevGrid:
     return BevGrid(shards.settings["size"], shards.settings["resolution"])
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _begun(out: Path, identity: dict[str, str]) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -17,8 +16,7 @@ from bevgen.images.decoding import open_image
 from bevgen.images.finding import DiskNames
 from bevgen.images.metadata import PanoramaInfo, info_from_name, info_from_row
 from bevgen.images.view import panorama_view
-from bevgen.tables import PoseRow, read_text, respelled, warn_respelled
-from bevgen.terminal import counted
+from bevgen.tables import PoseRow, read_table, respelled, warn_respelled
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,26 +58,10 @@ def read_labels(path: Path) -> list[Label]:
     InputError
         If it cannot be read, a column is missing, or a line cannot be used; the message names it.
     """
-    reader = csv.DictReader(read_text(path).splitlines(), strict=True, skipinitialspace=True)
     labels = []
-    try:
-        columns = [name.strip() for name in reader.fieldnames or ()]
-        if missing := [name for name in ("file", "x", "y") if name not in columns]:
-            raise InputError(
-                f"{path}: no column {' or '.join(missing)}: the first line must name file, x and y"
-            )
-        reader.fieldnames = columns
-        for row in reader:
-            where = f"{path}, line {reader.line_num}"
-            if None in row or None in row.values():
-                raise InputError(
-                    f"{where}: it has not the {counted(len(columns), 'cell')} of the first line"
-                )
-            x, y = (_pixels(row.pop(name), name, where) for name in ("x", "y"))
-            file = str(PurePosixPath(row.pop("file").strip()))
-            labels.append(Label(file, x, y, reader.line_num, row))
-    except csv.Error as error:
-        raise InputError(f"{path}, line {reader.line_num}: not a table ({error})") from error
+    for line, cells in read_table(path, ("file", "x", "y")):
+        x, y = (_pixels(cells.pop(name), name, f"{path}, line {line}") for name in ("x", "y"))
+        labels.append(Label(str(PurePosixPath(cells.pop("file"))), x, y, line, cells))
     if not labels:
         raise InputError(f"{path} has no points")
     return labels

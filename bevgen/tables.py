@@ -1,6 +1,6 @@
-"""poses.csv and pairs.csv: the only code that reads or writes them.
+"""poses.csv, pairs.csv and other tables: the only code that reads or writes them.
 
-Both are UTF-8 text, comma-separated, the first line naming the columns in any order. Blank lines,
+All are UTF-8 text, comma-separated, the first line naming the columns in any order. Blank lines,
 spaces around cells, a byte order mark and Windows line endings do not matter; an empty cell says
 nothing.
 """
@@ -128,7 +128,7 @@ def read_poses(path: Path | str, files: Iterable[str] = ()) -> dict[str, PoseRow
     """
     rows: dict[str, PoseRow] = {}
     lines: dict[str, int] = {}
-    for line, cells in _read(Path(path), (*POSE_COLUMNS, TILT_ERROR), needed=("file",)):
+    for line, cells in read_table(Path(path), ("file",), (*POSE_COLUMNS, TILT_ERROR)):
         where = f"{path}, line {line}"
         row = _pose_row(cells, where)
         if row.file in rows:
@@ -209,7 +209,7 @@ def read_pairs(path: Path | str) -> Iterator[Pair]:
     InputError
         If the file cannot be read, or a line in it cannot be used; the message names the line.
     """
-    for line, cells in _read(Path(path), PAIR_COLUMNS, needed=("query", "reference")):
+    for line, cells in read_table(Path(path), ("query", "reference"), PAIR_COLUMNS):
         query, reference = cells["query"], cells["reference"]
         role = cells.get("role") or "positive"
         if role not in ROLES:
@@ -345,10 +345,32 @@ def write_csv(path: Path | str, columns: Sequence[str], rows: Iterable[Sequence[
     return count
 
 
-def _read(
-    path: Path, known: Sequence[str], needed: Sequence[str]
+def read_table(
+    path: Path, needed: Sequence[str], known: Sequence[str] | None = None
 ) -> Iterator[tuple[int, dict[str, str]]]:
-    """Yield number and cells (by column, stripped) of each line of a table, after checking both."""
+    """Read a table row by row.
+
+    Parameters
+    ----------
+    path
+        The table.
+    needed
+        Columns that it must have.
+    known
+        Columns that it may have; any if None.
+
+    Yields
+    ------
+    line
+        Its number.
+    cells
+        By column, without spaces around them.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read, or a line in it cannot be used; the message names the line.
+    """
     columns: list[str] | None = None
     line = 0
     try:
@@ -360,7 +382,7 @@ def _read(
                 if not any(cells):
                     continue
                 if columns is None:
-                    columns = _header(cells, f"{path}, line {line}", known, needed)
+                    columns = _header(cells, f"{path}, line {line}", needed, known)
                     continue
                 if len(cells) != len(columns):
                     raise InputError(
@@ -383,10 +405,12 @@ def _read(
         )
 
 
-def _header(cells: list[str], where: str, known: Sequence[str], needed: Sequence[str]) -> list[str]:
+def _header(
+    cells: list[str], where: str, needed: Sequence[str], known: Sequence[str] | None
+) -> list[str]:
     """Names of the columns, checked."""
     for name in cells:
-        if name not in known:
+        if known is not None and name not in known:
             near = [column for column in known if name and column.startswith(name.lower())]
             near = near or difflib.get_close_matches(name.lower(), known, n=1)
             advice = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
@@ -403,6 +427,8 @@ def _header(cells: list[str], where: str, known: Sequence[str], needed: Sequence
 
 _NEEDED = {
     "file": "it says which panorama a row is about, relative to the folder",
+    "x": "it has the point's pixels right of the panorama's left edge",
+    "y": "it has the point's pixels below the panorama's upper edge",
     "query": "it has the id of what is searched for",
     "reference": "it has the id of what is found",
 }

@@ -197,7 +197,9 @@ def evaluate(out: Path) -> None:
             commands.evaluate(out / "run", split)
 
 
-@click.command()
+@click.command(
+    help="CVACT, from the downloaded folder to the tables of recall on CVACT_val and CVACT_test."
+)
 @steps.options(STEPS)
 @steps.take_hold_out(0.02)
 @steps.take_height

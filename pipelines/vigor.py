@@ -262,7 +262,9 @@ def cameras(panorama: str) -> Cameras:
     return Cameras(name=city, preset=preset, tile_metres=metres, measured=True)
 
 
-@click.command()
+@click.command(
+    help="VIGOR, from the downloaded folder to the tables of recall: same-area and cross-area."
+)
 @steps.options(STEPS)
 @click.option(
     "--protocol",

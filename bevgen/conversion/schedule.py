@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from bevgen._version import __version__
+from bevgen.cores import usable_cores
 from bevgen.errors import BevgenError, InputError
 
 logger = logging.getLogger(__name__)
@@ -66,7 +67,7 @@ def worker_count(scheduler: str, workers: int | None) -> int | None:
     if workers is not None and workers < 1:
         raise InputError(f"workers must be at least 1, not {workers}")
     if scheduler in LOCAL:
-        return 1 if scheduler == "sync" else workers or _cores()
+        return 1 if scheduler == "sync" else workers or usable_cores()
     if "://" not in scheduler and not scheduler.endswith(".json"):
         raise InputError(
             f"scheduler must be {', '.join(LOCAL)}, an address such as tcp://host:8786,"
@@ -75,13 +76,6 @@ def worker_count(scheduler: str, workers: int | None) -> int | None:
     if workers is not None:
         raise InputError("a Dask cluster has its own workers: leave out --workers")
     return None
-
-
-def _cores() -> int:
-    """Cores that this process may use; not every system can tell them from all."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def run(

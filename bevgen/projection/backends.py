@@ -16,7 +16,10 @@ def host_backend(device: str) -> Any:
         As `cuda_backend`, of the device ``"cuda"``; ``"auto"`` means the CPU.
     """
     if device == "cuda":
-        return cuda_backend()
+        cuda_backend()
+        from bevgen.projection import cuda_transfer
+
+        return cuda_transfer
     from bevgen.projection import cpu
 
     return cpu

@@ -1,4 +1,4 @@
-"""Projection on the CPU: one thread, GIL released; the twin of `bevgen.projection.cuda`."""
+"""Projection on the CPU: one thread, GIL released; the twin of `cuda_transfer`."""
 
 from __future__ import annotations
 

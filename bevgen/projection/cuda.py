@@ -1,4 +1,4 @@
-"""Projection on an NVIDIA GPU, imported only when asked for; the twin of `bevgen.projection.cpu`.
+"""Projection on an NVIDIA GPU, from device memory to device memory; imported only when asked for.
 
 Where poses are shared, or differ by a heading, lookups are planned on the CPU, sent once and kept
 on the device. A pose of its own for each image needs none: the kernel finds its points itself.
@@ -12,10 +12,8 @@ on the device. A pose of its own for each image needs none: the kernel finds its
 from __future__ import annotations
 
 import math
-import os
 import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, lru_cache
@@ -27,7 +25,7 @@ from numba import config, cuda
 from numpy.typing import NDArray
 
 from bevgen.errors import BevgenError, DeviceError, InputError
-from bevgen.geometry import Pose, needed_rows
+from bevgen.geometry import Pose
 from bevgen.projection.cuda_kernels import IMAGES, THREADS, TILE, Format, hiding_of, kernels_of
 from bevgen.projection.lookup import SUBPIXEL
 from bevgen.projection.planning import FOUR_SAMPLES, Planner, cameras_of, model_of
@@ -36,7 +34,6 @@ if TYPE_CHECKING:
     from bevgen.projection.masking import Mask
 
 SIMULATED = bool(getattr(config, "ENABLE_CUDASIM", False))
-CHUNK_BYTES = 32 << 20  # of panoramas under way to the device at once
 WORDS, PACKED = np.dtype(np.uint64), np.dtype(np.uint32)
 """What bytes are read as, and written as, where they can be; see `Format`."""
 Scaling = tuple[NDArray[np.float32], NDArray[np.float32]]
@@ -65,7 +62,7 @@ def require_gpu() -> None:
 
 
 @contextmanager
-def _named_failures() -> Iterator[None]:
+def named_failures() -> Iterator[None]:
     """Say of whatever driver and compiler raise what it means."""
     try:
         yield
@@ -129,7 +126,7 @@ def new(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
     return cuda.device_array(shape, dtype)
 
 
-@_named_failures()
+@named_failures()
 @cuda.require_context
 def sample(
     panoramas: DeviceArray,
@@ -152,11 +149,11 @@ def sample(
         Store ``(value / 255 - mean) / std``, channels apart, instead of the values.
     """
     _, height, width, channels = panoramas.shape
-    source = _Source(panoramas, 0, height * width)
-    _sample(source, channels, planner, poses, bevs, scaling, _own_queue())
+    source = Source(panoramas, 0, height * width)
+    launch(source, channels, planner, poses, bevs, scaling, _own_queue())
 
 
-@_named_failures()
+@named_failures()
 @cuda.require_context
 def hide(
     mask: Mask,
@@ -178,7 +175,7 @@ def hide(
     channels = math.prod(bevs.shape) // (count * size**2)
     parts, hidden = (new((count, size, size), np.dtype(kind)) for kind in (np.float32, np.bool_))
     shared = as_device_array(_hidden_pixels(mask, planner.view.height, planner.view.width))
-    _sample(_Source(shared, 0, 0), 1, planner, poses, as_device_array(parts), None, queue)
+    launch(Source(shared, 0, 0), 1, planner, poses, as_device_array(parts), None, queue)
     hiding_of(bevs.dtype).launch(
         (math.ceil(size**2 / THREADS), count, 1), queue.stream,
         _start(parts), size**2, channels, scaling is not None,
@@ -193,7 +190,7 @@ def _hidden_pixels(mask: Mask, height: int, width: int) -> Any:
     return cuda.to_device((~mask.fitted((height, width))).astype(np.float32).ravel())
 
 
-class _Queue:
+class Queue:
     """A stream, and memory for what differs between the images of a launch.
 
     What is sent overwrites what was sent before, after the kernels that read it: the stream keeps
@@ -218,14 +215,14 @@ class _Queue:
 _own = threading.local()
 
 
-def _own_queue() -> _Queue:
+def _own_queue() -> Queue:
     """Return this thread's queue of the stream that all wait for."""
     if not hasattr(_own, "queue"):
-        _own.queue = _Queue(0 if SIMULATED else cuda.default_stream())
+        _own.queue = Queue(0 if SIMULATED else cuda.default_stream())
     return _own.queue
 
 
-class _Source(NamedTuple):
+class Source(NamedTuple):
     """Panoramas on the device.
 
     Attributes
@@ -242,14 +239,14 @@ class _Source(NamedTuple):
     pixels: int
 
 
-def _sample(
-    source: _Source,
+def launch(
+    source: Source,
     channels: int,
     planner: Planner,
     poses: NDArray[np.float64],
     bevs: DeviceArray,
     scaling: Scaling | None,
-    queue: _Queue,
+    queue: Queue,
 ) -> None:
     """Launch kernels for runs of images whose poses are alike."""
     values, stride, offset = source.values, source.pixels * channels, source.skipped * channels
@@ -400,99 +397,3 @@ def _scaling(scaling: tuple[bytes, bytes] | None, channels: int) -> Any:
         return cuda.to_device(np.repeat(np.float32([1, 0]), channels))
     mean, std = (np.frombuffer(values, np.float32) for values in scaling)
     return cuda.to_device(np.concatenate([1 / (255 * std), -mean / std], dtype=np.float32))
-
-
-@_named_failures()
-def sample_from_host(
-    images: NDArray[Any], planner: Planner, poses: NDArray[np.float64], bevs: NDArray[Any]
-) -> None:
-    """Project a batch from host memory to host memory; see `bevgen.projection.cpu`.
-
-    Two chunks are under way at once: while one is computed, the other is copied, by several
-    threads, of the panoramas only the rows that are looked at. Each calling thread has buffers and
-    streams of its own.
-    """
-    require_gpu()
-    first, last = _rows(planner, poses)
-    needed = images[:, first:last]
-    count = min(max(CHUNK_BYTES // max(needed[0].nbytes, bevs[0].nbytes), 1), len(images))
-    slots = _slots(count * needed[0].nbytes, count * bevs[0].nbytes)
-    waiting: Callable[[], None] | None = None
-    for k, start in enumerate(range(0, len(images), count)):
-        part = slice(start, start + count)
-        collect = slots[k % 2].begin(needed[part], first, planner, poses[part], bevs[part])
-        if waiting is not None:
-            waiting()
-        waiting = collect
-    if waiting is not None:
-        waiting()
-
-
-def _rows(planner: Planner, poses: NDArray[np.float64]) -> tuple[int, int]:
-    """Rows of the panoramas that are sent: multiples of eight, which keeps words aligned."""
-    height = planner.view.height
-    if (poses != poses[0]).any():
-        return 0, height
-    first, last = needed_rows(planner.grid, planner.view, Pose(*poses[0].tolist()))
-    first, last = first // 8 * 8, min(-(-last // 8) * 8, height)
-    return (first, last) if first < last else (0, height)
-
-
-class _Slot:
-    """Room for one chunk on its way: pinned host memory, device memory, a stream."""
-
-    def __init__(self, incoming: int, outgoing: int) -> None:
-        self.queue = _Queue(cuda.stream())
-        self.pinned = [cuda.pinned_array(size, np.uint8) for size in (incoming, outgoing)]
-        self.device = [cuda.device_array(size, np.uint8) for size in (incoming, outgoing)]
-
-    def begin(
-        self,
-        images: NDArray[Any],
-        first: int,
-        planner: Planner,
-        poses: NDArray[np.float64],
-        bevs: NDArray[Any],
-    ) -> Callable[[], None]:
-        """Send images, whose first row is row ``first``; returns what fetches the BEVs."""
-        stream = self.queue.stream
-        pinned = self.pinned[0][: images.nbytes].view(images.dtype).reshape(images.shape)
-        _copy(images, pinned)
-        values, results = (
-            array[:size].view(images.dtype)
-            for array, size in zip(self.device, (images.nbytes, bevs.nbytes), strict=True)
-        )
-        values.copy_to_device(pinned.reshape(-1), stream=stream)
-        width, channels = images.shape[2:]
-        source = _Source(as_device_array(values), first * width, images.shape[1] * width)
-        _sample(source, channels, planner, poses, as_device_array(results), None, self.queue)
-        fetched = self.pinned[1][: bevs.nbytes].view(bevs.dtype)
-        results.copy_to_host(fetched, stream=stream)
-
-        def collect() -> None:
-            stream.synchronize()
-            _copy(fetched.reshape(bevs.shape), bevs)
-
-        return collect
-
-
-def _copy(source: NDArray[Any], target: NDArray[Any]) -> None:
-    """Copy images; one core alone copies at a fraction of the bus's speed."""
-    if len(source) == 1:
-        target[:] = source
-    else:
-        list(_pool().map(np.copyto, target, source))
-
-
-@cache
-def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(min(8, os.cpu_count() or 1), "bevgen-copy")
-
-
-def _slots(*sizes: int) -> tuple[_Slot, _Slot]:
-    """Return this thread's buffers; pinning memory takes long, so they are kept if large enough."""
-    if any(size > had for size, had in zip(sizes, getattr(_own, "sizes", (0, 0)), strict=True)):
-        _own.sizes, _own.slots = (0, 0), None  # give back before taking
-        _own.slots = _Slot(*sizes), _Slot(*sizes)
-        _own.sizes = sizes
-    return _own.slots

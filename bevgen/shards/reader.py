@@ -13,6 +13,7 @@ import resource
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, SupportsIndex
@@ -132,7 +133,7 @@ class ShardSet:
         """File that every row was made from."""
         return self._read_tables().sources
 
-    @property
+    @cached_property
     def columns(self) -> dict[str, NDArray[Any]]:
         """Values per row: float64 for each of `COLUMNS`, NaN where unknown, and ``date`` as str."""
         tables = self._read_tables()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from bevgen import PanoramaError, PanoramaInfo
+from bevgen.cores import usable_cores
 from georetrieval.errors import CheckpointError, IndexFileError
 from georetrieval.localization.alignment import GroundAlignment
 from georetrieval.localization.confidence import stored_confidence
@@ -91,7 +91,7 @@ class Locator:
         if confidence is None:
             confidence = stored_confidence(self.index) if alignment is DEFAULT_ALIGNMENT else {}
         self.confidence = confidence
-        self.threads = threads or available_cores()
+        self.threads = threads or usable_cores()
         self.views = _load_views(self.index, Run.at(run or self.index.run), device)
 
     def locate(
@@ -281,8 +281,3 @@ def in_threads(
                 yield waiting.popleft().result()
     finally:
         torch.set_num_threads(others)
-
-
-def available_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

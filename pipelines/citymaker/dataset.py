@@ -6,7 +6,6 @@ import io
 import json
 import logging
 import math
-import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass, replace
@@ -19,6 +18,7 @@ import numpy as np
 from PIL import Image
 
 from bevgen import tables
+from bevgen.cores import usable_cores
 from bevgen.errors import InputError, RefusedError
 from bevgen.geometry import BevGrid
 from bevgen.tables import PoseRow
@@ -289,7 +289,7 @@ def make_city(
     kept = total - sum(map(len, missing))
     done = kept
     todo = [(d, m) for d, m in zip(districts, missing, strict=True) if m]
-    pool = ThreadPoolExecutor(workers or available_cores())
+    pool = ThreadPoolExecutor(workers or usable_cores())
     try:
         worlds = [pool.submit(prepare, settings, todo[0][0])] if todo else []
         for number, (district, pictures) in enumerate(todo):
@@ -319,11 +319,6 @@ def write_mask(path: Path, settings: Settings) -> None:
     data = io.BytesIO()
     Image.fromarray(~hidden(car, settings.cap, settings.panorama_width)).save(data, format="PNG")
     write_atomically(path, data.getvalue())
-
-
-def available_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 Picture = tuple[Path, str, Place | Tile, str]

@@ -26,9 +26,10 @@ from rasterio.enums import Resampling
 from rasterio.transform import from_origin
 from rasterio.windows import Window
 
+from bevgen.cores import usable_cores
 from bevgen.errors import InputError
 from bevgen.geometry import EARTH_RADIUS
-from pipelines.citymaker.dataset import Artist, District, Settings, available_cores, plan, prepare
+from pipelines.citymaker.dataset import Artist, District, Settings, plan, prepare
 from pipelines.citymaker.places import latitude_longitude, local_metres
 from pipelines.citymaker.render import ABOVE, picture
 from pipelines.citymaker.styles import satellite_light
@@ -96,7 +97,7 @@ def make_rasters(
         if not missing:
             continue
         artist = prepare(settings, planned[name])
-        with ThreadPoolExecutor(workers or available_cores()) as pool:
+        with ThreadPoolExecutor(workers or usable_cores()) as pool:
             if "geotiff" in missing:
                 _write_geotiff(paths["geotiff"], planned[name], artist, pool, progress)
             if {"xyz", "mbtiles"} & set(missing):

@@ -132,9 +132,12 @@ def test_export_writes_what_has_a_place_and_says_why_the_rest_has_none(tmp_path:
     assert area == pytest.approx(6.4**2, abs=0.01)  # anticlockwise: positive
     assert length == pytest.approx(4 * 6.4, abs=0.005)
     with rasterio.open(out / "a.tif") as file:
+        tags = {name: value for name, value in file.tags().items() if name.islower()}
         west, south, east, north = rasterio.warp.transform_bounds(file.crs, 4326, *file.bounds)
     assert west < -31 < east
     assert south < 46.5 < north
+    known = {"id": "a", "source": "a.png", "heading": "10.0", "height": "2.0"}
+    assert tags == known | {"latitude": "46.5", "longitude": "-31.0"}
     code, said = export(*options)
     assert code == 1
     assert "--overwrite" in said

@@ -23,7 +23,7 @@ ROWS = [
 
 
 def run(folder: Path, points: str, *options: str, rows: list[PoseRow] = ROWS) -> Result:
-    (folder / "labels.csv").write_text(points)
+    (folder / "labels.csv").write_text(points, "utf-8")
     for name in "abcd":
         Image.new("RGB", (400, 200)).save(folder / f"{name}.png")
     write_poses(folder / "poses.csv", rows, (*POSE_COLUMNS, TILT_ERROR))
@@ -34,11 +34,12 @@ def run(folder: Path, points: str, *options: str, rows: list[PoseRow] = ROWS) ->
 
 def test_labels_become_points_on_earth(tmp_path: Path) -> None:
     # 45 degrees down in the middle: 2.5 m ahead, which is east. And 90 degrees to the right.
-    points = 'file,x,y,label\na.png,200,150,kerb\na.png,300,150,"ramp, low"\n'
+    # A cell may hold any line break: it ends no row.
+    points = 'file,x,y,label\na.png,200,150,kerb\na.png,300,150,"ramp,\u2028 low\n"\n'
     result = run(tmp_path, points, "--position-error", "1", "--heading-error", "0")
     assert result.return_value == 0, result.output
     features = json.loads((tmp_path / "labels.geojson").read_text())["features"]
-    assert [f["properties"]["label"] for f in features] == ["kerb", "ramp, low"]
+    assert [f["properties"]["label"] for f in features] == ["kerb", "ramp,\u2028 low"]
     for feature, bearing in zip(features, (90, 180), strict=True):
         longitude, latitude = feature["geometry"]["coordinates"]
         azimuth, _, metres = pyproj.Geod(ellps="WGS84").inv(-31, 46.5, longitude, latitude)
@@ -90,7 +91,8 @@ def test_what_has_no_place_is_named_with_its_reason(tmp_path: Path) -> None:
         ("file,x,y\na.png,1\n", "line 2"),
         ("file,x,y\na.png,one,2\n", "x must be a number"),
         ("file,x,y\n", "has no points"),
-        ("", "no column file or x or y"),
+        ("", "is empty: its first line must name the columns, file and x and y among them"),
+        ("file,x,y,x\na.png,1,2,3\n", "column x twice"),
     ],
 )
 def test_a_table_that_cannot_be_used_is_refused(tmp_path: Path, points: str, words: str) -> None:

@@ -171,13 +171,13 @@ def test_network_input(dtype: str) -> None:
 
 
 def test_more_images_than_fit_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    from bevgen.projection import cuda
+    from bevgen.projection import cuda_transfer
 
     images = panoramas("uint8", 5)
     projector = Projector(size=SIZE, resolution=RESOLUTION, device="cuda")
     headings = [0.0, 10.0, 20.0, 30.0, 40.0]
     at_once = projector(images, heading=headings)
-    monkeypatch.setattr(cuda, "CHUNK_BYTES", 2 * images[0].nbytes)
+    monkeypatch.setattr(cuda_transfer, "CHUNK_BYTES", 2 * images[0].nbytes)
     np.testing.assert_array_equal(projector(images, heading=headings), at_once)
 
 
@@ -199,13 +199,13 @@ def test_a_failing_gpu_is_no_fault_of_the_images(
     folder.mkdir()
     Image.fromarray(panoramas("uint8", 1)[0]).save(folder / "a.png")
     settings = BevSettings(size=SIZE, resolution=RESOLUTION)
-    from bevgen.projection import cuda
+    from bevgen.projection import cuda_transfer
 
     def fail(*_: Any) -> None:
         raise RuntimeError("out of memory")
 
     with monkeypatch.context() as patch:
-        patch.setattr(cuda, "_slots", fail)
+        patch.setattr(cuda_transfer, "_slots", fail)
         with pytest.raises(DeviceError, match=r"the GPU failed \(out of memory\)"):
             convert(folder, tmp_path / "bev.h5", settings, scheduler="sync", device="cuda")
     report = convert(folder, tmp_path / "bev.h5", settings, scheduler="sync", device="cuda")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -13,6 +12,7 @@ import numpy as np
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from bevgen import Made, Written, write_shards
+from bevgen.cores import usable_cores
 from georetrieval.data.tiles.cutting import cut_tile
 from georetrieval.data.tiles.places import grid_places, place_ids, read_area
 from georetrieval.data.tiles.rasters import Raster
@@ -141,7 +141,7 @@ def make_tiles(
         {**asdict(settings), "tile_rule": TILE_RULE, "source": _fingerprint(source, rasters)},
         place_ids(latitude, longitude),
         make,
-        threads=threads or _cores(),
+        threads=threads or usable_cores(),
         overwrite=overwrite,
         on_progress=on_progress,
     )
@@ -161,7 +161,3 @@ def _fingerprint(source: str, rasters: Sequence[Raster]) -> list[Any]:
 def _boxes(rasters: Sequence[Raster]) -> str:
     shown = [", ".join(f"{value:.5f}" for value in raster.box) for raster in rasters[:3]]
     return " and ".join(shown) + (" and more" if len(rasters) > 3 else "")
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
