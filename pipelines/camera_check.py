@@ -89,7 +89,7 @@ def zenith(tilt: Tilt | Pose) -> NDArray[np.float64]:
     return Pose(1.0, 0.0, tilt.pitch, tilt.roll).world_from_camera()[2]
 
 
-@click.command()
+@click.command(help="Print how well masks and tilts are found in districts of the city.")
 @click.option("--district", "districts", multiple=True, required=True, help="One or more.")
 @click.option("--width", default=1024, show_default=True, help="Pixels of the panoramas.")
 @click.option("--places", default=8, show_default=True, help="In each district.")

@@ -27,7 +27,10 @@ def names(context: click.Context, parameter: click.Parameter, value: str) -> tup
     return tuple(name.strip() for name in value.split(",") if name.strip())
 
 
-@click.command()
+@click.command(
+    help="Make a synthetic city in a folder, or what is missing of it.\n\nThe same options give the"
+    " same files. Stop it with Ctrl-C; the same command goes on."
+)
 @click.option("--out", "-o", type=click.Path(path_type=Path), required=True, help="Folder.")
 @click.option("--places", default=400, show_default=True, help="Places in all districts together.")
 @click.option("--seed", default=0, show_default=True, help="Another seed, another city.")

@@ -124,7 +124,7 @@ def write_results(out: Path, seeds: int, places: int, settings: Sequence[str]) -
     print(text)
 
 
-@click.command()
+@click.command(help="Measure what the BEV branch adds, on the synthetic city.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("study"), show_default=True)
 @click.option("--places", default=600, show_default=True, help="Places in the city.")
 @click.option("--seeds", default=3, show_default=True, help="Trainings of each kind.")

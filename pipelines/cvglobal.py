@@ -213,7 +213,7 @@ def views_of(out: Path) -> dict[str, Size]:
     return views
 
 
-@click.command()
+@click.command(help="CVGlobal, from the downloaded folder to the tables of recall.")
 @steps.options(STEPS)
 @click.option("--test-city", "cities", multiple=True, help="Cross-region; may be repeated.")
 @click.option("--test-since", "since", default="", metavar="YYYY-MM", help="Cross-temporal.")

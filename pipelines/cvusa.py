@@ -115,7 +115,7 @@ def _position(positions: Positions, place: str) -> tuple[float, float] | tuple[N
     return positions[number - 1] if 0 < number <= len(positions) else (None, None)
 
 
-@click.command()
+@click.command(help="CVUSA, from the downloaded folder to the table of recall.")
 @steps.options(STEPS)
 @steps.take_hold_out(0.02)
 @steps.take_height

@@ -11,6 +11,7 @@ import csv
 import os
 from pathlib import Path
 
+import click
 import numpy as np
 
 from bevgen import read_pairs, read_poses
@@ -126,6 +127,7 @@ def localization() -> None:
         )
 
 
+@click.command(help="Run all parts of the demo; what it makes lies in demo-out/.")
 def main() -> None:
     """Run all parts in the repository's root."""
     os.chdir(ROOT)

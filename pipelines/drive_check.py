@@ -134,7 +134,7 @@ def ground_errors(
     return float(10 * np.log10(255**2 / (squares / count))), count / area
 
 
-@click.command()
+@click.command(help="Print how far poses and mosaic of a drive are from the truth.")
 @click.argument("city", type=click.Path(path_type=Path))
 @click.argument("drive")
 @click.option("--poses", type=click.Path(path_type=Path), required=True, help="Refined poses.")

@@ -371,7 +371,7 @@ def lines(found: Sequence[Figure]) -> Iterator[str]:
         yield f"| {one.what} | {value} | {low} to {high} |"
 
 
-@click.command()
+@click.command(help="Measure how well photos are located, on the synthetic city.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("study"), show_default=True)
 @click.option("--places", default=2000, show_default=True, help="Places in the city.")
 @click.option("--queries", default=500, show_default=True, help="Of each test at most.")

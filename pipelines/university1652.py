@@ -147,7 +147,7 @@ def evaluate(out: Path) -> None:
             commands.evaluate(out / "run", "test", data=out / direction, gallery=gallery, name=name)
 
 
-@click.command()
+@click.command(help="University-1652, from the downloaded folder to the tables of recall and AP.")
 @steps.options(STEPS)
 def main(
     root: Path, out: Path, chosen: Sequence[str], limit: int | None, settings: Sequence[str]

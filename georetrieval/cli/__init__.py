@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import click
 
 import georetrieval
-from bevgen import BevgenError
+from bevgen import BevgenError, InputError
 from bevgen.commands import CONTEXT, LazyGroup, run
 from georetrieval.errors import GeoretrievalError, SettingsError
 
@@ -51,6 +51,6 @@ def main(args: Sequence[str] | None = None) -> None:
         georetrieval_command,
         args,
         "georetrieval",
-        usage=(SettingsError,),
+        usage=(SettingsError, InputError),
         failed=(GeoretrievalError, BevgenError, OSError),
     )

@@ -128,10 +128,13 @@ def command(
         if form == "table":
             raise SettingsError("--out takes a file in --format json, csv or geojson")
         check_output(out, overwrite=True)
+    prior = Prior("file" if heading is None else heading, within, near)
     asked = list(find_photos(photos, poses, height))
     ways: dict[str, Any] = {"alignment": None} if no_align else {}
     locator = Locator(where, run=run, device=join_processes(device).device, **ways)
-    prior = Prior("file" if heading is None else heading, within, near)
+    if near is not None and not locator.index.near(*near).any():
+        place = f"latitude {near[0]:g}, longitude {near[1]:g}"
+        click.echo(f"no tile of {where} lies within {near[2]:g} m of {place}", err=True)
     found: list[Location] = []
     skipped: list[tuple[str, PanoramaError]] = []
     silent = quiet or len(asked) == 1 or not sys.stderr.isatty()

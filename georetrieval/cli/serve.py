@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ipaddress
+import re
 from pathlib import Path
 
 import click
@@ -11,7 +13,27 @@ from bevgen.terminal import counted
 from georetrieval.cli import COMMANDS, options
 from georetrieval.errors import SettingsError
 
-LOCAL = ("127.0.0.1", "localhost")
+LOCAL = ("127.0.0.1", "localhost", "::1")
+
+
+def as_in_urls(name: str) -> str:
+    """Write the name or address of a host as URLs do, IPv6 in brackets.
+
+    Raises
+    ------
+    SettingsError
+        If it is neither.
+    """
+    try:
+        address = ipaddress.ip_address(name.removeprefix("[").removesuffix("]"))
+    except ValueError:
+        if not re.fullmatch(r"\*|(\*\.)?[\w-]+(\.[\w-]+)*", name):
+            raise SettingsError(
+                "--allow-host takes a name or an address alone, such as map.example.org, not"
+                f" {name!r}"
+            ) from None
+        return name
+    return f"[{address}]" if address.version == 6 else str(address)
 
 
 @click.command("serve", help=COMMANDS["serve"])
@@ -70,10 +92,12 @@ def command(
             f"--host {host} lets others in: say with --allow-host under which name or address they"
             " reach this computer"
         )
+    names = [as_in_urls(name) for name in (*allow_host, *LOCAL)]
     with listen(host, port) as listening:
         locator = Locator(where, run=run, device=join_processes(device).device)
-        app = create_app(locator, hosts=(*LOCAL, *allow_host), max_bytes=max_megabytes * 1_000_000)
-        address = f"http://{allow_host[0] if allow_host else host}:{listening.getsockname()[1]}"
+        app = create_app(locator, hosts=names, max_bytes=max_megabytes * 1_000_000)
+        shown = names[0] if allow_host else as_in_urls(host)
+        address = f"http://{shown}:{listening.getsockname()[1]}"
         tiles = counted(len(locator.index), "tile")
         click.echo(f"{address} shows {tiles}; stop it with Ctrl-C")
         uvicorn.Server(uvicorn.Config(app, log_level="warning")).run([listening])

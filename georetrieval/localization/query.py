@@ -16,6 +16,7 @@ from bevgen import (
     BevSettings,
     ImageSettings,
     PanoramaInfo,
+    Pose,
     PoseRow,
     find_images,
     info_from_name,
@@ -102,8 +103,10 @@ def find_photos(
     SettingsError
         If a path does not exist.
     InputError
-        If the table cannot be used.
+        If the table or the height cannot be used.
     """
+    if height is not None:
+        Pose(height)  # which refuses what is out of range
     files: list[tuple[Path, str]] = []
     for path in paths:
         if not path.exists():

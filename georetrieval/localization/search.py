@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from bevgen import Pose
+from georetrieval.errors import SettingsError
 from georetrieval.localization.heading import HeadingSearch, refine
 from georetrieval.localization.location import Candidate
 from georetrieval.localization.query import Photo
@@ -23,14 +25,37 @@ class Prior:
         ``"file"``: as the photo's metadata say, unknown where they are silent; ``"unknown"``: to
         be searched for whatever they say; or degrees.
     within
-        The true heading is at most so many degrees from the known one; it is searched for there.
+        The true heading is at most so many degrees, 0 to 180, from the known one; it is searched
+        for there.
     near
         Latitude, longitude and metres: only tiles within that circle are searched.
+
+    Raises
+    ------
+    SettingsError, InputError
+        If a value is out of range.
     """
 
     heading: float | str = "file"
     within: float | None = None
     near: tuple[float, float, float] | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.heading, str):
+            Pose(heading=self.heading)  # which refuses what is out of range
+        elif self.heading not in ("file", "unknown"):
+            raise SettingsError(
+                f'heading must be degrees, "file" or "unknown", not {self.heading!r}'
+            )
+        if self.within is not None and not 0 <= self.within <= 180:
+            raise SettingsError(f"within must be 0 to 180 degrees, not {self.within!r}")
+        if self.near is not None:
+            latitude, longitude, metres = self.near
+            if not (abs(latitude) <= 90 and abs(longitude) <= 360 and metres > 0):
+                raise SettingsError(
+                    "near must be a latitude within +-90, a longitude within +-360 and metres above"
+                    f" 0, not {latitude:g} {longitude:g} {metres:g}"
+                )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,7 +90,7 @@ class Scored:
 def ask(photo: Photo, prior: Prior, search: HeadingSearch) -> Asked:
     """Settle which headings of a photo are to be tried."""
     known = photo.heading
-    if isinstance(prior.heading, float | int):
+    if not isinstance(prior.heading, str):
         known = float(prior.heading)
     elif prior.heading == "unknown":
         known = None

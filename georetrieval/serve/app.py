@@ -18,13 +18,14 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.templating import Jinja2Templates
 
-from bevgen import PanoramaError, PanoramaInfo, info_from_name
+from bevgen import BevgenError, InputError, PanoramaError, PanoramaInfo, info_from_name
 from georetrieval.errors import GeoretrievalError
 from georetrieval.localization import Location, Locator, Photo, Prior, open_photo
 from georetrieval.serve.pictures import (
     bounds,
     cut_out,
     data_uri,
+    extent,
     jpeg,
     tiles_in_view,
 )
@@ -45,7 +46,7 @@ HEADERS = {
 def create_app(
     locator: Locator,
     *,
-    hosts: Sequence[str] = ("127.0.0.1", "localhost"),
+    hosts: Sequence[str] = ("127.0.0.1", "localhost", "[::1]"),
     max_bytes: int = 64_000_000,
 ) -> Starlette:
     """Make the application.
@@ -72,13 +73,21 @@ def create_app(
         middleware=[
             Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False)
         ],
-        exception_handlers={UploadError: _refusal},
+        exception_handlers={UploadError: _refusal}
+        | dict.fromkeys((GeoretrievalError, BevgenError, OSError), _failure),
     )
 
 
 async def _refusal(request: Request, error: Exception) -> Response:
     assert isinstance(error, UploadError)
     return JSONResponse({"error": str(error)}, error.status, HEADERS)
+
+
+async def _failure(request: Request, error: Exception) -> Response:
+    """Say what failed here, such as a full disk, to the user and to whoever runs this."""
+    sentence = (isinstance(error, OSError) and error.strerror) or str(error)
+    log.error("%s: %s", request.url.path, sentence)
+    return JSONResponse({"error": sentence}, 500, HEADERS)
 
 
 class _Page:
@@ -91,11 +100,9 @@ class _Page:
 
     async def show(self, request: Request) -> Response:
         """Return the page."""
-        kept = self.index.positions[self.index.kept]
-        south_west, north_east = kept.min(axis=0).tolist(), kept.max(axis=0).tolist()
         about = {
             "tiles": len(self.index),
-            "view": [south_west, north_east],
+            "view": extent(self.index),
             "kind": self.index.header.tiles.kind,
             "megabytes": round(self.max_bytes / 1e6),
         }
@@ -145,8 +152,6 @@ class _Page:
             return self._pictured(photo, location)
         except PanoramaError as error:
             raise UploadError(422, f"{name}: {error}") from error
-        except GeoretrievalError as error:
-            raise UploadError(500, str(error)) from error
 
     def _pictured(self, photo: Photo, location: Location) -> dict[str, Any]:
         """Add pictures and places on the map to an answer."""
@@ -162,7 +167,8 @@ class _Page:
             answer["bev_share"] = settings.grid.extent / across if across else 1.0
             latitude, longitude = self.index.positions[location.best.row]
             (south, west), (north, east) = answer["candidates"][0]["bounds"]
-            answer["bev_right"] = (location.best.longitude - longitude) / (east - west)
+            right = (location.best.longitude - longitude + 180) % 360 - 180
+            answer["bev_right"] = right / (east - west)
             answer["bev_up"] = (location.best.latitude - latitude) / (north - south)
         return answer
 
@@ -174,6 +180,10 @@ def _prior(heading: str) -> Prior:
     if heading == "unknown":
         return Prior(heading="unknown")
     try:
-        return Prior(heading=float(heading))
+        degrees = float(heading)
     except ValueError:
         raise UploadError(400, f"the heading is a number of degrees, not {heading!r}") from None
+    try:
+        return Prior(heading=degrees)
+    except InputError as error:
+        raise UploadError(400, str(error)) from None

@@ -41,12 +41,28 @@ def cut_out(pixels: NDArray[np.uint8], valid: NDArray[np.bool_]) -> bytes:
     return file.getvalue()
 
 
-def bounds(index: Index, row: int) -> list[list[float]]:
-    """South-west and north-east corner of a tile in degrees, for Leaflet."""
-    latitude, longitude = index.positions[row]
+def bounds(index: Index, row: int, turns: float = 0.0) -> list[list[float]]:
+    """South-west and north-east corner of a tile in degrees, for Leaflet, moved by ``turns``."""
+    latitude, longitude = index.positions[row] + (0.0, turns)
     half = (index.header.tiles.width or 50.0) / 2 / METRES_PER_DEGREE
     wide = half / max(math.cos(math.radians(latitude)), 1e-3)
     return [[latitude - half, longitude - wide], [latitude + half, longitude + wide]]
+
+
+def extent(index: Index) -> list[list[float]]:
+    """South-west and north-east corner of all tiles' centres in degrees, for Leaflet.
+
+    What lies across the 180th meridian is east of it, beyond 180.
+    """
+    latitude, longitude = index.positions[index.kept].T
+    around = np.unique(longitude)
+    gaps = np.diff(around, append=around[0] + 360)
+    widest = int(gaps.argmax())
+    west = float(around[(widest + 1) % len(around)])
+    return [
+        [float(latitude.min()), west],
+        [float(latitude.max()), west + 360 - float(gaps[widest])],
+    ]
 
 
 def tiles_in_view(
@@ -59,12 +75,14 @@ def tiles_in_view(
     index
         Whose tiles.
     west, south, east, north
-        Degrees.
+        Degrees; a view may lie whole turns around the Earth off, and its tiles lie there too.
     """
     latitude, longitude = index.positions.T
     half = (index.header.tiles.width or 50.0) / 2 / METRES_PER_DEGREE
     wide = half / np.maximum(np.cos(np.radians(latitude)), 1e-3)
-    across = (longitude - west + wide) % 360 <= (east - west) % 360 + 2 * wide
+    eastwards = (longitude - west + wide) % 360
+    across = eastwards <= (east - west if east > west else (east - west) % 360) + 2 * wide
+    turns = 360 * np.round((west - wide + eastwards - longitude) / 360)
     seen = index.kept & across & (latitude >= south - half) & (latitude <= north + half)
     rows = np.flatnonzero(seen)
     side = half
@@ -74,4 +92,5 @@ def tiles_in_view(
         if len(first) <= SHOWN:
             break
         side *= 1.5
-    return [{"row": int(row), "bounds": bounds(index, int(row))} for row in rows[np.sort(first)]]
+    shown = rows[np.sort(first)].tolist()
+    return [{"row": row, "bounds": bounds(index, row, turns[row])} for row in shown]

@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 from urllib.parse import urlsplit
 
 import anyio
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 
 class UploadError(Exception):
@@ -47,7 +47,7 @@ async def received(request: Request, limit: int) -> AsyncIterator[Path]:
     Raises
     ------
     UploadError
-        If it is empty, or larger; no more than ``limit`` bytes are ever read.
+        If it is empty, cut off, or larger; no more than ``limit`` bytes are ever read.
     """
     too_large = UploadError(
         413, f"the file is larger than {limit / 1e6:.0f} MB: send a smaller one"
@@ -59,11 +59,14 @@ async def received(request: Request, limit: int) -> AsyncIterator[Path]:
         path = Path(folder, "photo")
         size = 0
         async with await anyio.open_file(path, "wb") as file:
-            async for block in request.stream():
-                size += len(block)
-                if size > limit:
-                    raise too_large
-                await file.write(block)
+            try:
+                async for block in request.stream():
+                    size += len(block)
+                    if size > limit:
+                        raise too_large
+                    await file.write(block)
+            except ClientDisconnect as error:  # which nobody hears
+                raise UploadError(400, "the file was not sent to its end") from error
         if not size:
             raise UploadError(400, "nothing was sent: choose a panorama")
         yield path

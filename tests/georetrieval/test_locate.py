@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import replace
@@ -158,6 +159,32 @@ def test_only_tiles_within_the_circle_are_found(town):
     assert nothing.candidates == ()
 
 
+@pytest.mark.parametrize(
+    ("values", "problem"),
+    [
+        ({"heading": math.nan}, "heading must be finite degrees"),
+        ({"heading": 1e308}, "heading must be finite degrees"),
+        ({"heading": "nord"}, 'heading must be degrees, "file" or "unknown"'),
+        ({"heading": 0.0, "within": math.nan}, "within must be 0 to 180"),
+        ({"heading": 0.0, "within": -1.0}, "within must be 0 to 180"),
+        ({"near": (91.0, 0.0, 10.0)}, "near must be a latitude"),
+        ({"near": (48.0, math.nan, 10.0)}, "near must be a latitude"),
+        ({"near": (48.0, 11.0, 0.0)}, "near must be a latitude"),
+    ],
+)
+def test_a_prior_out_of_range_is_refused(values, problem):
+    with pytest.raises(ValueError, match=problem):
+        Prior(**values)
+
+
+@pytest.mark.parametrize("kind", [int, np.int64, np.float32])
+def test_a_heading_may_be_any_number(town, kind):
+    locator = Locator(town.root / "town.index", alignment=None)
+    given = locator.locate(town.photos[2], prior=Prior(heading=kind(90)))
+    assert given.heading_known
+    assert given.best.heading == 90.0
+
+
 class Backwards:
     """An alignment that finds the last candidate the best, a metre north."""
 
@@ -247,6 +274,7 @@ def test_from_photos_to_places_on_the_command_line(turned, tmp_path, georetrieva
     near = ["--near", *turned.positions[8], 10]
     assert turned.ids[8] in georetrieval(*words, *near).out
     nowhere = georetrieval(*words, "--near", 0, 0, 10, expect=3)
+    assert "no tile of" in nowhere.err
     assert "1 of 1 not found" in nowhere.err
 
 
@@ -260,6 +288,9 @@ def test_mistakes_on_the_command_line_end_in_a_sentence(town, tmp_path, georetri
     assert "does not exist" in says(2, "locate", tmp_path / "no.jpg", "--index", index)
     assert "georetrieval index" in says(1, "locate", photo, "--index", tmp_path / "no.index")
     assert "skipped" in says(1, "locate", tmp_path / "text.jpg", "--index", index)
+    for option in (["--heading", "nan"], ["--height", 0], ["--heading", 0, "--within", "nan"]):
+        assert " must be " in says(2, "locate", photo, "--index", index, *option)
+    assert "cannot be read" in says(2, "locate", photo, "--index", index, "--poses", "no.csv")
     words = ("locate", photo, "--index", index)
     assert "neither degrees" in says(2, *words, "--heading", "north")
     assert "--run" in says(1, *words, "--run", tmp_path)

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import urllib.request
@@ -13,16 +15,22 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import gettempdir
 
+import numpy as np
 import pytest
 import uvicorn
 from starlette.testclient import TestClient
 
+from bevgen import ShardSet
 from georetrieval.cli import main
+from georetrieval.cli.serve import as_in_urls
 from georetrieval.errors import GeoretrievalError, SettingsError
 from georetrieval.localization import Locator
 from georetrieval.retrieval.index import build_index
+from georetrieval.run import Run
 from georetrieval.serve import create_app, listen
+from georetrieval.serve.pictures import extent, tiles_in_view
 from tests.helpers.town import Town, make_town
+from tests.helpers.world import write_shards
 
 LIMIT = 300_000
 HERE = "http://127.0.0.1"
@@ -114,6 +122,54 @@ def test_what_is_no_panorama_is_said_in_a_sentence(client, town):
     assert left_behind() == []
 
 
+@pytest.mark.parametrize("heading", ["nan", "inf", "1e308"])
+def test_a_heading_that_is_no_direction_is_refused(client, town, heading):
+    data = town.photos[0].read_bytes()
+    said = client.post(f"/locate?heading={heading}", content=data)
+    assert said.status_code == 400
+    assert "heading must be finite degrees" in said.json()["error"]
+
+
+def test_what_the_system_refuses_is_said_in_a_sentence(client, town, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    said = client.post("/locate", content=town.photos[0].read_bytes())
+    assert said.status_code == 500
+    assert said.json() == {"error": "No such file or directory"}
+    assert [record.getMessage() for record in caplog.records if record.name.startswith("geo")] == [
+        "/locate: No such file or directory"
+    ]
+
+
+def test_the_map_is_whole_across_the_180th_meridian_and_from_afar(town, tmp_path):
+    root = tmp_path / "town"
+    shutil.copytree(town.root, root)
+    longitudes = np.array([179.998, 179.999, 180.0, -179.999, -179.998, -179.997])
+    positions = np.stack([np.full(6, -17.0), longitudes], axis=1)
+    pixels = ShardSet(town.tiles).read(range(6))
+    write_shards(root / "far.h5", "satellite", town.ids[:6], pixels, positions)
+    index = build_index(Run(root / "run"), [root / "far.h5"], root / "far.index")
+    (south, west), (north, east) = extent(index)
+    assert (south, north) == (-17.0, -17.0)
+    assert (west, east) == (179.998, pytest.approx(180.003))
+    for west, east, shift in [
+        (179.9, 180.1, 0.0),
+        (-180.1, -179.9, -360.0),
+        (179.9, -179.9, 0.0),
+        (-200.0, 200.0, None),
+        (-180.0, 180.0, None),
+        (-900.0, 900.0, None),
+    ]:
+        found = tiles_in_view(index, west, -18.0, east, -16.0)
+        assert sorted(tile["row"] for tile in found) == list(range(6)), (west, east)
+        for tile in found:
+            (_, left), (_, right) = tile["bounds"]
+            true = longitudes[tile["row"]] % 360
+            assert ((left + right) / 2 - true + 180) % 360 - 180 == pytest.approx(0)
+            if shift is not None:
+                assert (left + right) / 2 == pytest.approx(true + shift)
+    assert tiles_in_view(index, 179.9, -18.0, 179.99, -16.0) == []
+
+
 def test_a_name_that_climbs_out_of_its_folder_is_a_name_and_no_path(client, town, tmp_path):
     target = tmp_path / "evil.png"
     for name in (f"../../../..{target}", "..\\..\\evil.png", str(target)):
@@ -173,6 +229,38 @@ def test_of_an_upload_of_4_gb_no_more_than_the_limit_is_read(app, chunked):
     assert left_behind() == []
 
 
+def test_of_an_upload_that_is_cut_off_nothing_is_left_and_nothing_said(app, capfd):
+    with served(app) as port:
+        for _ in range(3):
+            with socket.create_connection(("127.0.0.1", port)) as sent:
+                head = f"POST /locate HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Length: 9000"
+                sent.sendall(f"{head}\r\n\r\n".encode() + b"x" * 500)
+        time.sleep(0.5)  # so that the server has seen it before it is told to end
+    assert left_behind() == []
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("map.example.org", "map.example.org"),
+        ("*.example.org", "*.example.org"),
+        ("*", "*"),
+        ("192.0.2.7", "192.0.2.7"),
+        ("2001:DB8::7", "[2001:db8::7]"),
+        ("[2001:db8::7]", "[2001:db8::7]"),
+    ],
+)
+def test_hosts_are_written_as_in_the_header(name, shown):
+    assert as_in_urls(name) == shown
+
+
+@pytest.mark.parametrize("name", ["map:8000", "http://map", "*map", "a b", "", "map/"])
+def test_what_is_no_host_is_refused(name):
+    with pytest.raises(SettingsError, match="takes a name or an address alone"):
+        as_in_urls(name)
+
+
 def test_letting_others_in_takes_a_name_for_them(town, capsys):
     with pytest.raises(SystemExit) as stopped:
         main(["serve", "--index", str(town.root / "town.index"), "--host", "0.0.0.0"])
@@ -225,14 +313,31 @@ def test_a_host_that_is_not_this_computer_is_said(host, problem):
         listen(host, 0)
 
 
-def test_a_free_port_is_taken_and_ctrl_c_ends_the_page(town):
-    words = ["-m", "georetrieval", "serve", "--index", str(town.root / "town.index"), "--port", "0"]
+def has_ipv6() -> bool:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize(
+    ("host", "shown"),
+    [
+        (LOCAL, LOCAL),
+        pytest.param("::1", "[::1]", marks=pytest.mark.skipif(not has_ipv6(), reason="no IPv6")),
+    ],
+)
+def test_a_free_port_is_taken_and_ctrl_c_ends_the_page(town, host, shown):
+    words = ["-m", "georetrieval", "serve", "--index", str(town.root / "town.index")]
+    words += ["--host", host, "--port", "0"]
     pipe = subprocess.PIPE
     page = subprocess.Popen(
         [sys.executable, *words], stdout=pipe, stderr=pipe, text=True, start_new_session=True
     )
     try:
         address = page.stdout.readline().split()[0]
+        assert address.startswith(f"http://{shown}:")
         with urllib.request.urlopen(address, timeout=60) as answer:
             assert b"Where was it taken?" in answer.read()
         page.send_signal(signal.SIGINT)

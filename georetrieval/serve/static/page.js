@@ -17,12 +17,12 @@ async function cover() {
     west: box.getWest(), south: box.getSouth(), east: box.getEast(), north: box.getNorth(),
   });
   const tiles = await (await fetch(`/tiles?${asked}`)).json();
-  const wanted = new Set(tiles.map((tile) => tile.row));
-  for (const [row, layer] of shown) {
-    if (!wanted.has(row)) { ground.removeLayer(layer); shown.delete(row); }
+  const placed = new Map(tiles.map((tile) => [`${tile.row} ${tile.bounds}`, tile]));
+  for (const [key, layer] of shown) {
+    if (!placed.has(key)) { ground.removeLayer(layer); shown.delete(key); }
   }
-  for (const { row, bounds } of tiles) {
-    if (!shown.has(row)) shown.set(row, L.imageOverlay(`/tile/${row}`, bounds).addTo(ground));
+  for (const [key, { row, bounds }] of placed) {
+    if (!shown.has(key)) shown.set(key, L.imageOverlay(`/tile/${row}`, bounds).addTo(ground));
   }
 }
 map.on("moveend", cover);
