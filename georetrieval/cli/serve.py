@@ -40,12 +40,7 @@ def as_in_urls(name: str) -> str:
 @click.option(
     "--index", "where", type=options.PATH, required=True, metavar="INDEX", help="Where to look."
 )
-@click.option(
-    "--run",
-    type=options.PATH,
-    metavar="FOLDER",
-    help="The run that made the index.  [default: where it was]",
-)
+@options.index_run
 @click.option(
     "--port",
     type=click.IntRange(0, 65535),

@@ -149,6 +149,7 @@ class WebRaster:
         self.transform = Affine(pixel, 0, -WORLD / 2, 0, -pixel, WORLD / 2)
         self.shape = (side * 2**self.zoom, side * 2**self.zoom)
         self.period: float | None = WORLD
+        self.goes_around = True
         a, b, c, d = store.zooms[self.zoom]
         corner = Affine(
             pixel, 0, a * side * pixel - WORLD / 2, 0, -pixel, WORLD / 2 - c * side * pixel
@@ -170,7 +171,7 @@ class WebRaster:
                 out[a - rows[0] : b - rows[0], c - columns[0] : d - columns[0]] = tile[
                     a - top : b - top, c - left : d - left
                 ]
-        return out if shrink == 1 else _averaged(out, shrink)
+        return out if shrink == 1 else np.asarray(Image.fromarray(out).reduce(shrink))
 
     def _read_tile(self, column: int, row: int) -> Pixels | None:
         data = self._store.get(self.zoom, column, row)
@@ -197,9 +198,3 @@ def _decode(data: bytes, name: str) -> Pixels:
             return np.asarray(image.convert("RGBA"))
     except (UnidentifiedImageError, OSError, ValueError) as error:
         raise MapError(f"{name} is no picture: {error}") from error
-
-
-def _averaged(pixels: Pixels, shrink: int) -> Pixels:
-    """Average blocks; the last ones may be smaller."""
-    image = Image.fromarray(pixels)
-    return np.asarray(image.reduce(shrink))
