@@ -114,7 +114,7 @@ def read(root: Path, share: float) -> Dataset:
     Raises
     ------
     InputError
-        If the lists or ANU_data_small are missing.
+        If the lists or ANU_data_small are missing, or two files have one id.
     """
     lists = read_lists(root)
     where = dict(zip(lists.ids, zip(lists.latitude, lists.longitude, strict=True), strict=True))
@@ -168,12 +168,20 @@ def _files(root: Path, folder: str) -> tuple[dict[str, str], dict[str, str]]:
     streets = datasets.first_of(root, [f"{folder}/streetview"], "panoramas")
     names = [f"{folder}/satview_polish", f"{folder}/satview_correct"]
     tiles = datasets.first_of(root, names, "satellite tiles")
-    found = []
-    for path, pattern in ((streets, PANORAMA), (tiles, SATELLITE)):
-        inside = path.relative_to(root).as_posix()
-        matches = (pattern.fullmatch(name) for name in sorted(datasets.names_in(path)))
-        found.append({match[1]: f"{inside}/{match[0]}" for match in matches if match})
-    return found[0], found[1]
+    return _by_id(root, streets, PANORAMA), _by_id(root, tiles, SATELLITE)
+
+
+def _by_id(root: Path, folder: Path, pattern: re.Pattern[str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    inside = folder.relative_to(root).as_posix()
+    for name in sorted(datasets.names_in(folder)):
+        if match := pattern.fullmatch(name):
+            other = found.setdefault(match[1], f"{inside}/{name}")
+            if other != f"{inside}/{name}":
+                raise InputError(
+                    f"{other} and {name} in {root} have one id: move the one that is not to be used"
+                )
+    return found
 
 
 def _missing(name: str, panoramas: dict[str, str], satellites: dict[str, str]) -> str | None:

@@ -110,13 +110,15 @@ def first_of(root: Path, names: Iterable[str], what: str) -> Path:
 def names_in(folder: Path) -> set[str]:
     """Return the names in a folder, read once: asking for each file would take minutes.
 
+    Hidden ones, such as those that macOS puts beside each file of an archive, are left out.
+
     Raises
     ------
     InputError
         If it cannot be read.
     """
     try:
-        return {path.name for path in folder.iterdir()}
+        return {path.name for path in folder.iterdir() if not path.name.startswith(".")}
     except OSError as error:
         raise InputError(f"{folder} cannot be read: {error.strerror}") from error
 

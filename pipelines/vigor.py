@@ -232,6 +232,7 @@ def read(root: Path, share: float, labels: str) -> Dataset:
         data.counts.append((f"{name}, tiles", len(reading.tiles), TILES[name]))
         cross += rows
     tiles = {r.city.name: list(r.tiles.values()) for r in readings}
+    data.counts.extend((f"{name}, tiles", 0, TILES[name]) for name in CITIES if name not in tiles)
     data.pairs["pairs-same.csv"] = _protocol(same, share, tiles.values(), tiles.values())
     if {pair.split for pair in cross} == {"train", "test"}:
         data.pairs["pairs-cross.csv"] = _protocol(

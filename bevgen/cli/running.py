@@ -285,7 +285,7 @@ def _print_report(console: Console, report: Report, kind: str) -> None:
         files = sum(count for _, (count, _) in more)
         console.print(f"  and {files:,} for {counted(len(more), 'more reason')}")
     if report.failures:
-        console.print(f"all of them: bevgen info {report.out} --failures")
+        console.print(f"all of them: bevgen info {shlex.quote(str(report.out))} --failures")
 
 
 def _duration(seconds: float) -> str:

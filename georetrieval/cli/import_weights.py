@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -69,7 +70,8 @@ def command(
     numbers = sum(p.numel() for p in branch.encoder.parameters())
     click.echo(
         f"{path}: {settings.name}, {numbers:,} parameters,"
-        f" scale {branch.logit_scale.exp().item():.1f}. Next: georetrieval evaluate --run {out}"
+        f" scale {branch.logit_scale.exp().item():.1f}. Next: georetrieval evaluate --run"
+        f" {shlex.quote(str(out))}"
         " --data FOLDER"
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -95,5 +96,5 @@ def command(
         console.print("  --resume")
         return EXIT_INTERRUPTED
     if processes.first:
-        click.echo(f"{run}: trained. Next: georetrieval evaluate --run {run}")
+        click.echo(f"{run}: trained. Next: georetrieval evaluate --run {shlex.quote(str(run))}")
     return 0

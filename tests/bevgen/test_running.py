@@ -153,7 +153,8 @@ def test_refusals(images: Path, out: Path, more: tuple[str, ...]) -> None:
 # --- what is said where ---
 
 
-def test_a_run_tells_what_it_will_do_and_what_it_did(images: Path, out: Path) -> None:
+def test_a_run_tells_what_it_will_do_and_what_it_did(images: Path, tmp_path: Path) -> None:
+    out = tmp_path / "with a space.h5"
     words = ("convert", "--in", images, "--out", out, "--size", 40, "--resolution", 0.25)
     done = bevgen(*words, "--shard-size", 5)
     assert done.stdout == ""
@@ -170,7 +171,7 @@ def test_a_run_tells_what_it_will_do_and_what_it_did(images: Path, out: Path) ->
     assert lines[7].startswith("  1 x ")
     assert lines[8].startswith("  1 x ")
     assert {"p003.png", "p007.png"} == {line[-9:-1] for line in lines[7:9]}
-    assert lines[9] == f"all of them: bevgen info {out} --failures"
+    assert lines[9] == f"all of them: bevgen info '{out}' --failures"  # can be copied
     assert len(lines) == 10
     done = bevgen(*words)
     assert (done.stdout, done.stderr) == ("", f"{out} is complete: nothing to do\n")

@@ -115,15 +115,22 @@ def spots(east: np.ndarray, north: np.ndarray) -> np.ndarray:
     return np.round(np.stack(bands, axis=-1) * 250).astype(np.uint8)
 
 
+@pytest.mark.parametrize("ends", [False, True])
 @pytest.mark.parametrize(("crs", "latitude", "longitude"), PLACES)
-def test_things_lie_in_the_tile_where_they_lie_on_the_ground(tmp_path, crs, latitude, longitude):
+def test_things_lie_in_the_tile_where_they_lie_on_the_ground(
+    tmp_path, crs, latitude, longitude, ends
+):
+    """Also in a tile of 77 m in which the map ends, 29 m to all sides (41 m, of degrees north)."""
     if crs == "EPSG:4326":
-        half, pixel = 1e-3, 1.2e-6
-    else:  # about 12 cm on the ground
-        half, pixel = (220, 0.3) if crs == "EPSG:3857" else (60, 0.12)
+        half, pixel = (3.8e-4 if ends else 1e-3), 1.2e-6
+    elif crs == "EPSG:3857":  # about 12 cm on the ground
+        half, pixel = (71 if ends else 220), 0.3
+    else:
+        half, pixel = (29 if ends else 60), 0.12
     path = map_around(tmp_path / "a.tif", crs, latitude, longitude, half, pixel, spots)
     tile = cut_tile(open_source(str(path), 0.2), latitude, longitude, 384, 0.2)
     assert tile is not None
+    assert tile[..., 3].all() != ends
     for band, (east, north) in enumerate(SPOTS):
         weight = tile[..., band].astype(float)
         column = (weight.sum(0) * (np.arange(384) + 0.5)).sum() / weight.sum()

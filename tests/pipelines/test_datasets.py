@@ -319,6 +319,22 @@ def test_cvact_refuses_other_mat_files(tmp_path):
         cvact.read_mat(path)
 
 
+def test_cvact_does_not_take_what_macos_adds_for_places(tmp_path):
+    root = raw.make_cvact(tmp_path / "CVACT")
+    known = cvact.read(root, 0.0)
+    for path in [*root.rglob("*_grdView.*"), *root.rglob("*_satView_polish.*")]:
+        path.with_name(f"._{path.name}").write_bytes(b"\0\5\x16\7")
+    assert cvact.read(root, 0.0) == known
+
+
+def test_cvact_refuses_two_files_of_one_place(tmp_path):
+    root = raw.make_cvact(tmp_path / "CVACT")
+    name = f"{raw.CVACT_IDS[0]}_satView_polish"
+    raw.draw(root / f"ANU_data_small/satview_polish/{name}.png", 60, 60)
+    with pytest.raises(InputError, match=rf"{name}.jpg and {name}.png in .* have one id"):
+        cvact.read(root, 0.0)
+
+
 def test_cvact_without_the_test_images(tmp_path):
     root = raw.make_cvact(tmp_path / "CVACT")
     shutil.rmtree(root / "ANU_data_test")
@@ -497,6 +513,8 @@ def test_vigor_of_one_city_has_no_cross_area(tmp_path):
         shutil.rmtree(root / city)
     data = vigor.read(root, 0.0, "any")
     assert list(data.pairs) == ["pairs-same.csv"]
+    # Who has unpacked one part of a city misses all of it, and sees so.
+    assert ("NewYork, tiles", 0, 23279) in data.counts
     assert {p.reference.split("/")[0] for p in data.pairs["pairs-same.csv"]} == {"Chicago"}
 
 

@@ -135,7 +135,7 @@ def _cut(
     row = matrix.d * corners[:, 0] + matrix.e * corners[:, 1] + matrix.f
     scale = math.sqrt(abs(matrix.determinant))  # pixels of the map for one of the tile
     shrink = 2 ** max(math.floor(math.log2(scale) + 1e-9), 0)
-    columns = _span(column, shrink, None if raster.wraps else raster.shape[1])
+    columns = _span(column, shrink, None if raster.goes_around else raster.shape[1])
     rows = _span(row, shrink, raster.shape[0])
     if columns is None or rows is None:
         return None

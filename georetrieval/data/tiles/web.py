@@ -155,8 +155,6 @@ class WebRaster:
         finest there is.
     """
 
-    wraps = True
-
     def __init__(self, store: Store, resolution: float) -> None:
         self.name, self._store = store.name, store
         self.crs = CRS.from_epsg(3857)
@@ -171,6 +169,7 @@ class WebRaster:
         self.transform = Affine(pixel, 0, -WORLD / 2, 0, -pixel, WORLD / 2)
         self.shape = (side * 2**self.zoom, side * 2**self.zoom)
         self.period: float | None = WORLD
+        self.goes_around = True
         a, b, c, d = store.zooms[self.zoom]
         corner = Affine(
             pixel, 0, a * side * pixel - WORLD / 2, 0, -pixel, WORLD / 2 - c * side * pixel
@@ -192,7 +191,7 @@ class WebRaster:
                 out[a - rows[0] : b - rows[0], c - columns[0] : d - columns[0]] = tile[
                     a - top : b - top, c - left : d - left
                 ]
-        return out if shrink == 1 else _averaged(out, shrink)
+        return out if shrink == 1 else np.asarray(Image.fromarray(out).reduce(shrink))
 
     def _read_tile(self, column: int, row: int) -> Pixels | None:
         data = self._store.get(self.zoom, column, row)
@@ -226,9 +225,3 @@ def _decode(data: bytes, name: str) -> Pixels:
         raise MapError(f"{name} is {'no picture' if data else 'empty'}") from error
     except (OSError, ValueError) as error:
         raise MapError(f"{name} is damaged: {error}") from error
-
-
-def _averaged(pixels: Pixels, shrink: int) -> Pixels:
-    """Average blocks; the last ones may be smaller."""
-    image = Image.fromarray(pixels)
-    return np.asarray(image.reduce(shrink))
