@@ -87,9 +87,9 @@ def tile_transform(
     lon, lat, _ = GEOD.fwd(start[0], start[1], azimuth, half * np.hypot(signs[:, 0], signs[:, 1]))
     x, y = (np.asarray(v) for v in _transformer(raster).transform(lon, lat))
     if raster.period is not None:
-        left = raster.transform.c
+        middle = raster.transform.c + raster.shape[1] / 2 * raster.transform.a
         x = x + np.round((x[0] - x) / raster.period) * raster.period
-        x = x + np.ceil((left - x[0]) / raster.period) * raster.period
+        x = x + np.round((middle - x[0]) / raster.period) * raster.period
     inverse = ~raster.transform
     column = inverse.a * x + inverse.b * y + inverse.c
     row = inverse.d * x + inverse.e * y + inverse.f
