@@ -224,6 +224,17 @@ def test_what_a_run_reports(small_world, tmp_path):
     ]
 
 
+def test_gradients_of_a_step_are_the_mean_of_its_batches(world, tmp_path):
+    sums = []
+    for count in (1, 2):
+        settings = tiny_settings("bev", sampling__batch_size=12, optim__accumulate=count)
+        found = first_gradients(settings, world.root, tmp_path, Processes(), 2)
+        assert found["losses"][0] != found["losses"][1]
+        sums.append(found["gradients"])
+    for name, gradient in sums[0].items():
+        torch.testing.assert_close(sums[1][name] * 2, gradient)
+
+
 # Several processes
 
 

@@ -712,6 +712,17 @@ def test_a_trial_takes_a_few_of_each_split(tmp_path):
     assert len(datasets.read_lines(out / "panorama.txt")) < 12
 
 
+def test_a_trial_keeps_all_references_of_a_query_that_it_takes():
+    """As in VIGOR, whose lists name four tiles for each."""
+    pairs = [Pair(q, f"{q}{k}", split="train") for k in range(4) for q in ("a", "b", "c")]
+    pairs += datasets.gallery_rows("xyz", "train")
+    assert [(p.query, p.reference) for p in datasets.limited(pairs, 2)] == [
+        *((q, f"{q}{k}") for k in range(4) for q in ("a", "b")),
+        *(("", tile) for tile in "xy"),
+    ]
+    assert datasets.limited(pairs, None) == pairs
+
+
 @pytest.mark.parametrize(
     ("name", "panorama", "epochs"),
     [
