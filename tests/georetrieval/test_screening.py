@@ -169,7 +169,7 @@ def test_a_wrong_operator_is_not_used_and_changes_nothing(operator, monkeypatch)
     search = ranking.search
     monkeypatch.setattr(ranking, "search", lambda *a: used.append(1) or search(*a))
     monkeypatch.setattr(int8, "multiply_bytes", operator)
-    monkeypatch.setattr(int8, "has_fast_products", lambda _: True)
+    monkeypatch.setattr(int8, "has_fast_products", lambda: True)
     found = rank_references(torch.from_numpy(near), torch.from_numpy(gallery), positive)
     assert bool(used) == (operator in (by_integers, saturating))
     exact = near.astype(np.float64) @ gallery.T
@@ -177,7 +177,7 @@ def test_a_wrong_operator_is_not_used_and_changes_nothing(operator, monkeypatch)
 
 
 @pytest.mark.skipif(
-    not int8.has_fast_products(getattr(torch.cpu, "get_capabilities", dict)()),
+    not int8.has_fast_products(),
     reason="without AVX2 float32 is used",
 )
 def test_bytes_are_multiplied_by_code_made_for_the_processor():
@@ -200,9 +200,9 @@ def test_bytes_are_multiplied_by_code_made_for_the_processor():
 )
 def test_bytes_have_as_many_bits_as_are_multiplied_without_error(operator, largest, monkeypatch):
     monkeypatch.setattr(int8, "multiply_bytes", operator)
-    monkeypatch.setattr(int8, "has_fast_products", lambda _: True)
+    monkeypatch.setattr(int8, "has_fast_products", lambda: True)
     assert int8.levels(48) == largest
-    monkeypatch.setattr(int8, "has_fast_products", lambda _: False)
+    monkeypatch.setattr(int8, "has_fast_products", lambda: False)
     assert int8.levels(48) == 0
 
 
