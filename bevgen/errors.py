@@ -6,7 +6,7 @@ class BevgenError(Exception):
 
 
 class PanoramaError(BevgenError):
-    """One image cannot be used; the message is the reason. A conversion sets the image aside."""
+    """One image cannot be used; the message is the reason. A conversion skips the image."""
 
 
 class ShardError(BevgenError):

@@ -216,6 +216,18 @@ class Pose:
         ry = np.array([[math.cos(r), 0, math.sin(r)], [0, 1, 0], [-math.sin(r), 0, math.cos(r)]])
         return rz @ rx @ ry
 
+    def to_angles(self, directions: NDArray[np.float64]) -> tuple[Floats, Floats]:
+        """Azimuth and elevation in degrees, in the camera's axes, of directions in the world.
+
+        Parameters
+        ----------
+        directions : (..., 3) float64
+            East, north and up of the camera, of any length above 0.
+        """
+        right, forward, up = np.moveaxis(directions @ self.world_from_camera(), -1, 0)
+        azimuth = np.rad2deg(np.arctan2(right, forward))
+        return azimuth, np.rad2deg(np.arctan2(up, np.hypot(right, forward)))
+
 
 def _half_open(azimuth: ArrayLike) -> Floats:
     """Degrees of -180 to 180, those straight behind as -180."""
@@ -267,15 +279,10 @@ def panorama_pixels(
     frame lies at column (a - left) / (right - left) * width - 0.5 and row
     (top - e) / (top - bottom) * height - 0.5.
     """
-    x, y = grid.ground()
-    right_of, forward_of, up_of = (
-        axis[0] * x[None, :] + axis[1] * y[:, None] - axis[2] * pose.height
-        for axis in pose.world_from_camera().T
-    )
-    azimuth = np.rad2deg(np.arctan2(right_of, forward_of))
-    elevation = np.rad2deg(np.arctan2(up_of, np.hypot(right_of, forward_of)))
-    column, row = view.to_pixels(azimuth, elevation)
-    return column - 0.5, row - 0.5, view.shows(azimuth, elevation)
+    x, y = np.meshgrid(*grid.ground())
+    angles = pose.to_angles(np.stack([x, y, np.full(x.shape, -pose.height)], axis=-1))
+    column, row = view.to_pixels(*angles)
+    return column - 0.5, row - 0.5, view.shows(*angles)
 
 
 def ep_bev_pixels(

@@ -197,11 +197,8 @@ def panorama_position(
         Whether the panorama shows the point.
     """
     x, y = np.broadcast_arrays(np.asarray(x, float), np.asarray(y, float))
-    world = np.stack([x, y, np.full(x.shape, -pose.height)], axis=-1)
-    right, forward, up = np.moveaxis(world @ pose.world_from_camera(), -1, 0)
-    azimuth = np.rad2deg(np.arctan2(right, forward))
-    elevation = np.rad2deg(np.arctan2(up, np.hypot(right, forward)))
-    return (*view.to_pixels(azimuth, elevation), view.shows(azimuth, elevation))
+    angles = pose.to_angles(np.stack([x, y, np.full(x.shape, -pose.height)], axis=-1))
+    return (*view.to_pixels(*angles), view.shows(*angles))
 
 
 def _meet(

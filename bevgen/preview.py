@@ -265,13 +265,9 @@ def frame_points(directions: Points, pose: Pose) -> Points:
     (n, 2) float64
         Pixels to the right of and below the upper left corner of the box.
     """
-    right, forward, up = (directions @ pose.world_from_camera()).T
+    azimuth, elevation = pose.to_angles(directions)
     width, height = _size(PANORAMA_BOX)
-    azimuth = np.arctan2(right, forward)
-    elevation = np.arctan2(up, np.hypot(right, forward))
-    return np.stack(
-        [(azimuth / (2 * np.pi) + 0.5) * width, (0.5 - elevation / np.pi) * height], axis=1
-    )
+    return np.stack([(azimuth / 360 + 0.5) * width, (0.5 - elevation / 180) * height], axis=1)
 
 
 def _ground_lines(pose: Pose, grid: BevGrid) -> list[_Line]:

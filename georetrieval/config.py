@@ -188,6 +188,22 @@ class Settings(_Settings):
         }
         return {name: branch for name, branch in both.items() if branch is not None}
 
+    def chosen(self, names: Sequence[BranchName] | None) -> list[BranchName]:
+        """Return the branches of some names; all that are switched on if there are none.
+
+        Raises
+        ------
+        SettingsError
+            If one is not switched on.
+        """
+        there = self.branches()
+        for name in names or ():
+            if name not in there:
+                raise SettingsError(
+                    f"the settings have no branch {name!r}; there are {', '.join(there)}"
+                )
+        return list(names or there)
+
 
 def load_settings(path: Path | str, overrides: Sequence[str] = ()) -> Settings:
     """Read a TOML file, with single values replaced.

@@ -1,11 +1,4 @@
-"""Find camera height, heading and horizon by laying panoramas over satellite tiles.
-
-Around the camera both pictures are drawn over azimuth and the logarithm of distance. There another
-heading is a shift along one axis, and another camera height (or another ground resolution) a shift
-along the other, so that one Fourier transform tries them all. What is compared are the directions
-of edges, which survive other light, colours and seasons, and which in these coordinates do not
-change with either shift. How much agreement is chance, pairs that do not belong together tell.
-"""
+"""Which height, heading and horizon pairs agree on best, and how sure that is."""
 
 from __future__ import annotations
 

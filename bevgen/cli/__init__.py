@@ -42,6 +42,4 @@ def bevgen_command() -> None:
 
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command and exit; see `bevgen.commands` for exit codes."""
-    run(
-        bevgen_command, args, "bevgen", usage=(InputError,), failed=(BevgenError, OSError)
-    )  # fmt: skip
+    run(bevgen_command, args, "bevgen", usage=(InputError,), failed=(BevgenError, OSError))

@@ -67,12 +67,7 @@ EPILOG = "Exit code 1 if nothing was found; the picture is drawn all the same."
     help="known: right as they are. common: all off by one angle, to be found. per-image: not"
     " known of any.",
 )
-@click.option(
-    "--vertical-fov",
-    type=(float, float),
-    metavar="TOP BOTTOM",
-    help="Elevations of the panoramas' upper and lower edge, degrees.  [default: from each file]",
-)
+@options.vertical_fov
 @click.option(
     "--horizon",
     is_flag=True,
@@ -120,10 +115,12 @@ def command(
     from bevgen.calibration.sheet import draw_report
     from bevgen.cli.progress import progress_bar
     from bevgen.images.mask import read_mask
-    from bevgen.writing import write_picture, written_whole
+    from bevgen.writing import check_output, write_picture, written_whole
 
-    _check(out, poses_out, json_out, overwrite, mode, resolution)
-    _check_kept((poses, pairs_file), poses_out)
+    _check(out, poses_out, mode, resolution)
+    for path in (out, poses_out, json_out):
+        if path is not None:
+            check_output(path, overwrite=overwrite, reads=(poses, pairs_file, mask))
     pairs = find_pairs(root, reference, pairs_file=pairs_file, poses=poses)
     with progress_bar("reading") as on_progress:
         sample = read_sample(
@@ -174,18 +171,10 @@ def _written(path: Path, written: int, pairs: int) -> list[str]:
     return lines
 
 
-def _check(
-    out: Path,
-    poses_out: Path | None,
-    json_out: Path | None,
-    overwrite: bool,
-    mode: Heading,
-    resolution: float | None,
-) -> None:
-    """Refuse before any work what would fail or destroy."""
+def _check(out: Path, poses_out: Path | None, mode: Heading, resolution: float | None) -> None:
+    """Refuse before any work what would fail."""
     from bevgen.errors import InputError
     from bevgen.geometry import BevGrid
-    from bevgen.writing import check_output
 
     if out.suffix.lower() not in (".png", ".jpg", ".jpeg"):
         raise InputError(f"{out} must end in .png, .jpg or .jpeg")
@@ -193,17 +182,3 @@ def _check(
         BevGrid(resolution=resolution)
     if poses_out is not None and mode == "known":
         raise InputError("--write-poses writes headings that were found: leave out --heading known")
-    for path in (out, poses_out, json_out):
-        if path is not None:
-            check_output(path, overwrite=overwrite)
-
-
-def _check_kept(sources: tuple[Path | None, ...], poses_out: Path | None) -> None:
-    """Refuse to write over a table that is read: rows and columns would be lost."""
-    from bevgen.errors import RefusedError
-
-    if poses_out is None or not poses_out.exists():
-        return
-    for source in sources:
-        if source is not None and source.exists() and poses_out.samefile(source):
-            raise RefusedError(f"{poses_out} is read: name another file with --write-poses")

@@ -33,10 +33,7 @@ def _sure(name: str, default: float, unit: str) -> Callable[[F], F]:
 )  # fmt: skip
 @options.output("GeoJSON file to write.")
 @click.option("--height", default=2.0, show_default=True, help="Camera above the ground, metres.")
-@click.option(
-    "--vertical-fov", type=(float, float), metavar="TOP BOTTOM",
-    help="Elevations of the panoramas' edges, degrees.  [default: from each file, else 90 -90]",
-)  # fmt: skip
+@options.vertical_fov
 @_sure("height", 0.1, "metres")
 @_sure("heading", 3.0, "degrees")
 @_sure("pitch", 1.0, "degrees, where --poses has no tilt_error")

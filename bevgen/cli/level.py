@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -48,14 +48,8 @@ class Found(NamedTuple):
     help="A poses.csv whose other columns are kept, and whose pitch and roll stay where the picture"
     " is not sure.",
 )  # fmt: skip
-@click.option(
-    "--list", "list_file", type=options.FILE, metavar="FILE",
-    help="Take only these images: one path a line, relative to --in.",
-)  # fmt: skip
-@click.option(
-    "--vertical-fov", type=(float, float), metavar="TOP BOTTOM",
-    help="Elevations of the panoramas' upper and lower edge, degrees.  [default: from each file]",
-)  # fmt: skip
+@options.list_file
+@options.vertical_fov
 @options.roll_sign
 @click.option("--workers", type=click.IntRange(1), metavar="N", help="Threads.  [default: cores]")
 @options.overwrite
@@ -76,9 +70,9 @@ def command(
     from bevgen.images.finding import find_images
     from bevgen.locking import only_writer
     from bevgen.tables import POSE_COLUMNS, TILT_ERROR, PoseRow, read_poses, write_poses
-    from bevgen.writing import write_errors
+    from bevgen.writing import check_output, write_errors
 
-    _check_output(out, poses, overwrite)
+    check_output(out, overwrite=overwrite, reads=(poses,))
     sources = find_images(root, list_file)
     own = read_poses(poses, (source for source, _ in sources)) if poses is not None else {}
     part = out.with_name(out.name + ".part")
@@ -116,16 +110,6 @@ def command(
         click.echo("Error: none of the panoramas could be used", err=True)
         return EXIT_FAILED
     return 0
-
-
-def _check_output(out: Path, poses: Path | None, overwrite: bool) -> None:
-    """Refuse before any work what would fail or destroy."""
-    from bevgen.errors import RefusedError
-    from bevgen.writing import check_output
-
-    if out.exists() and poses is not None and poses.exists() and out.samefile(poses):
-        raise RefusedError(f"{out} is read by --poses: name another output")
-    check_output(out, overwrite=overwrite)
 
 
 def _find_all(
@@ -216,7 +200,9 @@ def _print(out: Path, found: dict[str, Found], sure: int) -> None:
 
 
 def _json(source: str, one: Found) -> dict[str, Any]:
-    number: Callable[[float], float | None] = lambda v: round(v, 3) if abs(v) < 360 else None  # noqa: E731
+    def number(value: float) -> float | None:
+        return round(value, 3) if abs(value) < 360 else None
+
     return {
         "file": source,
         "sure": one.tilt.sure,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,10 +27,7 @@ again from the beginning if it is interrupted."""
 @click.command("mask", help=COMMANDS["mask"], epilog=EPILOG)
 @options.input_folder("panoramas of one camera (JPEG, PNG, WebP, TIFF), whole spheres")
 @options.output("The mask to write, .png: black where car or cap hide the street.")
-@click.option(
-    "--list", "list_file", type=options.FILE, metavar="FILE",
-    help="Take only these images: one path a line, relative to --in.",
-)  # fmt: skip
+@options.list_file
 @click.option(
     "--sample", type=click.IntRange(1), default=24, show_default=True, metavar="N",
     help="Look at so many frames, evenly over the sequence.",
@@ -86,7 +84,7 @@ def _check_output(out: Path, overwrite: bool) -> None:
 
 
 def _read(
-    root: Path, sources: list[str], on_progress: object
+    root: Path, sources: list[str], on_progress: Callable[[int, int], None]
 ) -> tuple[list[NDArray[np.uint8]], tuple[int, int]]:
     """Read frames, shrunk, and the shape that most of them have; the others are skipped."""
     from bevgen.calibration.rig import shrunk
@@ -103,7 +101,7 @@ def _read(
             frames.append((shape, shrunk(image)))
         except PanoramaError as error:
             click.echo(f"skipped: {source}: {error}", err=True)
-        on_progress(k + 1, len(sources))  # type: ignore[operator]
+        on_progress(k + 1, len(sources))
     if not frames:
         return [], (0, 0)
     (shape, count), *_ = Counter(shape for shape, _ in frames).most_common(1)

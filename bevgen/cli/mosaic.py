@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from bevgen.cli import COMMANDS, options
 from bevgen.terminal import counted
+
+if TYPE_CHECKING:
+    from bevgen.mosaic.pictures import Array
 
 ABOVE_0 = options.Finite(min=0, min_open=True)
 
@@ -28,10 +32,7 @@ ABOVE_0 = options.Finite(min=0, min_open=True)
 @click.option(
     "--resolution", type=ABOVE_0, default=0.05, show_default=True, help="Metres per pixel."
 )
-@click.option(
-    "--vertical-fov", type=(float, float), metavar="TOP BOTTOM",
-    help="Elevations of the panoramas' upper and lower edge, degrees.  [default: from each file]",
-)  # fmt: skip
+@options.vertical_fov
 @click.option(
     "--mask", "mask_file", type=options.FILE, metavar="PNG",
     help="White where panoramas count, black where they show what carries the camera.",
@@ -150,7 +151,9 @@ def _say_skipped(skipped: dict[str, list[str]]) -> None:
         click.echo(f"skipped: {', '.join(names[:3])}{more}: {reason}", err=True)
 
 
-def _say_how_far(guess, placements, pairs, before, after) -> None:
+def _say_how_far(
+    guess: Array, placements: Array, pairs: list[tuple[int, int]], before: Array, after: Array
+) -> None:
     """Print what pictures added to GPS and compass, and which frames hang on GPS alone."""
     import numpy as np
 

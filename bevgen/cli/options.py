@@ -43,11 +43,9 @@ def shard_file(function: F) -> F:
     return click.argument("path", metavar="FILE", type=FILE)(function)
 
 
-def output(what: str, metavar: str = "FILE") -> Callable[[F], F]:
+def output(what: str) -> Callable[[F], F]:
     """Take ``--out``."""
-    return click.option(
-        "-o", "--out", type=FILE, required=True, metavar=metavar, help=what
-    )  # fmt: skip
+    return click.option("-o", "--out", type=FILE, required=True, metavar="FILE", help=what)
 
 
 class Finite(click.FloatRange):
@@ -63,6 +61,17 @@ class Finite(click.FloatRange):
 
 overwrite = click.option("--overwrite", is_flag=True, help="Replace what the output holds.")
 as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+
+vertical_fov = click.option(
+    "--vertical-fov", type=(float, float), metavar="TOP BOTTOM",
+    help="Elevations of the panoramas' upper and lower edge, degrees."
+    "  [default: from each file, else 90 -90]",
+)  # fmt: skip
+
+list_file = click.option(
+    "--list", "list_file", type=FILE, metavar="FILE",
+    help="Take only these images: one path a line, relative to --in.",
+)  # fmt: skip
 
 mask = click.option(
     "--mask", type=FILE, metavar="IMAGE",
@@ -95,11 +104,7 @@ _geometry = all_of(
         "--roll", type=float, metavar="DEG",
         help="Right side down.  [default: from each file, else 0]",
     ),
-    click.option(
-        "--vertical-fov", type=(float, float), metavar="TOP BOTTOM",
-        help="Elevations of the panoramas' upper and lower edge, degrees."
-        "  [default: from each file, else 90 -90]",
-    ),
+    vertical_fov,
     click.option(
         "--no-antialias", "antialias", flag_value=False, type=bool, default=None,
         help="Sample points near the camera instead of averaging.",
@@ -153,10 +158,7 @@ poses = click.option(
 )  # fmt: skip
 
 inputs = all_of(
-    click.option(
-        "--list", "list_file", type=FILE, metavar="FILE",
-        help="Take only these images: one path a line, relative to --in.",
-    ),
+    list_file,
     poses,
     click.option(
         "--keep-endings", is_flag=True,

@@ -112,8 +112,8 @@ def write_shards(
     with only_writer(out), write_errors(out, KEPT):
         if overwrite:
             remove_output(out)
+        made = 0
         if not _complete(out, settings, plan):
-            made = 0
             for path, part, own in zip(paths, parts, plans, strict=True):
                 header = ShardHeader(kind, image_shape, settings, own)
                 if not _finished(path, header):
@@ -124,8 +124,6 @@ def write_shards(
                 on_progress(part.stop, len(ids))
             if len(parts) > 1:
                 write_index(out, paths, settings, plan)
-        else:
-            made = 0
         for stale in leftovers(out):
             stale.unlink()
     whole = read_header(out)

@@ -146,7 +146,7 @@ def _run_jobs(
     if decoder == "auto" and not inside:  # each worker would compile for itself
         decoder = "rows" if images >= WORTH_COMPILING else "pillow"
     # Pieces of 64 hide Dask's cost; smaller ones keep all workers busy in a small run.
-    piece = 64 if count is None else min(max(plan.images_todo // (4 * count), 1), 64)
+    piece = 64 if count is None else min(max(images // (4 * count), 1), 64)
     work = Work(plan.root.absolute(), plan.settings, piece, count is None, decoder, device, images)
     told = (watcher, stop) if inside else (None, None)
     jobs = [

@@ -12,13 +12,7 @@ from numbers import Real
 from typing import Any, ClassVar, Literal
 
 from bevgen.errors import InputError
-from bevgen.geometry import (
-    FULL_SPHERE,
-    MAX_SIZE,
-    BevGrid,
-    PanoramaView,
-    Pose,
-)
+from bevgen.geometry import FULL_SPHERE, MAX_SIZE, BevGrid, PanoramaView, Pose
 from bevgen.presets import PRESETS
 from bevgen.project import Compat, check_compat, check_flag
 from bevgen.projection.masking import Mask
@@ -137,7 +131,7 @@ class BevSettings:
         values = _json_values(self)
         if self.mask is not None:
             values["mask"] = self.mask.digest
-        # As before there was a choice.
+        # Shards from before there was a choice have none of it, and are those of None.
         return {k: v for k, v in values.items() if k not in _LATER or v is not None}
 
 
@@ -194,7 +188,7 @@ class ImageSettings:
     def to_json(self) -> dict[str, Any]:
         """Return the fields as JSON values, for the shards' ``settings``."""
         values = _json_values(self)
-        if not self.turn_to_north:  # as before there was a choice
+        if not self.turn_to_north:  # as in shards from before there was a choice
             del values["turn_to_north"]
         return values
 

@@ -365,8 +365,7 @@ def _equations(
     values.append(held.ravel())
     rows.append(np.arange(5 * n))
     columns.append(np.arange(5 * n))
-    parts = (np.concatenate(part) for part in (values, rows, columns))
-    value, row, column = parts
+    value, row, column = (np.concatenate(part) for part in (values, rows, columns))
     return scipy.sparse.csr_matrix((value, (row, column)), (5 * n, 5 * n)), vector, cost
 
 

@@ -95,7 +95,7 @@ def mean_and_std(
 def _kernel() -> Callable[..., Any]:
     from bevgen.compiling import njit
 
-    return njit(cache=True, nogil=True)(_look_up)
+    return njit(cache=True)(_look_up)
 
 
 def _look_up(images, values, out):

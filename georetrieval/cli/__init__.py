@@ -1,7 +1,7 @@
 """The command `georetrieval`: parse, call the library, print. Results to stdout, talk to stderr.
 
-Exit codes: 0 done; 1 failed; 2 wrong usage; 3 done, but a place was not found (`locate`);
-130 interrupted.
+Exit codes: 0 done; 1 failed; 2 wrong usage; 3 done, but a photo was skipped or its place not found
+(`locate`); 130 interrupted.
 """
 
 from __future__ import annotations

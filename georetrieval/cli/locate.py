@@ -13,7 +13,6 @@ from bevgen.terminal import print_table
 from georetrieval.cli import COMMANDS, EXIT_NOT_FOUND, options
 
 if TYPE_CHECKING:
-    from bevgen import PanoramaError
     from georetrieval.localization import Location
 
 FORMATS = ("table", "json", "csv", "geojson")
@@ -114,13 +113,7 @@ def command(
 
         from bevgen.writing import check_output, written_whole
         from georetrieval.errors import SettingsError
-        from georetrieval.localization import (
-            Location,
-            Locator,
-            Prior,
-            find_photos,
-            locate_drive,
-        )
+        from georetrieval.localization import Location, Locator, Prior, find_photos, locate_drive
         from georetrieval.localization.formats import as_csv, as_geojson, as_json, as_table
         from georetrieval.training.processes import join_processes
 
@@ -136,7 +129,6 @@ def command(
         place = f"latitude {near[0]:g}, longitude {near[1]:g}"
         click.echo(f"no tile of {where} lies within {near[2]:g} m of {place}", err=True)
     found: list[Location] = []
-    skipped: list[tuple[str, PanoramaError]] = []
     silent = quiet or len(asked) == 1 or not sys.stderr.isatty()
     with Progress(console=Console(stderr=True), transient=True, disable=silent) as progress:
         task = progress.add_task("locating", total=len(asked))
@@ -153,7 +145,6 @@ def command(
             if isinstance(answer, Location):
                 found.append(answer)
             else:
-                skipped.append(answer)
                 click.echo(f"skipped {answer[0]}: {answer[1]}", err=True)
     if form == "table":
         print_table(*as_table(found))
@@ -164,10 +155,10 @@ def command(
             click.echo(text, nl=False)
         else:
             with written_whole(out) as part:
-                part.write_text(text, "utf-8")
+                part.write_text(text, "utf-8", errors="backslashreplace")  # as on stdout
     missed = sum(one.found is False or not one.candidates for one in found)
     if missed:
         click.echo(f"{missed} of {len(asked)} not found", err=True)
     if not found:
         return EXIT_FAILED
-    return EXIT_NOT_FOUND if missed else 0
+    return EXIT_NOT_FOUND if missed or len(found) < len(asked) else 0

@@ -11,7 +11,7 @@ import click
 from bevgen.commands import importing
 from bevgen.terminal import counted
 from georetrieval.cli import COMMANDS, options
-from georetrieval.errors import SettingsError
+from georetrieval.errors import IndexFileError, SettingsError
 
 LOCAL = ("127.0.0.1", "localhost", "::1")
 
@@ -40,12 +40,7 @@ def as_in_urls(name: str) -> str:
 @click.option(
     "--index", "where", type=options.PATH, required=True, metavar="INDEX", help="Where to look."
 )
-@click.option(
-    "--run",
-    type=options.PATH,
-    metavar="FOLDER",
-    help="The run that made the index.  [default: where it was]",
-)
+@options.index_run
 @click.option(
     "--port",
     type=click.IntRange(0, 65535),
@@ -100,6 +95,8 @@ def command(
     names = [as_in_urls(name) for name in (*allow_host, *LOCAL)]
     with listen(host, port) as listening:
         locator = Locator(where, run=run, device=join_processes(device).device)
+        if not len(locator.index):
+            raise IndexFileError(f"{where} holds no tiles any more: add some with index --add")
         app = create_app(locator, hosts=names, max_bytes=max_megabytes * 1_000_000)
         shown = names[0] if allow_host else as_in_urls(host)
         address = f"http://{shown}:{listening.getsockname()[1]}"

@@ -69,7 +69,9 @@ def command(
     from rich.progress import MofNCompleteColumn, Progress
 
     try:
+        from bevgen import ShardSet
         from georetrieval.data.tiles import TileSettings, make_tiles
+        from georetrieval.data.tiles.making import SHOWS
     except ModuleNotFoundError as error:
         raise MapError(f'cutting maps needs {error.name}: pip install "bevgen[geo]"') from error
 
@@ -95,10 +97,18 @@ def command(
         about = {"out": str(out), "tiles": written.rows, "left_out": written.failures}
         click.echo(json.dumps({**about, "made": written.made}))
         return 0
-    empty = counted(written.failures, "place")
-    left = f", {empty} with too little data left out" if written.failures else ""
+    with ShardSet(out) as shards:
+        unread = [one for one in shards.failures if not one.reason.startswith(SHOWS)]
+    empty = written.failures - len(unread)
+    left = f", {counted(empty, 'place')} with too little data left out" if empty else ""
     click.echo(
         f"{out}: {counted(written.rows, 'tile')} of {size} pixels, {resolution:g} m each,"
         f" {size * resolution:.1f} m across{left}"
     )
+    if unread:
+        click.echo(
+            f"{counted(len(unread), 'place')} could not be cut: {unread[0].reason}\n"
+            f"all of them: bevgen info {out} --failures",
+            err=True,
+        )
     return 0

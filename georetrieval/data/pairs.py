@@ -220,7 +220,8 @@ def _nothing_joined(
     lacking = [f"{shards.path} is empty" for shards in (queries, references) if not len(shards)]
     if lacking:
         return f"nothing to join: {' and '.join(lacking)}"
-    theirs = f"{queries.path} has ids like {queries.ids[0]!r} and {references.path} like" + (
+    theirs = (
+        f"{queries.path} has ids like {queries.ids[0]!r} and {references.path} like"
         f" {references.ids[0]!r}"
     )
     if pairs is None:

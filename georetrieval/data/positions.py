@@ -12,7 +12,7 @@ from bevgen.tables import respelled, warn_respelled
 from bevgen.terminal import counted
 from georetrieval.errors import DataError
 
-EARTH_RADIUS = 6_371_008.8  # metres, the mean of the ellipsoid's
+MEAN_RADIUS = 6_371_008.8  # metres, the mean of the ellipsoid's
 AXES = {True: ("easting", "northing"), False: ("latitude", "longitude")}
 
 
@@ -23,7 +23,7 @@ def distances(positions: NDArray[np.float64], found: NDArray[np.float64]) -> NDA
         np.sin((lat2 - lat1) / 2) ** 2
         + np.cos(lat1) * np.cos(lat2) * np.sin((lon2 - lon1) / 2) ** 2
     )
-    return 2 * EARTH_RADIUS * np.arcsin(np.sqrt(np.clip(half, 0, 1)))
+    return 2 * MEAN_RADIUS * np.arcsin(np.sqrt(np.clip(half, 0, 1)))
 
 
 def read_positions(path: Path, ids: list[str]) -> tuple[NDArray[np.float64], bool]:

@@ -222,10 +222,7 @@ class _Ground:
         (turn, bend), (down, steep), (right, steeper) = (
             _between(np.take(near[s], place))
             for s, place in (
-                (
-                    (slice(None), i, j),
-                    _around(k, len(turns)),
-                ),
+                ((slice(None), i, j), _around(k, len(turns))),
                 ((k, slice(None), j), _around(i, near.shape[1])),
                 ((k, i, slice(None)), _around(j, near.shape[2])),
             )

@@ -201,19 +201,17 @@ def fit_confidence(
     stacked = np.concatenate([trial.features for trial in known])
     centre, scale = stacked.mean(axis=0), np.maximum(stacked.std(axis=0), 1e-6)
 
-    def fitted(trials: Sequence[Trial]) -> tuple[Floats, float]:
-        return _maximise([((t.features - centre) / scale, t.right) for t in trials])
+    def standard(trials: Sequence[Trial]) -> list[Trial]:
+        return [Trial((t.features - centre) / scale, t.right) for t in trials if len(t.features)]
 
-    weights, none = fitted(known)
-    own = [_held_out(known, fold, fitted, centre, scale) for fold in range(FOLDS)]
-    kept = _quantile(np.concatenate(own), 1 - coverage)
-    utility = [(t.features - centre) / scale @ weights for t in known]
+    known, unknown = standard(known), standard(absent)
+    weights, none = _maximise(known)
+    kept = _quantile(np.concatenate([_held_out(known, f) for f in range(FOLDS)]), 1 - coverage)
+    utility = [t.features @ weights for t in known]
     right = np.array(
         [u.max() for u, t in zip(utility, known, strict=True) if t.right == u.argmax()]
     )
-    wrong = np.array(
-        [((t.features - centre) / scale @ weights).max() for t in absent if len(t.features)]
-    )
+    wrong = np.array([(t.features @ weights).max() for t in unknown])
     return LogitConfidence(
         centre=tuple(centre.tolist()),
         scale=tuple(scale.tolist()),
@@ -226,19 +224,18 @@ def fit_confidence(
     )
 
 
-def _maximise(trials: Sequence[tuple[Floats, int | None]]) -> tuple[Floats, float]:
+def _maximise(trials: Sequence[Trial]) -> tuple[Floats, float]:
     """Fit weights, and the utility of none, by maximum likelihood with a small penalty."""
-    most = max(len(values) for values, _ in trials)
-    size = trials[0][0].shape[1]
+    most, size = max(len(trial.features) for trial in trials), len(FEATURES)
     padded = torch.zeros((len(trials), most, size), dtype=torch.float64)
     there = torch.zeros((len(trials), most + 1), dtype=torch.bool)
     target = torch.full((len(trials),), most)
-    for k, (values, right) in enumerate(trials):
-        padded[k, : len(values)] = torch.from_numpy(values)
-        there[k, : len(values)] = True
+    for k, trial in enumerate(trials):
+        padded[k, : len(trial.features)] = torch.from_numpy(trial.features)
+        there[k, : len(trial.features)] = True
         there[k, most] = True
-        if right is not None:
-            target[k] = right
+        if trial.right is not None:
+            target[k] = trial.right
     weights = torch.zeros(size + 1, dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.LBFGS([weights], max_iter=200, line_search_fn="strong_wolfe")
 
@@ -256,18 +253,12 @@ def _maximise(trials: Sequence[tuple[Floats, int | None]]) -> tuple[Floats, floa
     return found[:-1].copy(), float(found[-1])
 
 
-def _held_out(
-    trials: Sequence[Trial],
-    fold: int,
-    fitted: Any,
-    centre: Floats,
-    scale: Floats,
-) -> Floats:
+def _held_out(trials: Sequence[Trial], fold: int) -> Floats:
     """Probability of the right candidate in one fold, by weights that did not see it."""
-    weights, none = fitted([t for k, t in enumerate(trials) if k % FOLDS != fold])
+    weights, none = _maximise([t for k, t in enumerate(trials) if k % FOLDS != fold])
     values = []
     for trial in trials[fold::FOLDS]:
-        chances = _chances((trial.features - centre) / scale @ weights, none)
+        chances = _chances(trial.features @ weights, none)
         values.append(0.0 if trial.right is None else chances[trial.right])
     return np.array(values)
 

@@ -90,14 +90,14 @@ def obstacle(settings: EncoderSettings) -> str:
 
 def way_out(source: Published | None) -> str:
     """Say how to go on without the hub."""
-    ways = [
-        "name a file with encoder.pretrained = FILE",
-        "or ask for random weights with encoder.pretrained = false (training takes far longer)",
-    ]
-    if source is not None and source.repository:
-        fetch = f"Fetch them where there is a network (hf download {source.repository}, then copy"
-        return f"{fetch} its cache here), {', '.join(ways)}"
-    return f"N{', '.join(ways)[1:]}"
+    way = (
+        "name a file with encoder.pretrained = FILE, or ask for random weights with"
+        " encoder.pretrained = false (training takes far longer)"
+    )
+    if source is None or not source.repository:
+        return way[0].upper() + way[1:]
+    fetch = f"Fetch them where there is a network (hf download {source.repository}, then copy"
+    return f"{fetch} its cache here), {way}"
 
 
 @cache

@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bevgen.drawing import round_length
-from georetrieval.data.positions import EARTH_RADIUS
+from georetrieval.data.positions import MEAN_RADIUS
 
 WIDTH, MARGIN = 640, 26  # user units; the page scales them
-METRES_PER_DEGREE = EARTH_RADIUS * math.pi / 180
+METRES_PER_DEGREE = MEAN_RADIUS * math.pi / 180
 
 
 @dataclass(frozen=True, slots=True)

@@ -197,7 +197,7 @@ def _read(path: Path) -> Evaluation | None:
     """Read a result; None if there is none that this version can read."""
     try:
         return Evaluation.load(path)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except DataError:
         return None
 
 

@@ -30,7 +30,7 @@ FEW = 512  # queries below which rounding the references takes longer than it sa
 CLASSES = 256
 # References of those multiplied at once that may be in doubt for a query; with more, or if scores
 # hardly differ, multiplying all exactly is faster.
-DOUBTS = 512
+DOUBTS = 1024
 
 
 class Found(NamedTuple):
@@ -90,7 +90,7 @@ def search(
     with ThreadPoolExecutor(count) as pool:
         for start in range(0, len(gallery.exact), REFERENCES):
             some = gallery.bytes[start : start + REFERENCES]
-            products = int8.multiply_bytes(own.bytes, some).numpy()
+            products = int8.multiply_bytes(own.bytes, some, gallery.levels).numpy()
             work = partial(compare, own, gallery, positive, products, start, state)
             if not all(pool.map(work, shares)):
                 return None
@@ -182,7 +182,7 @@ def compare(
     own: Rounded,
     gallery: Rounded,
     positive: NDArray[np.int64],
-    products: NDArray[np.int32],
+    products: NDArray[np.float32],
     first: int,
     state: Screening,
     rows: slice,
@@ -198,7 +198,7 @@ def compare(
 
 
 @njit(cache=True, fastmath={"contract"})
-def screen(products: NDArray[np.int32], steps: NDArray[np.float32], state: Screening) -> bool:
+def screen(products: NDArray[np.float32], steps: NDArray[np.float32], state: Screening) -> bool:
     """Screen the products with some references; False if too much is left in doubt.
 
     References are in classes, by their number modulo CLASSES: vector code finds the highest score
@@ -222,7 +222,7 @@ def screen(products: NDArray[np.int32], steps: NDArray[np.float32], state: Scree
             if peaks[k] < least:
                 continue
             for j in range(k, references, CLASSES):
-                rough = np.float32(line[j]) * steps[j]
+                rough = line[j] * steps[j]
                 if rough < least:
                     continue
                 state.above[i] += rough > high
@@ -293,11 +293,11 @@ def rerank(
 
 @njit(cache=True)
 def raise_peaks(
-    line: NDArray[np.int32], steps: NDArray[np.float32], peaks: NDArray[np.float32]
+    line: NDArray[np.float32], steps: NDArray[np.float32], peaks: NDArray[np.float32]
 ) -> None:
     """Keep the higher of each peak and a score."""
     for k in range(len(line)):
-        score = np.float32(line[k]) * steps[k]
+        score = line[k] * steps[k]
         peaks[k] = score if score > peaks[k] else peaks[k]
 
 

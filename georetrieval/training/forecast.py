@@ -18,7 +18,6 @@ from torch.utils._pytree import tree_leaves
 
 from georetrieval.config import BranchName, OptimSettings, Settings, Size
 from georetrieval.data.dataset import Dataset
-from georetrieval.errors import SettingsError
 from georetrieval.models.branch import Branch
 from georetrieval.models.published import obstacle
 from georetrieval.training.checks import check_batches, check_sizes, check_turns, input_sizes
@@ -121,14 +120,8 @@ def forecast(
     DataError
         If there is data that cannot be used.
     """
-    chosen = settings.branches()
-    for name in branches or ():
-        if name not in chosen:
-            raise SettingsError(
-                f"the settings have no branch {name!r}; there are {', '.join(chosen)}"
-            )
     dataset = None if root is None else Dataset(settings.data, root)
-    return [_forecast(name, settings, dataset, pairs) for name in branches or chosen]
+    return [_forecast(name, settings, dataset, pairs) for name in settings.chosen(branches)]
 
 
 def _forecast(

@@ -27,7 +27,7 @@ from georetrieval.data.dataset import Dataset
 from georetrieval.data.loading import Batch, PairReader
 from georetrieval.data.neighbours import largest_pool, near_on_map
 from georetrieval.data.pairs import Pairs
-from georetrieval.errors import CheckpointError, DataError, SettingsError
+from georetrieval.errors import CheckpointError, DataError
 from georetrieval.models.checkpoints import save_branch
 from georetrieval.retrieval.embedding import embed_rows
 from georetrieval.retrieval.ranking import rank_references
@@ -90,10 +90,7 @@ def train(
     root = Path(root)
     if processes.device.type == "cpu":
         keep_freed_memory()
-    for name in branches or ():
-        if name not in settings.branches():
-            there = ", ".join(settings.branches())
-            raise SettingsError(f"the settings have no branch {name!r}; there are {there}")
+    chosen = settings.chosen(branches)
     placed = settings.data.model_copy(update={"root": root.absolute()})
     placed = settings.model_copy(update={"data": placed})
     with run.only_writer() if processes.first else nullcontext():
@@ -103,7 +100,7 @@ def train(
                 run.write_settings(placed)
         tracker = Tracker(run, tensorboard=tensorboard, wandb=wandb) if processes.first else None
         try:
-            for name in branches or settings.branches():
+            for name in chosen:
                 with Dataset(settings.data, root) as dataset:
                     setup = Setup.prepare(name, settings, dataset, run, processes)
                     begun = resume and run.state(name).exists()

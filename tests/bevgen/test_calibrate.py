@@ -498,6 +498,7 @@ def test_a_bad_table_is_refused_with_its_line(tmp_path, text):
         (("--resolution", "-1"), 2, "resolution must be above 0"),
         (("--heading", "known", "--write-poses", "x.csv"), 2, "leave out --heading known"),
         (("--poses", "a.csv", "--write-poses", "./a.csv", "--overwrite"), 1, "a.csv is read"),
+        (("--poses", "a.csv", "--write-json", "a.csv", "--overwrite"), 1, "a.csv is read"),
         (("--reference", "nowhere"), 2, "nowhere does not exist"),
         (("--reference", "mixed"), 2, "tiles must be of one size"),
         (("--in", "other"), 2, "no panorama of other has a tile in t by equal ids"),

@@ -327,7 +327,7 @@ def test_the_command_writes_what_is_sure_and_keeps_the_rest(
     assert not list(tmp_path.glob("*.part"))
     assert run("level", "--in", root, "--out", out) == 1  # there is one
     assert run("level", "--in", root, "--poses", out, "--out", out, "--overwrite") == 1
-    assert "read by --poses" in capsys.readouterr().err
+    assert "level.csv is read: name another" in capsys.readouterr().err
 
 
 def test_the_command_goes_on_from_what_is_kept(

@@ -30,32 +30,32 @@ def brute_force(scores, positive, semi):
     return ranks, hits
 
 
-def by_integers(queries, references):
+def by_integers(queries, references, largest):
     """Products of bytes as they should be, on any processor."""
-    return (queries.double() @ references.T.double()).to(torch.int32)
+    return (queries.double() @ references.T.double()).float()
 
 
-def saturating(queries, references):
+def saturating(queries, references, largest):
     """Products as AVX2 makes them: of unsigned by signed bytes, two added in 16 bits."""
     padding = (0, queries.shape[1] % 2)
-    a = torch.nn.functional.pad(queries.int() + 128, padding)
+    a = torch.nn.functional.pad(queries.int() + largest, padding)
     b = torch.nn.functional.pad(references.int(), padding)
     rows = [(row * b).unflatten(1, (-1, 2)).sum(2).clamp(-(2**15), 2**15 - 1).sum(1) for row in a]
-    return (torch.stack(rows) - 128 * references.int().sum(1)).to(torch.int32)
+    return (torch.stack(rows) - largest * references.int().sum(1)).float()
 
 
-def unwritten(queries, references):
+def unwritten(queries, references, largest):
     """Products that are not written at all."""
-    return torch.full((len(queries), len(references)), 798958304, dtype=torch.int32)
+    return torch.full((len(queries), len(references)), 798958304.0)
 
 
-def absent(queries, references):
-    return torch.ops.aten._no_such_operator(queries, references)
+def absent(queries, references, largest):
+    return torch.ops.onednn.no_such_operator(queries, references)
 
 
-def wrong_in_rests(queries, references):
+def wrong_in_rests(queries, references, largest):
     """Products that go wrong past the blocks of 64."""
-    products = by_integers(queries, references)
+    products = by_integers(queries, references, largest)
     products[:, len(references) // 64 * 64 :] += len(references) > 64
     return products
 
@@ -87,7 +87,7 @@ def test_a_search_by_bytes_gives_the_same_as_all_scores(data):
     semi = None
     if data.draw(st.booleans()):
         semi = [random.integers(0, count, random.integers(0, 4)) for _ in positive]
-    levels, top = data.draw(st.sampled_from([127, 63])), data.draw(st.sampled_from([1, 5]))
+    levels, top = data.draw(st.sampled_from([127, 90])), data.draw(st.sampled_from([1, 5]))
     found = screened(queries, gallery, positive, semi, top, levels)
     assert found is not None  # no more than can be in doubt
     scores = queries.astype(np.float64) @ gallery.T.astype(np.float64)
@@ -159,7 +159,7 @@ def test_an_operator_is_used_only_where_its_products_are_those_of_integers(dimen
         assert not int8.is_exact(wrong, dimensions)
     if 1 < dimensions < 100:  # a single product does not saturate
         assert not int8.is_exact(saturating, dimensions)
-        assert int8.is_exact(saturating, dimensions, 63)
+        assert int8.is_exact(saturating, dimensions, 90)
 
 
 @pytest.mark.parametrize("operator", [by_integers, saturating, unwritten, absent, wrong_in_rests])
@@ -169,58 +169,40 @@ def test_a_wrong_operator_is_not_used_and_changes_nothing(operator, monkeypatch)
     search = ranking.search
     monkeypatch.setattr(ranking, "search", lambda *a: used.append(1) or search(*a))
     monkeypatch.setattr(int8, "multiply_bytes", operator)
-    monkeypatch.setattr(int8, "has_fast_products", lambda _: True)
+    monkeypatch.setattr(int8, "has_fast_products", lambda: True)
     found = rank_references(torch.from_numpy(near), torch.from_numpy(gallery), positive)
     assert bool(used) == (operator in (by_integers, saturating))
     exact = near.astype(np.float64) @ gallery.T
     assert found.rank.tolist() == brute_force(exact, positive, None)[0]
 
 
-# What torch.cpu.get_capabilities says of instructions for bytes, and whether torch uses them.
-PROCESSORS = {
-    "Zen 4 that shows AVX2 alone": (False, ["avx2"]),
-    "Skylake-SP": (False, ["avx2", "avx512_f", "avx512_bw", "avx512_vl"]),
-    "Alder Lake": (False, ["avx2", "avx_vnni"]),
-    "Sierra Forest": (False, ["avx2", "avx_vnni", "avx_vnni_int8"]),
-    "Cascade Lake": (True, ["avx2", "avx512_f", "avx512_vnni"]),
-    "Zen 4": (True, ["avx2", "avx512_f", "avx512_vnni"]),
-    "Zen 5": (True, ["avx2", "avx512_f", "avx512_vnni", "avx_vnni"]),
-    "Sapphire Rapids": (True, ["avx2", "avx512_f", "avx512_vnni", "avx_vnni", "amx_int8"]),
-    "Neoverse V1": (False, ["neon", "dot", "i8mm", "sve"]),
-    "a torch that says nothing": (False, []),
-}
-
-
-@pytest.mark.parametrize(("fast", "instructions"), PROCESSORS.values(), ids=PROCESSORS)
-def test_bytes_are_multiplied_where_torch_has_instructions_for_it(fast, instructions):
-    every = {name for _, names in PROCESSORS.values() for name in names}
-    processor = {name: name in instructions for name in every}
-    assert int8.has_fast_products(processor) == fast
-    assert int8.has_fast_products(dict.fromkeys(instructions, True)) == fast
-
-
 @pytest.mark.skipif(
-    not hasattr(torch.cpu, "get_capabilities"), reason="this torch says nothing: float32 is used"
+    not int8.has_fast_products(),
+    reason="without AVX2 float32 is used",
 )
-def test_torch_multiplies_bytes_by_onednn_exactly_where_the_rule_says_so():
-    """On this processor, whichever it is: oneDNN prints what it is asked for."""
-    ask = "import torch; a = torch.ones((64, 64), dtype=torch.int8); torch.ops.aten._int_mm(a, a)"
+def test_bytes_are_multiplied_by_code_made_for_the_processor():
+    """On this one, whichever it is: oneDNN prints what it runs; its reference takes far longer."""
+    ask = (
+        "import torch; from georetrieval.retrieval.int8 import multiply_bytes;"
+        "a = torch.ones((64, 64), dtype=torch.int8); multiply_bytes(a, a, 90)"
+    )
     environment = {**os.environ, "ONEDNN_VERBOSE": "1"}
     printed = subprocess.run(
         [sys.executable, "-c", ask], env=environment, capture_output=True, text=True, check=True
     )
-    asked = re.search("src[_:]s8", printed.stdout) is not None  # as of gemm, or of matmul
-    assert asked == int8.has_fast_products(torch.cpu.get_capabilities())
+    ran = re.findall("exec,cpu,(?:matmul|inner_product),([^,]+),.*src[^ ]*[:_]u8", printed.stdout)
+    assert ran
+    assert not any(code.startswith("ref") for code in ran)
 
 
 @pytest.mark.parametrize(
-    ("operator", "largest"), [(by_integers, 127), (saturating, 63), (unwritten, 0), (absent, 0)]
+    ("operator", "largest"), [(by_integers, 127), (saturating, 90), (unwritten, 0), (absent, 0)]
 )
 def test_bytes_have_as_many_bits_as_are_multiplied_without_error(operator, largest, monkeypatch):
     monkeypatch.setattr(int8, "multiply_bytes", operator)
-    monkeypatch.setattr(int8, "has_fast_products", lambda _: True)
+    monkeypatch.setattr(int8, "has_fast_products", lambda: True)
     assert int8.levels(48) == largest
-    monkeypatch.setattr(int8, "has_fast_products", lambda _: False)
+    monkeypatch.setattr(int8, "has_fast_products", lambda: False)
     assert int8.levels(48) == 0
 
 

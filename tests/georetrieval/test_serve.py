@@ -25,7 +25,7 @@ from georetrieval.cli import main
 from georetrieval.cli.serve import as_in_urls
 from georetrieval.errors import GeoretrievalError, SettingsError
 from georetrieval.localization import Locator
-from georetrieval.retrieval.index import build_index
+from georetrieval.retrieval.index import build_index, remove_tiles
 from georetrieval.run import Run
 from georetrieval.serve import create_app, listen
 from georetrieval.serve.pictures import extent, tiles_in_view
@@ -271,6 +271,16 @@ def test_letting_others_in_takes_a_name_for_them(town, capsys):
 # The command
 
 LOCAL = "127.0.0.1"
+
+
+def test_an_index_without_tiles_has_no_page(town, tmp_path, capsys):
+    root = tmp_path / "town"
+    shutil.copytree(town.root, root)
+    remove_tiles(root / "town.index", town.ids)
+    with pytest.raises(SystemExit) as stopped:
+        main(["serve", "--index", str(root / "town.index"), "--port", "0"])
+    assert stopped.value.code == 1
+    assert "holds no tiles any more" in capsys.readouterr().err
 
 
 def test_a_port_that_is_taken_is_said(town, capsys):

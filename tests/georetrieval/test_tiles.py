@@ -4,6 +4,7 @@ import io
 import json
 import math
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -22,7 +23,7 @@ from rasterio.transform import from_origin
 from bevgen import RefusedError, ShardSet
 from bevgen.errors import BevgenError
 from georetrieval.cli import main
-from georetrieval.data.tiles import TileSettings, make_tiles, open_source
+from georetrieval.data.tiles import TileSettings, make_tiles, open_source, web
 from georetrieval.data.tiles.cutting import cut_tile, tile_transform
 from georetrieval.data.tiles.places import Area, grid_places, read_area
 from georetrieval.errors import MapError
@@ -114,15 +115,22 @@ def spots(east: np.ndarray, north: np.ndarray) -> np.ndarray:
     return np.round(np.stack(bands, axis=-1) * 250).astype(np.uint8)
 
 
+@pytest.mark.parametrize("ends", [False, True])
 @pytest.mark.parametrize(("crs", "latitude", "longitude"), PLACES)
-def test_things_lie_in_the_tile_where_they_lie_on_the_ground(tmp_path, crs, latitude, longitude):
+def test_things_lie_in_the_tile_where_they_lie_on_the_ground(
+    tmp_path, crs, latitude, longitude, ends
+):
+    """Also in a tile of 77 m in which the map ends, 29 m to all sides (41 m, of degrees north)."""
     if crs == "EPSG:4326":
-        half, pixel = 1e-3, 1.2e-6
-    else:  # about 12 cm on the ground
-        half, pixel = (220, 0.3) if crs == "EPSG:3857" else (60, 0.12)
+        half, pixel = (3.8e-4 if ends else 1e-3), 1.2e-6
+    elif crs == "EPSG:3857":  # about 12 cm on the ground
+        half, pixel = (71 if ends else 220), 0.3
+    else:
+        half, pixel = (29 if ends else 60), 0.12
     path = map_around(tmp_path / "a.tif", crs, latitude, longitude, half, pixel, spots)
     tile = cut_tile(open_source(str(path), 0.2), latitude, longitude, 384, 0.2)
     assert tile is not None
+    assert tile[..., 3].all() != ends
     for band, (east, north) in enumerate(SPOTS):
         weight = tile[..., band].astype(float)
         column = (weight.sum(0) * (np.arange(384) + 0.5)).sum() / weight.sum()
@@ -227,6 +235,58 @@ def test_web_maps_are_cut_alike_also_across_the_180th_meridian(tmp_path, longitu
         assert abs((192 - row) * 0.2 - north) < 0.03
 
 
+def test_rows_may_count_from_the_south_and_patterns_need_not_be_tidy(tmp_path, monkeypatch):
+    web_map(tmp_path, 48.1, 11.57, spots)
+    for path in sorted((tmp_path / "xyz").rglob("*.png")):
+        south = tmp_path / "tms" / path.parent.relative_to(tmp_path / "xyz")
+        south.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, south / f"{2**19 - 1 - int(path.stem)}.png")
+    monkeypatch.chdir(tmp_path)
+    patterns = ("xyz/{z}/{x}/{y}.png", ".//xyz/{z}/{x}/{y}.png", "tms/{z}/{x}/{-y}.png")
+    tiles = [cut_tile(open_source(one, 0.2), 48.1, 11.57, 384, 0.2) for one in patterns]
+    assert tiles[0] is not None
+    np.testing.assert_array_equal(tiles[1], tiles[0])
+    np.testing.assert_array_equal(tiles[2], tiles[0])
+
+
+def test_pictures_that_cannot_be_read_are_said(tmp_path, capsys):
+    pattern, _ = web_map(tmp_path, 48.1, 11.57, lambda e, n: spots(e, n) + 1)
+    files = sorted((tmp_path / "xyz").rglob("*.png"))
+    files[0].write_bytes(b"")
+    files[12].write_text("<html>busy</html>")
+    words = ["tiles", "--source", pattern, "--resolution", "0.5", "--size", "32", "--step", "20"]
+    with pytest.raises(SystemExit) as stopped:
+        main([*words, "--out", str(tmp_path / "a.h5")])
+    assert not stopped.value.code
+    said = capsys.readouterr()
+    reasons = [one.reason for one in ShardSet(tmp_path / "a.h5").failures]
+    empty = sum(reason.endswith("is empty") for reason in reasons)
+    broken = sum(reason.endswith("is no picture") for reason in reasons)
+    assert empty
+    assert broken
+    assert f"{empty + broken} places could not be cut: {pattern}, tile 19/" in said.err
+    little = len(reasons) - empty - broken
+    assert ("left out" in said.out) == (little > 0)
+
+
+def test_a_map_that_goes_away_leaves_out_no_tile(tmp_path, monkeypatch):
+    monkeypatch.setattr(web, "KEPT", 1)
+    pattern, _ = web_map(tmp_path, 48.1, 11.57, lambda e, n: spots(e, n) + 1)
+    settings = TileSettings(0.5, 32, 20)
+    away = tmp_path / "away"
+
+    def take_away(done: int, total: int) -> None:
+        if done == 5:
+            (tmp_path / "xyz").rename(away)
+
+    with pytest.raises(MapError, match="not there any more"):
+        make_tiles(pattern, tmp_path / "a.h5", settings, threads=1, on_progress=take_away)
+    away.rename(tmp_path / "xyz")
+    written = make_tiles(pattern, tmp_path / "a.h5", settings)
+    assert written == make_tiles(pattern, tmp_path / "b.h5", settings)
+    assert written.failures == 0
+
+
 def test_maps_of_two_zones_in_one_folder_make_one_tile_at_their_border(tmp_path):
     maps = tmp_path / "maps"
     maps.mkdir()
@@ -247,6 +307,38 @@ def test_maps_of_two_zones_in_one_folder_make_one_tile_at_their_border(tmp_path)
     one = cut_tile(open_source(str(whole), 0.2), 48.0, 6.0, 300, 0.2)
     assert one is not None
     assert np.abs(tile.astype(int) - one).mean() < 0.5
+
+
+@pytest.mark.parametrize(
+    ("crs", "half", "pixel"),
+    [("EPSG:32631", 80, 0.2), ("EPSG:3857", 120, 0.3), ("EPSG:4326", 1e-3, 2.5e-6)],
+)
+def test_of_maps_beside_each_other_none_is_drawn_beyond_its_edge(tmp_path, crs, half, pixel):
+    place = 48.0, 6.0
+
+    def uneven(east, north):
+        return spots(east, north) // 2 + 60
+
+    whole = map_around(tmp_path / "whole.tif", crs, *place, half, pixel, uneven)
+    with rasterio.open(whole) as file:
+        pixels, left, top = np.moveaxis(file.read(), 0, 2), file.transform.c, file.transform.f
+    middle = pixels.shape[1] // 2 + 20  # about 20 pixels of the tile, too
+    folder = tmp_path / "maps"
+    folder.mkdir()
+    parts = [(pixels[:, :middle], left), (pixels[:, middle:], left + middle * pixel)]
+    for number, (part, edge) in enumerate(parts):
+        write_map(folder / f"{number}.tif", part, crs, edge, top, pixel)
+    expected = cut_tile(open_source(str(whole), 0.2), *place, 300, 0.2)
+    assert expected is not None
+    for number, (side, share) in enumerate([(np.s_[:, :155], 17 / 30), (np.s_[:, 185:], 13 / 30)]):
+        tile = cut_tile(open_source(str(folder / f"{number}.tif"), 0.2), *place, 300, 0.2)
+        assert tile is not None
+        assert abs((tile[..., 3] > 0).mean() - share) < 0.01
+        assert np.abs(tile[side].astype(int) - expected[side]).max() <= 1
+    both = cut_tile(open_source(str(folder), 0.2), *place, 300, 0.2)
+    assert both is not None
+    assert (both[..., 3] > 0).all()
+    assert np.abs(both.astype(int) - expected).mean() < 0.5
 
 
 # Places

@@ -26,7 +26,7 @@ def few_bits(dimensions: int) -> tuple[NDArray[np.float32], NDArray[np.float32],
 
 
 if __name__ == "__main__":
-    int8.has_fast_products = lambda _: True
+    int8.has_fast_products = lambda: True
     found = {}
     for dimensions in map(int, sys.argv[1:]):
         queries, gallery, positive = few_bits(dimensions)

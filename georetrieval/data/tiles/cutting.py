@@ -87,9 +87,9 @@ def tile_transform(
     lon, lat, _ = GEOD.fwd(start[0], start[1], azimuth, half * np.hypot(signs[:, 0], signs[:, 1]))
     x, y = (np.asarray(v) for v in _transformer(raster).transform(lon, lat))
     if raster.period is not None:
-        left = raster.transform.c
+        middle = raster.transform.c + raster.shape[1] / 2 * raster.transform.a
         x = x + np.round((x[0] - x) / raster.period) * raster.period
-        x = x + np.ceil((left - x[0]) / raster.period) * raster.period
+        x = x + np.round((middle - x[0]) / raster.period) * raster.period
     inverse = ~raster.transform
     column = inverse.a * x + inverse.b * y + inverse.c
     row = inverse.d * x + inverse.e * y + inverse.f
@@ -135,10 +135,8 @@ def _cut(
     row = matrix.d * corners[:, 0] + matrix.e * corners[:, 1] + matrix.f
     scale = math.sqrt(abs(matrix.determinant))  # pixels of the map for one of the tile
     shrink = 2 ** max(math.floor(math.log2(scale) + 1e-9), 0)
-    columns = _span(column, shrink, None if raster.period is not None else raster.shape[1])
+    columns = _span(column, shrink, None if raster.goes_around else raster.shape[1])
     rows = _span(row, shrink, raster.shape[0])
-    if raster.period is not None and raster.crs.is_geographic:
-        columns = _span(column, shrink, raster.shape[1])
     if columns is None or rows is None:
         return None
     pixels = raster.read(rows, columns, shrink)

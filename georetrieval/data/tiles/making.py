@@ -11,17 +11,19 @@ from typing import Any
 import numpy as np
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
-from bevgen import Made, Written, write_shards
+from bevgen import Made, ShardSet, Written, write_shards
 from bevgen.cores import usable_cores
 from georetrieval.data.tiles.cutting import cut_tile
 from georetrieval.data.tiles.places import grid_places, place_ids, read_area
 from georetrieval.data.tiles.rasters import Raster
 from georetrieval.data.tiles.sources import open_source
+from georetrieval.data.tiles.web import root_of
 from georetrieval.errors import MapError
 
-TILE_RULE = 1
+TILE_RULE = 2
 """Goes up when the same settings would give other pixels."""
-NOTHING = "the map has no data there"
+SHOWS = "the map shows "
+"""Begins the reason why a place has no tile, where it is not that the map cannot be read there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +109,7 @@ def make_tiles(
     settings = settings or TileSettings()
     # rasterio warns of its own arrays in memory, and what it does against that is for one thread.
     warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
-    rasters = open_source(source, settings.resolution)
+    rasters, root = open_source(source, settings.resolution), root_of(source)
     latitude, longitude = grid_places([raster.box for raster in rasters], settings.step)
     if area is not None:
         wanted = read_area(area).contains(latitude, longitude)
@@ -125,12 +127,17 @@ def make_tiles(
         try:
             tile = cut_tile(rasters, *where, settings.size, settings.resolution)
         except (MapError, RasterioError) as error:
+            if not root.exists():  # an unmounted disk must not leave out all tiles
+                raise MapError(
+                    f"{root} is not there any more. Finished shards are kept: put it back and run"
+                    " the same command again"
+                ) from error
             return str(error)
         if tile is None:
-            return NOTHING
+            return f"{SHOWS}nothing of it"
         valid = tile[..., 3] > 0
         if valid.mean() < settings.least_data:
-            return f"the map shows {valid.mean():.0%} of it"
+            return f"{SHOWS}{valid.mean():.0%} of it"
         columns = {"heading": 0.0, "latitude": where[0], "longitude": where[1]}
         return Made(np.ascontiguousarray(tile[..., :3]), None if valid.all() else valid, columns)
 
@@ -146,7 +153,9 @@ def make_tiles(
         on_progress=on_progress,
     )
     if not written.rows:
-        raise MapError(f"{source} has no data where tiles would be: is it empty?")
+        with ShardSet(out) as shards:
+            why = shards.failures[0].reason
+        raise MapError(f"{source} has no data where tiles would be ({why}): is it empty?")
     return written
 
 

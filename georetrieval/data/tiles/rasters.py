@@ -38,6 +38,8 @@ class Raster(Protocol):
         Rows and columns.
     period
         After how many coordinates eastwards the Earth repeats itself; None where it does not.
+    goes_around
+        Whether columns beyond its sides can be read, as those of the other side.
     box
         What it covers, in degrees.
     """
@@ -47,12 +49,14 @@ class Raster(Protocol):
     transform: Affine
     shape: tuple[int, int]
     period: float | None
+    goes_around: bool
     box: Box
 
     def read(self, rows: tuple[int, int], columns: tuple[int, int], shrink: int) -> Pixels:
         """Read rows and columns (first, last exclusive) as (H, W, 4), averaged ``shrink`` fold.
 
-        Alpha is 0 where there are no data. The window lies within the raster.
+        Alpha is 0 where there are no data. The window lies within the raster, but for columns of
+        one that goes around.
         """
         ...
 
@@ -70,6 +74,8 @@ class GeoRaster:
     MapError
         If it cannot be read, is not georeferenced, or has no colours of 8 bits.
     """
+
+    goes_around = False
 
     def __init__(self, path: Path) -> None:
         self.name = str(path)

@@ -38,8 +38,16 @@ class Store(Protocol):
         ...
 
 
+def root_of(source: str) -> Path:
+    """Return the file or folder that a map lies in, also of one named by a pattern."""
+    fixed, pattern, _ = source.partition("{")
+    return Path(fixed) if not pattern or fixed.endswith("/") else Path(fixed).parent
+
+
 class Folders:
     """Tiles as files, named by a pattern such as ``xyz/{z}/{x}/{y}.png``.
+
+    ``{-y}`` counts rows from the south, as in tile map services (TMS).
 
     Raises
     ------
@@ -48,24 +56,29 @@ class Folders:
     """
 
     def __init__(self, pattern: str) -> None:
-        self.name = pattern
+        pattern = str(Path(pattern))
+        self.name, self._from_south = pattern, "{-y}" in pattern
+        pattern = pattern.replace("{-y}", "{y}")
         for part in ("{z}", "{x}", "{y}"):
             if pattern.count(part) != 1:
-                raise MapError(f"{pattern} must hold {{z}}, {{x}} and {{y}} once each")
+                raise MapError(
+                    f"{self.name} must hold {{z}}, {{x}} and {{y}}, or {{-y}} for rows from the"
+                    " south, once each"
+                )
         text = re.escape(pattern)
         for part in ("z", "x", "y"):
             text = text.replace(re.escape("{" + part + "}"), rf"(?P<{part}>\d+)")
         matches = re.compile(text)
-        fixed = Path(pattern.split("{")[0])
-        root = fixed if pattern.split("{")[0].endswith("/") else fixed.parent
+        self._root = root_of(pattern)
         found: dict[int, list[int]] = {}
-        for path in root.rglob("*"):
+        for path in self._root.rglob("*"):
             if match := matches.fullmatch(str(path)):
                 z, x, y = (int(match[part]) for part in "zxy")
+                y = self._row(z, y)
                 box = found.setdefault(z, [x, x, y, y])
                 box[:] = min(box[0], x), max(box[1], x), min(box[2], y), max(box[3], y)
         if not found:
-            raise MapError(f"there are no tiles like {pattern}")
+            raise MapError(f"there are no tiles like {self.name}")
         self.zooms: Mapping[int, tuple[int, int, int, int]] = {
             z: (a, b, c, d) for z, (a, b, c, d) in found.items()
         }
@@ -73,10 +86,17 @@ class Folders:
     def get(self, zoom: int, column: int, row: int) -> bytes | None:
         """See `Store`."""
         path = self.name.replace("{z}", str(zoom)).replace("{x}", str(column))
+        path = path.replace("{-y}" if self._from_south else "{y}", str(self._row(zoom, row)))
         try:
-            return Path(path.replace("{y}", str(row))).read_bytes()
+            return Path(path).read_bytes()
         except FileNotFoundError:
+            if not self._root.exists():
+                raise MapError(f"{self._root} is not there any more") from None
             return None
+
+    def _row(self, zoom: int, row: int) -> int:
+        """Turn a row counted as files are into one from the north, or back."""
+        return 2**zoom - 1 - row if self._from_south else row
 
 
 class MBTiles:
@@ -140,7 +160,7 @@ class WebRaster:
         self.crs = CRS.from_epsg(3857)
         zoom = max(store.zooms)
         a, _, c, d = store.zooms[zoom]
-        side = _decode(_first(store, zoom), store.name).shape[0]
+        side = _side(store, zoom)
         latitude = math.atan(math.sinh(math.pi * (1 - (c + d + 1) / 2**zoom)))
         wanted = math.log2(WORLD * math.cos(latitude) / side / resolution)
         self.zoom = next((z for z in sorted(store.zooms) if z >= wanted - 1e-6), zoom)
@@ -149,6 +169,7 @@ class WebRaster:
         self.transform = Affine(pixel, 0, -WORLD / 2, 0, -pixel, WORLD / 2)
         self.shape = (side * 2**self.zoom, side * 2**self.zoom)
         self.period: float | None = WORLD
+        self.goes_around = True
         a, b, c, d = store.zooms[self.zoom]
         corner = Affine(
             pixel, 0, a * side * pixel - WORLD / 2, 0, -pixel, WORLD / 2 - c * side * pixel
@@ -157,7 +178,7 @@ class WebRaster:
         self._tile = lru_cache(KEPT)(self._read_tile)
 
     def read(self, rows: tuple[int, int], columns: tuple[int, int], shrink: int) -> Pixels:
-        """See `Raster`; columns may lie beyond the 180th meridian."""
+        """See `Raster`."""
         side, out = self._side, np.zeros((rows[1] - rows[0], columns[1] - columns[0], 4), np.uint8)
         for row in range(rows[0] // side, (rows[1] - 1) // side + 1):
             for column in range(columns[0] // side, (columns[1] - 1) // side + 1):
@@ -170,7 +191,7 @@ class WebRaster:
                 out[a - rows[0] : b - rows[0], c - columns[0] : d - columns[0]] = tile[
                     a - top : b - top, c - left : d - left
                 ]
-        return out if shrink == 1 else _averaged(out, shrink)
+        return out if shrink == 1 else np.asarray(Image.fromarray(out).reduce(shrink))
 
     def _read_tile(self, column: int, row: int) -> Pixels | None:
         data = self._store.get(self.zoom, column, row)
@@ -182,24 +203,25 @@ class WebRaster:
         return tile
 
 
-def _first(store: Store, zoom: int) -> bytes:
+def _side(store: Store, zoom: int) -> int:
+    """Pixels of a tile on a side, by the first that can be read."""
+    problem = f"{store.name} holds no tiles"
     a, b, c, d = store.zooms[zoom]
     for row in range(c, d + 1):
         for column in range(a, b + 1):
             if (data := store.get(zoom, column, row)) is not None:
-                return data
-    raise MapError(f"{store.name} holds no tiles")
+                try:
+                    return _decode(data, f"{store.name}, tile {zoom}/{column}/{row}").shape[0]
+                except MapError as error:
+                    problem = str(error)
+    raise MapError(problem)
 
 
 def _decode(data: bytes, name: str) -> Pixels:
     try:
         with Image.open(io.BytesIO(data)) as image:
             return np.asarray(image.convert("RGBA"))
-    except (UnidentifiedImageError, OSError, ValueError) as error:
-        raise MapError(f"{name} is no picture: {error}") from error
-
-
-def _averaged(pixels: Pixels, shrink: int) -> Pixels:
-    """Average blocks; the last ones may be smaller."""
-    image = Image.fromarray(pixels)
-    return np.asarray(image.reduce(shrink))
+    except UnidentifiedImageError as error:
+        raise MapError(f"{name} is {'no picture' if data else 'empty'}") from error
+    except (OSError, ValueError) as error:
+        raise MapError(f"{name} is damaged: {error}") from error

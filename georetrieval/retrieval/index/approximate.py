@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bevgen import written_whole
 from georetrieval.errors import IndexFileError
 from georetrieval.retrieval.index.exact import Block, Floats, gather
 
@@ -107,6 +108,5 @@ def build_approximate(
         index.add(np.array(block.vectors))
         done += size
         on_progress(done, count)
-    part = path.with_name(path.name + ".part")
-    faiss.write_index(index, str(part))
-    part.replace(path)
+    with written_whole(path) as part:
+        faiss.write_index(index, str(part))

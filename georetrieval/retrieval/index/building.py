@@ -21,7 +21,7 @@ from bevgen.writing import write_errors
 from georetrieval.config import BRANCHES, BranchName, EncoderSettings
 from georetrieval.data.dataset import Dataset
 from georetrieval.errors import CheckpointError, DataError, IndexFileError, SettingsError
-from georetrieval.models.checkpoints import checkpoint_hash, load_branch
+from georetrieval.models.checkpoints import load_hashed
 from georetrieval.models.encoder import Encoder
 from georetrieval.retrieval.embedding import embed_rows
 from georetrieval.retrieval.evaluation import fuse
@@ -35,6 +35,7 @@ from georetrieval.retrieval.index.files import (
     IDS,
     PART_FILES,
     PART_ROWS,
+    PARTS,
     POSITIONS,
     REMOVED,
     SCALES,
@@ -114,7 +115,7 @@ def build_index(
     elif out.exists() and not out.is_dir():
         raise IndexFileError(f"{out} exists and is no index: name another one")
     with only_writer(out), write_errors(out, KEPT):
-        (out / "parts").mkdir(parents=True, exist_ok=True)
+        (out / PARTS).mkdir(parents=True, exist_ok=True)
         for name in (HEADER, REMOVED, APPROXIMATE, CONFIDENCE) if overwrite else ():
             (out / name).unlink(missing_ok=True)
         parts = _make_parts(out, key, encoders, opened, 0, set(), device, on_progress)
@@ -220,15 +221,15 @@ def _load_model(run: Run, weight: float, out: Path) -> tuple[ModelKey, Encoders]
         raise CheckpointError(f"{run} holds no checkpoints: train first, or name another --run")
     if not 0 <= weight <= 1:
         raise SettingsError(f"the panorama's weight is 0 to 1, not {weight:g}")
-    order: list[BranchName] = [name for name in BRANCHES if name in paths]
     encoders: Encoders = {}
-    for name in order:
-        branch, settings, _ = load_branch(paths[name])
+    hashes: dict[str, str] = {}
+    for name, path in paths.items():
+        branch, settings, hashes[name], _ = load_hashed(path)
         encoders[name] = (branch.encoder, settings)
     data = Dataset(run.read_settings().data)
     queries: dict[str, dict[str, Any]] = {}
     north_up = True
-    for name in order:
+    for name in paths:
         if not data.path(name).exists():
             queries[name] = {}
             continue
@@ -239,9 +240,9 @@ def _load_model(run: Run, weight: float, out: Path) -> tuple[ModelKey, Encoders]
             north_up = not np.any(np.abs((headings + 180) % 360 - 180) > 1)
     return (
         ModelKey(
-            checkpoints={name: checkpoint_hash(paths[name]) for name in order},
-            dimensions={name: _dimension(*encoders[name]) for name in order},
-            weight=weight if len(order) == 2 else float(order[0] == "panorama"),
+            checkpoints=hashes,
+            dimensions={name: _dimension(*encoder) for name, encoder in encoders.items()},
+            weight=weight if len(paths) == 2 else float("panorama" in paths),
             run=os.path.relpath(run.folder.absolute(), out.absolute()),
             queries=queries,
             north_up=north_up,

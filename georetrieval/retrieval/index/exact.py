@@ -185,7 +185,7 @@ def _screened(
     return found
 
 
-@njit(cache=True, nogil=True, fastmath={"contract"})
+@njit(cache=True, fastmath={"contract"})
 def scan(codes: Bytes, scales: Floats, queries: Bytes, steps: Floats, out: Floats) -> None:
     """Write the scores by bytes of each query (Q) and each reference (N) into out (Q, N)."""
     for j in range(codes.shape[0]):

@@ -163,10 +163,6 @@ class Index:
         """Read the vectors (n, D) of some rows."""
         return gather(self.blocks, rows)
 
-    def branch_vectors(self, rows: NDArray[np.int64]) -> dict[str, Floats]:
-        """Read the unit vectors (n, D) that each branch made of some rows."""
-        return self.split(self.vectors(rows))
-
     def split(self, vectors: Floats) -> dict[str, Floats]:
         """Take joined vectors (n, D) apart into each branch's unit vectors."""
         parts, start = {}, 0
