@@ -598,6 +598,17 @@ def test_cvglobal_protocols(tmp_path):
     assert (len(train), len(test)) == (8, 4)
     # All images stay in the shards, which serve every protocol.
     assert len(data.views["panorama"]) == 24
+    # What would be noticed only when all is trained.
+    for protocol, said in (
+        (
+            cvglobal.Protocol(cities=("Munich", "SaoPaulo")),
+            "SaoPaulo .* there are Munich, Sao-Paulo",
+        ),
+        (cvglobal.Protocol(cities=("Munich", "Sao-Paulo")), "--test-city leaves nothing .* train"),
+        (cvglobal.Protocol(since="2031-01"), "--test-since leaves nothing .* test"),
+    ):
+        with pytest.raises(InputError, match=said):
+            cvglobal.read(root, 0.0, protocol)
 
 
 def test_cvglobal_from_folder_to_table(tmp_path):
