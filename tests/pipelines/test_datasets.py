@@ -507,6 +507,14 @@ def test_vigor_is_read(tmp_path):
         assert abs(image.longitude - near[1]) < 0.01
 
 
+def test_vigor_takes_each_tile_once(tmp_path):
+    root = raw.make_vigor(tmp_path / "VIGOR", rearranged=False, folder="splits", ending="")
+    known = vigor.read(root, 0.0, "any")
+    with (root / "splits/Chicago/satellite_list.txt").open("a") as file:
+        file.write(raw.vigor_tiles("Chicago")[0])
+    assert vigor.read(root, 0.0, "any") == known
+
+
 def test_vigor_of_one_city_has_no_cross_area(tmp_path):
     root = raw.make_vigor(tmp_path / "VIGOR", rearranged=False, folder="splits", ending="")
     for city in ("NewYork", "SanFrancisco", "Seattle"):
