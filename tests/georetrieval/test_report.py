@@ -573,6 +573,15 @@ def test_the_header_tells_networks_splits_and_time(page: Node):
     assert "bb" * 8 in facts
 
 
+def test_the_header_invents_no_training_of_imported_weights(fresh: Reported):
+    Run(fresh.run).metrics_path.unlink()
+    facts = page_of(fresh, fresh.evaluation).one("dl").text
+    assert "test_convnext2" in facts
+    assert "weights from elsewhere" in facts
+    assert "random weights" not in facts
+    assert "epochs" not in facts
+
+
 def test_the_curves_show_each_branch(page: Node):
     panels = by_id(page, "training").all("figure", "panel")
     titles = [p.one("figcaption").text for p in panels]

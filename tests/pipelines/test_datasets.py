@@ -507,6 +507,14 @@ def test_vigor_is_read(tmp_path):
         assert abs(image.longitude - near[1]) < 0.01
 
 
+def test_vigor_takes_each_tile_once(tmp_path):
+    root = raw.make_vigor(tmp_path / "VIGOR", rearranged=False, folder="splits", ending="")
+    known = vigor.read(root, 0.0, "any")
+    with (root / "splits/Chicago/satellite_list.txt").open("a") as file:
+        file.write(raw.vigor_tiles("Chicago")[0])
+    assert vigor.read(root, 0.0, "any") == known
+
+
 def test_vigor_of_one_city_has_no_cross_area(tmp_path):
     root = raw.make_vigor(tmp_path / "VIGOR", rearranged=False, folder="splits", ending="")
     for city in ("NewYork", "SanFrancisco", "Seattle"):
@@ -598,6 +606,17 @@ def test_cvglobal_protocols(tmp_path):
     assert (len(train), len(test)) == (8, 4)
     # All images stay in the shards, which serve every protocol.
     assert len(data.views["panorama"]) == 24
+    # What would be noticed only when all is trained.
+    for protocol, said in (
+        (
+            cvglobal.Protocol(cities=("Munich", "SaoPaulo")),
+            "SaoPaulo .* there are Munich, Sao-Paulo",
+        ),
+        (cvglobal.Protocol(cities=("Munich", "Sao-Paulo")), "--test-city leaves nothing .* train"),
+        (cvglobal.Protocol(since="2031-01"), "--test-since leaves nothing .* test"),
+    ):
+        with pytest.raises(InputError, match=said):
+            cvglobal.read(root, 0.0, protocol)
 
 
 def test_cvglobal_from_folder_to_table(tmp_path):
