@@ -123,22 +123,13 @@ def write_geotiff(
         resampling=Resampling.bilinear,
         tolerance=0.0,
     )
-    write_raster(path, target, transform, crs, tags or {}, alpha=True)
+    _write_raster(path, target, transform, crs, tags or {})
 
 
-def write_raster(
-    path: Path,
-    bands: NDArray[Any],
-    transform: Any,
-    crs: Any,
-    tags: Mapping[str, str],
-    *,
-    alpha: bool,
+def _write_raster(
+    path: Path, bands: NDArray[np.uint8], transform: Any, crs: str, tags: Mapping[str, str]
 ) -> None:
-    """Write bands (B, H, W) as a Cloud Optimized GeoTIFF; its name appears when it is complete.
-
-    The last band is alpha if ``alpha`` says so.
-    """
+    """Write grey or red, green, blue, and alpha (B, H, W); the name appears with all of it."""
     import rasterio
     from rasterio.enums import ColorInterp
 
@@ -151,9 +142,7 @@ def write_raster(
             overview_resampling="average",
         ) as file:  # fmt: skip
             colours = [ColorInterp.red, ColorInterp.green, ColorInterp.blue]
-            if count - alpha != 3:
-                colours = [ColorInterp.gray] * (count - alpha)
-            file.colorinterp = [*colours, *[ColorInterp.alpha] * alpha]
+            file.colorinterp = [*(colours if count == 4 else [ColorInterp.gray]), ColorInterp.alpha]
             file.write(bands)
             file.update_tags(**tags)
         part.replace(path)

@@ -78,6 +78,17 @@ def test_corners_lie_where_geodesics_say_to_a_centimetre(
     assert not shown[(np.abs(x) > edge + 0.1) | (np.abs(y) > edge + 0.1)].any()
 
 
+def test_grey_stays_grey(tmp_path: Path) -> None:
+    path = tmp_path / "grey.tif"
+    write_geotiff(path, np.full((32, 32, 1), 77, np.uint8), None, BevGrid(32, 0.5), 46.5, -31.0)
+    with rasterio.open(path) as file:
+        assert file.colorinterp == (ColorInterp.gray, ColorInterp.alpha)
+        grey, alpha = file.read()
+    assert (grey[alpha > 0] == 77).all()
+    assert (alpha > 0).sum() == pytest.approx(32 * 32, rel=0.15)  # a row more around
+    assert [one.name for one in tmp_path.iterdir()] == ["grey.tif"]
+
+
 @pytest.mark.parametrize(
     ("latitude", "longitude", "code"),
     [(46.5, -31, 32625), (-33.9, 151.2, 32756), (0, 180, 32601), (85, 0, 32661), (-81, 9, 32761)],
