@@ -1,18 +1,19 @@
 """The command `georetrieval`: parse, call the library, print. Results to stdout, talk to stderr.
 
-Exit codes: 0 done; 1 failed; 2 wrong usage; 3 done, but a place was not found (`locate`);
-130 interrupted.
+Exit codes: 0 done; 1 failed; 2 wrong usage; 3 done, but a photo was skipped or its place not found
+(`locate`); 130 interrupted.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 
 import click
 
 import georetrieval
 from bevgen import BevgenError, InputError
-from bevgen.commands import CONTEXT, LazyGroup, run
+from bevgen.commands import CONTEXT, EXIT_USAGE, LazyGroup, run
 from georetrieval.errors import GeoretrievalError, SettingsError
 
 HELP = """Find where a street panorama was taken, by matching it to satellite tiles.
@@ -47,10 +48,17 @@ def georetrieval_command() -> None:
 
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command and exit; see `bevgen.commands` for exit codes."""
-    run(
-        georetrieval_command,
-        args,
-        "georetrieval",
-        usage=(SettingsError, InputError),
-        failed=(GeoretrievalError, BevgenError, OSError),
-    )
+    try:
+        run(
+            georetrieval_command,
+            args,
+            "georetrieval",
+            usage=(SettingsError, InputError),
+            failed=(GeoretrievalError, BevgenError, OSError),
+        )
+    except ModuleNotFoundError as error:  # bevgen was installed alone: this command came with it
+        if (error.name or "").partition(".")[0] in ("", "bevgen", "georetrieval"):
+            raise
+        needed = f'georetrieval needs {error.name}: pip install "bevgen[georetrieval]"'
+        click.echo(f"Error: {needed}", err=True)
+        sys.exit(EXIT_USAGE)

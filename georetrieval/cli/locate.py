@@ -155,10 +155,10 @@ def command(
             click.echo(text, nl=False)
         else:
             with written_whole(out) as part:
-                part.write_text(text, "utf-8")
+                part.write_text(text, "utf-8", errors="backslashreplace")  # as on stdout
     missed = sum(one.found is False or not one.candidates for one in found)
     if missed:
         click.echo(f"{missed} of {len(asked)} not found", err=True)
     if not found:
         return EXIT_FAILED
-    return EXIT_NOT_FOUND if missed else 0
+    return EXIT_NOT_FOUND if missed or len(found) < len(asked) else 0

@@ -72,6 +72,7 @@ def test_corners_lie_where_geodesics_say_to_a_centimetre(
     edge = grid.extent / 2
     inside = (np.abs(x) < edge - 0.1) & (np.abs(y) < edge - 0.1)
     around = (np.abs(x - -0.18) > 2.2) | (np.abs(y - 0.48) > 1.3)
+    assert max(x.min(), y.min()) < -edge < edge < min(x.max(), y.max())
     assert not shown[hole].any()
     assert shown[inside & around].all()
     assert not shown[(np.abs(x) > edge + 0.1) | (np.abs(y) > edge + 0.1)].any()

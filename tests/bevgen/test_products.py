@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bevgen import PRESETS, BevSettings, ImageSettings, InputError, PanoramaError, project
-from bevgen.conversion.products import check_angles, make_row
+from bevgen.conversion.products import Bev, check_angles, make_row
 from bevgen.conversion.settings import differing_fields
 from bevgen.images.metadata import PanoramaInfo
 
@@ -100,3 +100,14 @@ def test_panoramas_are_turned_to_north_by_whole_columns(panorama):
         make_row(settings, panorama, NOTHING, crop)
     with pytest.raises(InputError, match="only panoramas can be turned"):
         ImageSettings("satellite", 16, 16, turn_to_north=True)
+
+
+@pytest.mark.parametrize(
+    ("bottom", "metres"),
+    [(-90.0, 2 * np.pi / 64), (-45.0, 2 * (0.75 * np.pi / 64) / np.sin(np.pi / 4) ** 2)],
+)
+def test_a_bev_is_finer_where_a_row_covers_more_ground_than_its_pixels(bottom, metres):
+    """A row is seen finest where it is lowest: height times its angle, over the sine squared."""
+    for factor, finer in ((0.99, True), (1.01, False)):
+        settings = BevSettings(2.0, 64, factor * metres, vertical_fov=(90.0, bottom))
+        assert Bev(settings).prepare((64, 128), NOTHING, NOTHING).finer == finer

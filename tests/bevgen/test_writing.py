@@ -7,13 +7,22 @@ import os
 import resource
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from bevgen import BevgenError, RefusedError, WriteError, write_poses, written_whole
+from bevgen import (
+    BevgenError,
+    RefusedError,
+    WriteError,
+    only_writer,
+    write_poses,
+    written_whole,
+)
 from bevgen.tables import PoseRow
 from bevgen.writing import check_output, write_errors, write_picture
 from tests.helpers.runs import bevgen
@@ -29,6 +38,36 @@ def test_two_writers_of_one_file_never_meet(tmp_path: Path) -> None:
         assert path.read_bytes() == b"second"
     assert path.read_bytes() == b"first" * 1000
     assert [found.name for found in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_file_that_a_library_put_in_place_of_ours_is_for_those_that_ours_is_for(
+    tmp_path: Path,
+) -> None:
+    """Some write beside it, for their owner alone, and rename."""
+    plain, path = tmp_path / "plain", tmp_path / "file"
+    plain.touch()
+    with written_whole(path) as part:
+        other = tmp_path / "other"
+        other.touch(0o600)
+        other.replace(part)
+    assert path.stat().st_mode == plain.stat().st_mode
+
+
+def test_writers_that_come_and_go_never_hold_one_output_together(tmp_path: Path) -> None:
+    """Whoever opens the lock just before its owner removes it holds nothing."""
+    out, inside = tmp_path / "out", tmp_path / "inside"
+
+    def come_and_go(_: int) -> int:
+        held = 0
+        for _ in range(500):
+            with suppress(RefusedError), only_writer(out):
+                inside.touch(exist_ok=False)
+                inside.unlink()
+                held += 1
+        return held
+
+    with ThreadPoolExecutor(4) as pool:
+        assert sum(pool.map(come_and_go, range(4))) > 100
 
 
 def test_what_killed_writers_left_is_removed_by_the_next(tmp_path: Path) -> None:

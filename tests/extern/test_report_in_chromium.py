@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import re
-import shutil
-import subprocess
-from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -17,27 +13,11 @@ from PIL import Image
 from georetrieval.data.dataset import Dataset
 from georetrieval.report import write_report
 from georetrieval.run import Run
+from tests.helpers.browser import chromium, needs_chromium, probed
 from tests.helpers.reports import Reported, make_run
 
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-pytestmark = [
-    pytest.mark.extern,
-    pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed"),
-]
+pytestmark = needs_chromium
 
-FLAGS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--hide-scrollbars",
-    "--enable-logging=stderr",
-    "--virtual-time-budget=5000",
-)
 # Runs in the page once all its pictures have come or failed.
 PROBE = """
 <script>
@@ -98,27 +78,12 @@ def reported(tmp_path_factory: pytest.TempPathFactory) -> Reported:
     return reported
 
 
-def chromium(page: Path, profile: Path, *flags: str) -> tuple[str, list[str]]:
-    """Open a page; return what is printed, and what the page's console says."""
-    assert CHROMIUM is not None
-    done = subprocess.run(
-        [CHROMIUM, *FLAGS, f"--user-data-dir={profile}", *flags, page.as_uri()],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=True,
-    )
-    return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
-
-
 def probe(reported: Reported, folder: Path, width: int) -> dict[str, Any]:
     frame = folder / "frame.html"
     frame.write_text(FRAME % ((reported.run / "probed.html").as_uri(), width), "utf-8")
-    text, console = chromium(frame, folder / "profile", "--dump-dom", "--window-size=1700,1000")
+    found, console = probed(frame.as_uri(), folder / "profile", "--window-size=1700,1000")
     assert console == []
-    found = re.search(r'<template id="probe" data-found="([^"]*)"', text)
-    assert found, "the page's scripts did not run to the end"
-    return json.loads(unescape(found[1]))
+    return found
 
 
 def test_pictures_are_decoded_nothing_is_loaded_and_clicks_work(reported: Reported, tmp_path: Path):
@@ -146,7 +111,7 @@ def test_the_page_is_drawn_light_and_dark(reported: Reported, tmp_path: Path, da
     picture = tmp_path / "page.png"
     flags = ["--blink-settings=preferredColorScheme=0"] if dark else []
     _, console = chromium(
-        reported.run / "report.html",
+        (reported.run / "report.html").as_uri(),
         tmp_path / "profile",
         "--window-size=1100,2600",
         f"--screenshot={picture}",
@@ -166,7 +131,7 @@ def test_the_page_is_drawn_light_and_dark(reported: Reported, tmp_path: Path, da
 def test_the_page_prints(reported: Reported, tmp_path: Path):
     paper = tmp_path / "page.pdf"
     page = reported.run / "report.html"
-    _, console = chromium(page, tmp_path / "profile", f"--print-to-pdf={paper}")
+    _, console = chromium(page.as_uri(), tmp_path / "profile", f"--print-to-pdf={paper}")
     assert console == []
     pages = len(re.findall(rb"/Type\s*/Page\b", paper.read_bytes()))
     assert 3 <= pages <= 12

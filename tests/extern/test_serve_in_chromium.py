@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
-import shutil
-import subprocess
-from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -19,27 +15,11 @@ from georetrieval.localization import Locator
 from georetrieval.retrieval.index import build_index
 from georetrieval.serve import create_app
 from tests.georetrieval.test_serve import served
+from tests.helpers.browser import needs_chromium, probed
 from tests.helpers.town import Town, make_town
 
-CHROMIUM = shutil.which("chromium")
-pytestmark = [
-    pytest.mark.extern,
-    pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed"),
-]
+pytestmark = needs_chromium
 
-FLAGS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--hide-scrollbars",
-    "--enable-logging=stderr",
-    "--virtual-time-budget=60000",
-)
 # A page of the same site that drops a file on the page in its frame, as a hand would.
 DROP = """<!doctype html>
 <style>body { margin: 0 } iframe { border: 0; width: 100vw; height: 100vh }</style>
@@ -89,7 +69,6 @@ def dropped(
     town: Town, photo: Path, folder: Path, choice: str, *flags: str
 ) -> tuple[dict[str, Any], list[str]]:
     """Drop a photo on the page; return what is to be seen, and what the console says."""
-    assert CHROMIUM is not None
     text = DROP.replace("NAME", json.dumps(photo.name))
     text = text.replace("CHOICE", json.dumps(f"input[value='{choice}']"))
 
@@ -102,24 +81,8 @@ def dropped(
     app = create_app(Locator(town.root / "town.index"))
     app.router.routes[:0] = [Route("/drop", page), Route("/photo", file)]
     with served(app) as port:
-        done = subprocess.run(
-            [
-                CHROMIUM,
-                *FLAGS,
-                f"--user-data-dir={folder / 'profile'}",
-                *flags,
-                "--dump-dom",
-                f"http://127.0.0.1:{port}/drop",
-            ],
-            capture_output=True,
-            text=True,
-            timeout=180,
-            check=True,
-        )
-    found = re.search(r'<template id="probe" data-found="([^"]*)"', done.stdout)
-    assert found, done.stdout[-2000:] + done.stderr[-2000:]
-    console = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
-    return json.loads(unescape(found[1])), console
+        address, profile = f"http://127.0.0.1:{port}/drop", folder / "profile"
+        return probed(address, profile, *flags, milliseconds=60_000)
 
 
 def test_a_dropped_panorama_is_located_on_the_map(town: Town, tmp_path: Path):

@@ -1,6 +1,9 @@
 """Commands as a user types them: embed, evaluate by protocol, training that TensorBoard shows."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +19,7 @@ from georetrieval.models.checkpoints import checkpoint_hash, load_branch, save_b
 from georetrieval.retrieval.embedding import Embeddings
 from georetrieval.retrieval.results import Evaluation
 from georetrieval.run import Run
+from tests.helpers.paths import ROOT
 from tests.helpers.runs import all_help
 from tests.helpers.world import World, tiny_settings, write_shards
 
@@ -56,6 +60,23 @@ def test_help_does_not_depend_on_docstrings():
     text = all_help("georetrieval")
     assert "Find where a street panorama was taken" in text
     assert all_help("georetrieval", "-OO") == text
+
+
+@pytest.mark.parametrize("words", [["locate", ".", "--index", "x"], ["train"], ["recipes"]])
+def test_what_is_not_installed_is_named(tmp_path, words):
+    for name in ("torch", "pydantic"):
+        missing = f"raise ModuleNotFoundError('No module named {name}', name='{name}')"
+        (tmp_path / f"{name}.py").write_text(missing)
+    done = subprocess.run(
+        [sys.executable, "-m", "georetrieval", *words],
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("Error: georetrieval needs ")
+    assert done.stderr.endswith('pip install "bevgen[georetrieval]"\n')
 
 
 # Embed

@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import os
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import replace
@@ -288,6 +289,12 @@ def test_mistakes_on_the_command_line_end_in_a_sentence(town, tmp_path, georetri
     assert "does not exist" in says(2, "locate", tmp_path / "no.jpg", "--index", index)
     assert "georetrieval index" in says(1, "locate", photo, "--index", tmp_path / "no.index")
     assert "skipped" in says(1, "locate", tmp_path / "text.jpg", "--index", index)
+    assert "skipped" in says(3, "locate", photo, tmp_path / "text.jpg", "--index", index)
+    odd = tmp_path / os.fsdecode(b"caf\xe9.png")  # as of Latin-1
+    odd.write_bytes(photo.read_bytes())
+    out = tmp_path / "found.csv"
+    georetrieval("locate", odd, "--index", index, "--format", "csv", "--out", out)
+    assert "caf\\udce9.png,1," in out.read_text("utf-8")
     for option in (["--heading", "nan"], ["--height", 0], ["--heading", 0, "--within", "nan"]):
         assert " must be " in says(2, "locate", photo, "--index", index, *option)
     assert "cannot be read" in says(2, "locate", photo, "--index", index, "--poses", "no.csv")

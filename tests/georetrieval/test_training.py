@@ -15,10 +15,11 @@ import torch
 from torch.multiprocessing.spawn import spawn
 
 from bevgen import ShardSet
-from georetrieval.config import BranchSettings, OptimSettings, Settings
+from georetrieval.config import BranchSettings, EncoderSettings, OptimSettings, Settings
 from georetrieval.data.dataset import Dataset
 from georetrieval.data.loading import Batch, PairReader
 from georetrieval.errors import CheckpointError, DataError, SettingsError
+from georetrieval.models.branch import Branch
 from georetrieval.models.checkpoints import load_branch
 from georetrieval.retrieval.evaluation import evaluate
 from georetrieval.run import Run
@@ -26,7 +27,7 @@ from georetrieval.training import loop as training
 from georetrieval.training.loop import train
 from georetrieval.training.optim import learning_rate, make_optimizer
 from georetrieval.training.processes import Processes, join_processes
-from georetrieval.training.state import read_state, write_state
+from georetrieval.training.state import State, read_state, write_state
 from georetrieval.training.tracking import Tracker, Watcher
 from tests.helpers.paths import ROOT
 from tests.helpers.several import first_gradients, work
@@ -72,6 +73,28 @@ class Acting(Watcher):
 
 
 # Learning
+
+
+def test_an_update_cuts_each_gradient_and_keeps_the_scale_from_1_to_100() -> None:
+    branch = Branch(EncoderSettings(name="test_convnext2", pretrained=False))
+    parameters = list(branch.parameters())
+    sgd, scaler = torch.optim.SGD(parameters, lr=9.0), torch.amp.GradScaler("cpu", enabled=False)
+    state = State(branch, branch, sgd, scaler)
+
+    def update(gradient: float) -> None:
+        for parameter in parameters:
+            parameter.grad = torch.full_like(parameter, gradient)
+        training.update(state, 0.5, OptimSettings(clip_value=2.0))
+
+    before = [parameter.detach().clone() for parameter in parameters]
+    update(1e6)
+    assert all(
+        torch.equal(new, old - 0.5 * 2.0) for new, old in zip(parameters, before, strict=True)
+    )
+    for gradient, scale in ((1e6, 1.0), (-1e6, 100.0)):
+        for _ in range(6):
+            update(gradient)
+        assert branch.scale == pytest.approx(scale)
 
 
 def test_a_tiny_model_learns_the_tiny_world(world, tmp_path):
