@@ -56,7 +56,7 @@ def counted(number: int, one: str, many: str = "") -> str:
 def size_text(count: float) -> str:
     """Write a number of bytes as people read it, such as ``63.7 kB``."""
     for unit in ("bytes", "kB", "MB", "GB"):
-        if count < 1000:
+        if count < 999.5:  # which is 1000 in three digits
             return f"{count:.3g} {unit}"
         count /= 1000
     return f"{count:.3g} TB"

@@ -133,7 +133,7 @@ def read(root: Path, share: float, protocol: Protocol) -> Dataset:
     Raises
     ------
     InputError
-        If a list is missing.
+        If a list is missing, or the protocol leaves nothing to train or to test.
     """
     paths = Paths(root)
     data = Dataset("CVGlobal", {"panorama": [], "satellite": [], "map": []}, {})
@@ -162,12 +162,29 @@ def read(root: Path, share: float, protocol: Protocol) -> Dataset:
                 data.set_aside.append((query, f"not in this protocol's part of {listed}"))
             else:
                 pairs.append(Pair(query, reference, split=split))
+    _check_protocol(protocol, data, pairs)
     data.pairs[protocol.pairs] = datasets.hold_out(pairs, share)
     data.counts.extend((s, sum(pair.split == s for pair in pairs), None) for s in LISTS)
     data.counts.extend((view, len(images), None) for view, images in data.views.items())
     if not data.views["map"]:
         del data.views["map"]
     return data
+
+
+def _check_protocol(protocol: Protocol, data: Dataset, pairs: Sequence[Pair]) -> None:
+    """Refuse a protocol that leaves nothing to train or test: found out after the training else."""
+    cities = {_city(image.file) for image in data.views["panorama"]}
+    if unknown := sorted(set(protocol.cities) - cities):
+        raise InputError(
+            f"no panorama of {' or '.join(unknown)} (--test-city): there are"
+            f" {', '.join(sorted(cities))}"
+        )
+    for split in LISTS:
+        if protocol.name and pairs and not any(pair.split == split for pair in pairs):
+            option = "--test-city" if protocol.cities else "--test-since"
+            raise InputError(
+                f"{option} leaves nothing for the split {split}: see --step check without it"
+            )
 
 
 def _reason(panorama: str, tile: str | None, street: str | None) -> str | None:

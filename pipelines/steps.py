@@ -9,18 +9,16 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
 
 import click
 
+from bevgen.cli.options import F, all_of
 from bevgen.errors import BevgenError, InputError
 from bevgen.tables import Pair, read_pairs, read_poses
 from bevgen.terminal import counted
 from pipelines import commands
 from pipelines.commands import Images, Size
 from pipelines.datasets import PAIRS
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 
 def images(root: Path, out: Path, view: str) -> Images:
@@ -113,7 +111,7 @@ def _positives(path: Path) -> Iterator[Pair]:
 def options(steps: Sequence[str]) -> Callable[[F], F]:
     """Take the options that all pipelines have."""
     folder = click.Path(path_type=Path)
-    decorators = [
+    return all_of(
         click.option("--root", type=folder, required=True, help="The dataset's folder."),
         click.option("--out", type=folder, required=True, help="Folder for all that is made."),
         click.option(
@@ -127,14 +125,7 @@ def options(steps: Sequence[str]) -> Callable[[F], F]:
         click.option(
             "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change the recipe."
         ),
-    ]
-
-    def decorate(function: F) -> F:
-        for decorator in reversed(decorators):
-            function = decorator(function)
-        return function
-
-    return decorate
+    )
 
 
 def take_hold_out(default: float) -> Callable[[F], F]:

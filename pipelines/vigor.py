@@ -164,7 +164,7 @@ class Reading:
         self.city, self.data, self.folders = city, data, Folders(root)
         self.tiles: dict[str, str] = {}  # file name -> id
         self.panoramas: dict[str, str | None] = {}
-        for name in datasets.read_lines(city.lists["satellite_list"]):
+        for name in dict.fromkeys(datasets.read_lines(city.lists["satellite_list"])):
             self._add_tile(name)
 
     def _add_tile(self, name: str) -> None:

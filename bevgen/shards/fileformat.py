@@ -106,7 +106,7 @@ class ShardSummary:
     """What a finished file says about itself; see `ShardHeader`.
 
     ``rows`` and ``failures`` are counts; ``files`` are the shards that an index refers to,
-    relative to its folder, and empty for a file that holds its images itself.
+    relative to `folder`, and empty for a file that holds its images itself.
     """
 
     path: Path
@@ -117,6 +117,13 @@ class ShardSummary:
     rows: int
     failures: int
     files: tuple[str, ...]
+
+    @property
+    def folder(self) -> Path:
+        """Where the shards lie: beside the index, or beside what it is a symbolic link to."""
+        beside = self.path.parent
+        linked = self.path.is_symlink() and not any((beside / name).exists() for name in self.files)
+        return self.path.resolve().parent if linked else beside
 
 
 class ShardInputs(NamedTuple):

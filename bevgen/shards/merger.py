@@ -97,7 +97,7 @@ def merge(
 
 def _state(summary: ShardSummary) -> list[tuple[int, ...]]:
     """Return what tells whether an output's files are still those that they were."""
-    paths = [summary.path, *(summary.path.parent / name for name in summary.files)]
+    paths = [summary.path, *(summary.folder / name for name in summary.files)]
     found = [path.stat() if path.exists() else None for path in paths]
     return [(s.st_ino, s.st_size, s.st_mtime_ns) if s else () for s in found]
 
@@ -127,7 +127,7 @@ def _check_output(summary: ShardSummary, out: Path, overwrite: bool) -> None:
     if out.exists() and out.samefile(path):
         raise RefusedError(f"{out} cannot be merged into itself: name another file")
     folder = out.absolute().parent
-    own = {(path.parent / name).parent.resolve() for name in summary.files}
+    own = {(summary.folder / name).parent.resolve() for name in summary.files}
     if folder.suffix == ".shards" or folder.resolve() in own:
         raise RefusedError(f"{out} lies in a folder of shards: name a file elsewhere")
     shards = shard_folder(out)

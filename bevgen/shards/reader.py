@@ -288,7 +288,7 @@ def shard_layout(index: ShardSummary, shard: int, crc32: NDArray[np.uint32]) -> 
     ShardError
         If the shard is missing, damaged or not the one that the index was written for.
     """
-    path = index.path.parent / index.files[shard]
+    path = index.folder / index.files[shard]
     if not path.exists():
         raise ShardError(
             f"{path}: missing; {index.path} refers to it. An index and its folder are moved"

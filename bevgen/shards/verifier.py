@@ -107,7 +107,7 @@ def _wrong_shard(
     index: _Content, k: int, start: int, stop: int, progress: Callable[[int, int], None]
 ) -> Iterator[str]:
     """Say what is wrong with shard ``k``, which should hold the rows from start to stop."""
-    path = index.summary.path.parent / index.summary.files[k]
+    path = index.summary.folder / index.summary.files[k]
     if not path.exists():
         yield (
             f"{path}: missing, with {counted(stop - start, 'row')}; put it back, or run the command"
@@ -185,7 +185,7 @@ def _repeated_ids(path: Path, tables: Tables) -> Iterator[str]:
 
 def _strays(path: Path, summary: ShardSummary) -> Iterator[str]:
     """Name the files that look as if they belonged to the output, but do not."""
-    used = {path.parent / name for name in summary.files}
+    used = {summary.folder / name for name in summary.files}
     beside = sorted(path.parent.glob(f"{glob.escape(path.name)}.*"))
     found = [file for file in beside if file.name.endswith(PARTS)]
     for folder in sorted({file.parent for file in used} or {shard_folder(path)}):

@@ -225,7 +225,8 @@ def _on_one_line(locations: list[Location], times: Floats, motion: Motion) -> li
     first = [locations[k].candidates[0] for k in there]
     plane = LocalPlane(first[0].latitude, first[0].longitude)
     headings = [one.heading for one in first if one.heading is not None]
-    turns = np.radians(headings if len(headings) == len(first) else [0.0] * len(first))
+    known = len(headings) == len(first)
+    turns = np.radians(headings if known else [0.0] * len(first))
     east, north = plane.from_geographic(*np.array([(c.latitude, c.longitude) for c in first]).T)
     line = fit_line(
         np.column_stack([east, north, np.cos(turns), np.sin(turns)]),
@@ -244,7 +245,7 @@ def _on_one_line(locations: list[Location], times: Floats, motion: Motion) -> li
             one.candidates[0],
             latitude=float(latitude[n]),
             longitude=float(longitude[n]),
-            heading=float(turned[n]) if headings else None,
+            heading=float(turned[n]) if known else None,
             metres=float(line.metres[n]),
             degrees=None,
             agreement=None,

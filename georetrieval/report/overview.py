@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -129,7 +129,7 @@ def make_overview(
         data=dataset.root.absolute().name,
         counts=counts,
         trained_on=trained_on,
-        networks=_networks(settings) if settings else [],
+        networks=_networks(settings, {line["branch"] for line in lines}) if settings else [],
         trained=_times(lines),
         checkpoints=[(TITLES[name], value) for name, value in hashes.items()],
     )
@@ -154,10 +154,13 @@ def _lead(one: Titled) -> Lead:
     )
 
 
-def _networks(settings: Settings) -> list[Network]:
+def _networks(settings: Settings, trained: Collection[str]) -> list[Network]:
     networks = []
     for name, branch in settings.branches().items():
         encoder, optim = branch.encoder, branch.optim
+        if name not in trained:  # imported: the settings say nothing of how it was trained
+            networks.append(Network(TITLES[name], encoder.name, "weights from elsewhere", ""))
+            continue
         origin = "published weights" if encoder.pretrained else "from random weights"
         if isinstance(encoder.pretrained, str):
             origin = f"weights {encoder.pretrained}"

@@ -18,7 +18,7 @@ RECALLS = ("R@1", "R@5", "R@10")
 
 
 def curve(lines: Sequence[dict[str, Any]], branch: str, figure: str) -> list[tuple[float, float]]:
-    """Return a branch's figure by epoch, without what a resumed run did again.
+    """Return a branch's figure by epoch.
 
     Parameters
     ----------
@@ -36,11 +36,8 @@ def curve(lines: Sequence[dict[str, Any]], branch: str, figure: str) -> list[tup
     for line in lines:
         if line.get("branch") != branch or not isinstance(line.get(figure), int | float):
             continue
-        epoch, value = float(line["epoch"]), float(line[figure])
-        while points and points[-1][0] >= epoch:
-            points.pop()
-        if math.isfinite(value):
-            points.append((epoch, value))
+        if math.isfinite(value := float(line[figure])):
+            points.append((float(line["epoch"]), value))
     return points
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -115,7 +115,16 @@ def train(
                 tracker.close()
         if processes.first:
             # Again, as a resumed run may have moved its data; not before they were found the same.
-            run.write_settings(placed)
+            run.write_settings(_keep_others(run, placed, branches or settings.branches()))
+
+
+def _keep_others(run: Run, settings: Settings, trained: Iterable[BranchName]) -> Settings:
+    """Leave the run's other branches the settings that they were trained by."""
+    others = run.states().keys() - set(trained)
+    if not others or not run.settings_path.exists():
+        return settings
+    before = run.read_settings()
+    return settings.model_copy(update={name: getattr(before, name) for name in others})
 
 
 def check_begun(run: Run, *, resume: bool) -> None:

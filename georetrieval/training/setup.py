@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import torch
 
@@ -100,3 +100,24 @@ class Setup:
             [references.plan, references.settings],
             [self.pairs.ids, self.pairs.references.tolist(), self.validation.ids],
         )
+
+    def changes(self) -> str:
+        """Name what is other than in the run's settings; where nothing is, it must be the data."""
+        old, new = (_decisive(s, self.name) for s in (self.run.read_settings(), self.settings))
+        named = [f"{key}: {old.get(key)} before" for key in new if old.get(key) != new[key]]
+        return f"settings ({', '.join(named)})" if named else "data"
+
+
+def _decisive(settings: Settings, name: BranchName) -> dict[str, Any]:
+    """Return by its key each setting that decides what training a branch does."""
+    data = settings.data
+    values: dict[str, Any] = {
+        "seed": settings.seed,
+        "evaluate_every": settings.evaluate_every,
+        "data.heading": data.heading,
+        "data.fov": data.fov,
+    }
+    branch = settings.branches().get(name)
+    for part, fields in ({} if branch is None else branch.model_dump(mode="json")).items():
+        values |= {f"{name}.{part}.{key}": value for key, value in fields.items()}
+    return values

@@ -146,8 +146,8 @@ class State:
             return
         if values["settings"] != setup.digest():
             raise CheckpointError(
-                f"{path} was made with other settings or data: resume with the same, or name a new"
-                " --run"
+                f"{path} was made with other {setup.changes()}: resume with the same, or name a"
+                " new --run"
             )
         if values["processes"] != processes.count:
             raise CheckpointError(

@@ -265,7 +265,9 @@ def test_the_zebra_appears_once(pair: tuple[int, int]) -> None:
 
 
 def composed(
-    greys: list[int], norths: list[float], counts: NDArray[np.uint8] | None = None
+    greys: list[int] | list[np.ndarray],
+    norths: list[float],
+    counts: NDArray[np.uint8] | None = None,
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]:
     """Colour, alpha and uncertainty of plain panoramas, 20 x 26 m in pixels of 0.1 m."""
     canvas = Canvas(-10.0, 16.0, 200, 260, 0.1)
@@ -302,6 +304,13 @@ def test_mosaic_shows_whoever_stands_nearest_and_claims_what_two_say() -> None:
 
 def test_what_frames_disagree_on_is_not_claimed() -> None:
     _, alpha, _ = composed([60, 180], [0.0, 6.0])
+    assert not alpha.any()
+
+
+def test_what_agrees_by_chance_is_not_claimed() -> None:
+    """Of two frames of noise a pixel in seven is as grey in both, within `TOLERANCE`."""
+    noise = np.random.default_rng(0).integers(0, 256, (2, 256, 512, 1))
+    _, alpha, _ = composed(list(noise), [0.0, 6.0])
     assert not alpha.any()
 
 

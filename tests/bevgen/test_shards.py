@@ -480,6 +480,29 @@ def test_a_folder_can_be_moved(tmp_path: Path) -> None:
     assert np.array_equal(ShardSet(path.with_name("renamed.h5")).read(range(4)), images)
 
 
+def test_a_symbolic_link_to_an_index_is_enough(tmp_path: Path) -> None:
+    images = write_output(tmp_path / "made.h5", [3, 2])
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "bev.h5").symlink_to(Path("..") / "made.h5")
+    with ShardSet(elsewhere / "bev.h5") as shards:
+        np.testing.assert_array_equal(shards.read(range(5)), images)
+    assert not verify(elsewhere / "bev.h5").problems
+    merge(elsewhere / "bev.h5", elsewhere / "one.h5")
+    np.testing.assert_array_equal(ShardSet(elsewhere / "one.h5").read(range(5)), images)
+
+
+def test_index_and_shards_may_be_links_of_their_own(tmp_path: Path) -> None:
+    """As stores of contents make them, which keep the files under other names."""
+    images = write_output(tmp_path / "bev.h5", [3, 2])
+    for k, file in enumerate([tmp_path / "bev.h5", *(tmp_path / "bev.shards").iterdir()]):
+        content = tmp_path / "store" / f"{k}"
+        content.parent.mkdir(exist_ok=True)
+        file.rename(content)
+        file.symlink_to(content)
+    np.testing.assert_array_equal(ShardSet(tmp_path / "bev.h5").read(range(5)), images)
+
+
 def test_files_that_others_hold_open_or_locked(tmp_path: Path) -> None:
     path = tmp_path / "bev.h5"
     images = pictures(2)

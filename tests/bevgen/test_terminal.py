@@ -10,7 +10,7 @@ import pytest
 
 from bevgen import terminal
 from bevgen.cli import main
-from bevgen.terminal import print_table
+from bevgen.terminal import print_table, size_text
 from tests.helpers.world import write_shards
 
 ROWS = [
@@ -118,3 +118,21 @@ def test_a_reader_that_has_seen_enough_is_no_error():
         )
         assert b"Traceback" not in done.stderr
         assert b"Error" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (0, "0 bytes"),
+        (999, "999 bytes"),
+        (1000, "1 kB"),
+        (63_749, "63.7 kB"),
+        (999_499, "999 kB"),
+        (999_500, "1 MB"),
+        (3_150_000, "3.15 MB"),
+        (999_700_000_000, "1 TB"),
+        (77_600_000_000_000, "77.6 TB"),
+    ],
+)
+def test_sizes_are_written_in_three_digits(count: int, text: str) -> None:
+    assert size_text(count) == text

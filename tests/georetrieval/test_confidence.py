@@ -15,6 +15,7 @@ from georetrieval.localization.confidence import (
     RULE,
     LogitConfidence,
     Trial,
+    _quantile,
     features,
     fit_confidence,
 )
@@ -138,3 +139,12 @@ def test_a_damaged_model_is_refused(model, damage):
 def test_too_few_photos_are_refused():
     with pytest.raises(DataError, match="too few"):
         fit_confidence(draw(np.random.default_rng(5), 10), [])
+
+
+@pytest.mark.parametrize("share", [0.05, 0.1, 0.5])
+def test_a_prediction_set_misses_no_more_than_was_promised(share):
+    """Of n + 1 values drawn alike, the last lies below the k-th of the others k times in n + 1."""
+    for n in range(1, 80):
+        ranks = np.random.default_rng(n).permutation(n) + 1.0
+        k = _quantile(ranks, share)
+        assert k / (n + 1) <= share < (k + 1) / (n + 1)

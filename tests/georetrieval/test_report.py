@@ -573,6 +573,15 @@ def test_the_header_tells_networks_splits_and_time(page: Node):
     assert "bb" * 8 in facts
 
 
+def test_the_header_invents_no_training_of_imported_weights(fresh: Reported):
+    Run(fresh.run).metrics_path.unlink()
+    facts = page_of(fresh, fresh.evaluation).one("dl").text
+    assert "test_convnext2" in facts
+    assert "weights from elsewhere" in facts
+    assert "random weights" not in facts
+    assert "epochs" not in facts
+
+
 def test_the_curves_show_each_branch(page: Node):
     panels = by_id(page, "training").all("figure", "panel")
     titles = [p.one("figcaption").text for p in panels]
@@ -589,14 +598,14 @@ def test_the_curves_show_each_branch(page: Node):
     assert ticks == ["0", "1", "2", "3", "4", "epoch"]
 
 
-def test_a_curve_leaves_out_what_a_resumed_run_did_again():
+def test_a_curve_is_one_figure_of_one_branch_where_it_is_a_number():
     def line(epoch: float, loss: float | None, branch: str = "bev"):
         return {"branch": branch, "epoch": epoch, "loss": loss, "time": 1.0}
 
-    lines = [line(0, 5.0), line(0.5, 4.0), line(1.0, 3.0), line(0.5, 4.5), line(1.0, 3.5)]
+    lines = [line(0, 5.0), line(0.5, 4.0), line(1.0, 3.5)]
     lines += [line(0.5, 9.0, "panorama"), line(1.5, math.nan), line(2.0, 2.0), line(2.5, None)]
     lines += [{"branch": "bev", "epoch": 1, "R@1": 10.0}]
-    assert curve(lines, "bev", "loss") == [(0, 5.0), (0.5, 4.5), (1.0, 3.5), (2.0, 2.0)]
+    assert curve(lines, "bev", "loss") == [(0, 5.0), (0.5, 4.0), (1.0, 3.5), (2.0, 2.0)]
     assert curve(lines, "bev", "R@1") == [(1, 10.0)]
 
 

@@ -415,12 +415,22 @@ def test_maps_that_cannot_be_used_are_refused_in_words(tmp_path):
     far = tmp_path / "far.geojson"
     far.write_text('{"type": "Polygon", "coordinates": [[[0,0],[1,0],[1,1],[0,0]]]}')
     says("the map covers", good, area=far)
+    far.write_text('{"type": "Polygon", "coordinates": [[[179,0],[181,0],[181,1],[179,0]]]}')
+    says("across the 180th meridian is two polygons", good, area=far)
     far.write_text('{"type": "Point", "coordinates": [0, 0]}')
     says("holds no polygon", good, area=far)
     far.write_text("{")
     says("no GeoJSON", good, area=far)
     empty = write_map(tmp_path / "nothing.tif", plain, "EPSG:32631", 450000, 5411000, 0.5, nodata=0)
     says("is it empty", empty)
+
+
+@pytest.mark.parametrize(
+    "values", [(math.inf, 32, 5), (0.5, 32, math.inf), (math.nan, 32, 5), (0.0, 32, 5), (0.5, 8, 5)]
+)
+def test_settings_out_of_range_are_refused(values):
+    with pytest.raises(MapError, match="tiles need a resolution"):
+        TileSettings(*values)
 
 
 def test_another_map_or_other_settings_are_not_mixed_in(tmp_path):

@@ -224,6 +224,17 @@ def test_what_a_run_reports(small_world, tmp_path):
     ]
 
 
+def test_gradients_of_a_step_are_the_mean_of_its_batches(world, tmp_path):
+    sums = []
+    for count in (1, 2):
+        settings = tiny_settings("bev", sampling__batch_size=12, optim__accumulate=count)
+        found = first_gradients(settings, world.root, tmp_path, Processes(), 2)
+        assert found["losses"][0] != found["losses"][1]
+        sums.append(found["gradients"])
+    for name, gradient in sums[0].items():
+        torch.testing.assert_close(sums[1][name] * 2, gradient)
+
+
 # Several processes
 
 
@@ -483,13 +494,18 @@ def test_nothing_but_the_same_run_is_resumed(world, whole, tmp_path):
 
     with pytest.raises(CheckpointError, match="holds a run: add --resume"):
         train(tiny_settings(**EVERYTHING), world.root, copy("again"))
-    for k, changes in enumerate(
-        ({"optim__epochs": 5}, {"seed": 1}, {"evaluate_every": 1}, {"data": {"heading": "unknown"}})
+    for k, (changes, said) in enumerate(
+        (
+            ({"optim__epochs": 5}, r"bev.optim.epochs: \d+ before"),
+            ({"seed": 1}, "seed: 0 before"),
+            ({"evaluate_every": 1}, r"evaluate_every: \d+ before"),
+            ({"data": {"heading": "unknown"}}, "data.heading: known before"),
+        )
     ):
-        with pytest.raises(CheckpointError, match="other settings or data"):
+        with pytest.raises(CheckpointError, match=rf"with other settings \({said}\): resume with"):
             train(tiny_settings(**EVERYTHING | changes), world.root, copy(f"{k}"), resume=True)
     other = make_world(tmp_path / "other", train=63)
-    with pytest.raises(CheckpointError, match="other settings or data"):
+    with pytest.raises(CheckpointError, match="with other data: resume with"):
         train(tiny_settings(**EVERYTHING), other.root, copy("other data"), resume=True)
     # The same data in another place are the same data.
     moved = Path(shutil.copytree(world.root, tmp_path / "moved"))
@@ -538,6 +554,16 @@ def test_what_cannot_be_trained_is_refused_at_once(world, tmp_path, changes, err
 def test_a_branch_that_the_settings_lack(world, tmp_path):
     with pytest.raises(SettingsError, match="no branch 'panorama'; there are bev"):
         train(tiny_settings("bev"), world.root, tmp_path, branches=["panorama"])
+
+
+def test_a_branch_keeps_the_settings_that_it_was_trained_by(world, tmp_path):
+    """Also where the other branch is added by settings that do not repeat its own."""
+    first = tiny_settings("bev", optim__epochs=1, optim__weight_decay=0.02)
+    train(first, world.root, tmp_path)
+    second = tiny_settings("panorama", "bev", optim__epochs=2)
+    train(second, world.root, tmp_path, branches=["panorama"], resume=True)
+    found = Run(tmp_path).read_settings()
+    assert (found.bev, found.panorama) == (first.bev, second.panorama)
 
 
 def test_devices(monkeypatch):

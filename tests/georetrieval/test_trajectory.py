@@ -96,6 +96,14 @@ def test_a_frame_off_the_line_of_the_others_is_moved_there():
     )
 
 
+def test_a_frame_is_given_no_heading_where_one_of_the_others_has_none():
+    frames = [frame(k, (f"{k}", 10.0 * k, 0.9, 350.0 if k else None)) for k in range(9)]
+    frames[4] = frame(4, ("4", 55.0, 0.9, 200.0))
+    moved = track(frames, [float(k) for k in range(9)], Motion(turning=360))[4].best
+    assert moved.latitude * DEGREE == pytest.approx(40, abs=0.7)
+    assert moved.heading is None
+
+
 def test_headings_count_where_they_are_known():
     def turned(k: int, heading: float) -> Location:
         places = (

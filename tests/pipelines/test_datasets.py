@@ -507,6 +507,14 @@ def test_vigor_is_read(tmp_path):
         assert abs(image.longitude - near[1]) < 0.01
 
 
+def test_vigor_takes_each_tile_once(tmp_path):
+    root = raw.make_vigor(tmp_path / "VIGOR", rearranged=False, folder="splits", ending="")
+    known = vigor.read(root, 0.0, "any")
+    with (root / "splits/Chicago/satellite_list.txt").open("a") as file:
+        file.write(raw.vigor_tiles("Chicago")[0])
+    assert vigor.read(root, 0.0, "any") == known
+
+
 def test_vigor_of_one_city_has_no_cross_area(tmp_path):
     root = raw.make_vigor(tmp_path / "VIGOR", rearranged=False, folder="splits", ending="")
     for city in ("NewYork", "SanFrancisco", "Seattle"):
@@ -598,6 +606,17 @@ def test_cvglobal_protocols(tmp_path):
     assert (len(train), len(test)) == (8, 4)
     # All images stay in the shards, which serve every protocol.
     assert len(data.views["panorama"]) == 24
+    # What would be noticed only when all is trained.
+    for protocol, said in (
+        (
+            cvglobal.Protocol(cities=("Munich", "SaoPaulo")),
+            "SaoPaulo .* there are Munich, Sao-Paulo",
+        ),
+        (cvglobal.Protocol(cities=("Munich", "Sao-Paulo")), "--test-city leaves nothing .* train"),
+        (cvglobal.Protocol(since="2031-01"), "--test-since leaves nothing .* test"),
+    ):
+        with pytest.raises(InputError, match=said):
+            cvglobal.read(root, 0.0, protocol)
 
 
 def test_cvglobal_from_folder_to_table(tmp_path):
@@ -710,6 +729,17 @@ def test_a_trial_takes_a_few_of_each_split(tmp_path):
     named = {row["query"] for row in rows}
     assert named <= {row["id"] for row in table(out / "panorama.csv")}
     assert len(datasets.read_lines(out / "panorama.txt")) < 12
+
+
+def test_a_trial_keeps_all_references_of_a_query_that_it_takes():
+    """As in VIGOR, whose lists name four tiles for each."""
+    pairs = [Pair(q, f"{q}{k}", split="train") for k in range(4) for q in ("a", "b", "c")]
+    pairs += datasets.gallery_rows("xyz", "train")
+    assert [(p.query, p.reference) for p in datasets.limited(pairs, 2)] == [
+        *((q, f"{q}{k}") for k in range(4) for q in ("a", "b")),
+        *(("", tile) for tile in "xy"),
+    ]
+    assert datasets.limited(pairs, None) == pairs
 
 
 @pytest.mark.parametrize(

@@ -56,10 +56,11 @@ class TileSettings:
     least_data: float = 0.5
 
     def __post_init__(self) -> None:
-        if not (self.resolution > 0 and 16 <= self.size <= 8192 and self.step >= 1):
+        if not (0 < self.resolution <= 1000 and 16 <= self.size <= 8192 and 1 <= self.step <= 1e6):
             raise MapError(
-                "tiles need a resolution above 0, a size of 16 to 8192 pixels and a step of 1 metre"
-                f" or more, not {self.resolution:g}, {self.size} and {self.step:g}"
+                "tiles need a resolution above 0, at most 1000 metres a pixel, a size of 16 to 8192"
+                " pixels and a step of 1 metre to 1000 km, not"
+                f" {self.resolution:g}, {self.size} and {self.step:g}"
             )
         if not 0 <= self.least_data <= 1:
             raise MapError(f"the least data of a tile is a share, 0 to 1, not {self.least_data:g}")

@@ -120,7 +120,9 @@ def read_area(path: Path) -> Area:
     for west, south, east, north in area.boxes:
         if not (-180 <= west <= east <= 180 and -90 <= south <= north <= 90):
             raise MapError(
-                f"{path}: coordinates must be degrees, longitude first, not {west:g}, {south:g}"
+                f"{path}: coordinates must be degrees, longitude of -180 to 180 first (an area"
+                " across the 180th meridian is two polygons), not"
+                f" {west:g}, {south:g} to {east:g}, {north:g}"
             )
     return area
 
