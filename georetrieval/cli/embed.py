@@ -42,7 +42,7 @@ def command(
     from georetrieval.retrieval.embedding import Embeddings, embed_rows
     from georetrieval.training.processes import join_processes
 
-    check_output(out, overwrite=True)
+    check_output(out, overwrite=True, reads=(shards, checkpoint))
     branch, settings, digest, kind = load_hashed(checkpoint)
     where = join_processes(device).device
     images = ShardSet(shards)

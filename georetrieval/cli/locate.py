@@ -120,7 +120,7 @@ def command(
     if out is not None:
         if form == "table":
             raise SettingsError("--out takes a file in --format json, csv or geojson")
-        check_output(out, overwrite=True)
+        check_output(out, overwrite=True, reads=(*photos, poses))
     prior = Prior("file" if heading is None else heading, within, near)
     asked = list(find_photos(photos, poses, height))
     ways: dict[str, Any] = {"alignment": None} if no_align else {}

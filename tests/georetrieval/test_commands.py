@@ -131,6 +131,10 @@ def test_embed_refuses_in_words(world, run, tmp_path, capsys):
         assert georetrieval("embed", *words, "--out", out) == code
         assert said in capsys.readouterr().err
         assert not out.exists()
+    before = checkpoint.read_bytes()
+    assert georetrieval("embed", panorama, "--checkpoint", checkpoint, "--out", checkpoint) == 1
+    assert "is read: name another output" in capsys.readouterr().err
+    assert checkpoint.read_bytes() == before
 
 
 # Evaluate

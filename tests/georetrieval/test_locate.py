@@ -298,6 +298,8 @@ def test_mistakes_on_the_command_line_end_in_a_sentence(town, tmp_path, georetri
     for option in (["--heading", "nan"], ["--height", 0], ["--heading", 0, "--within", "nan"]):
         assert " must be " in says(2, "locate", photo, "--index", index, *option)
     assert "cannot be read" in says(2, "locate", photo, "--index", index, "--poses", "no.csv")
+    words = ("--index", index, "--format", "json", "--out", photo)
+    assert "is read: name another output" in says(1, "locate", photo, *words)
     words = ("locate", photo, "--index", index)
     assert "neither degrees" in says(2, *words, "--heading", "north")
     assert "--run" in says(1, *words, "--run", tmp_path)
