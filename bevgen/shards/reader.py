@@ -67,7 +67,9 @@ class ShardSet:
     settings : dict
         What the images were made with.
     plan : str
-        Digest of the inputs they were made from.
+        Digest of the inputs they were made from, which are known by their names and sizes.
+    crc32 : (N,) uint32
+        Checksum of each image's pixels, as it was written.
 
     Raises
     ------
@@ -81,7 +83,7 @@ class ShardSet:
         with opened(self.path) as h5:
             self._summary = summarize(h5, self.path)
             self._stamp = stamp(self.path.stat())
-            self._crc32 = numbers(h5, "crc32", np.uint32)
+            self.crc32 = numbers(h5, "crc32", np.uint32)
             self._layouts: list[Layout | None]
             if self._summary.files:
                 self._edges = read_edges(h5, self._summary)
@@ -272,7 +274,7 @@ class ShardSet:
         layout = self._layouts[shard]
         if layout is None:
             start, stop = self._edges[shard : shard + 2]
-            layout = shard_layout(self._summary, shard, self._crc32[start:stop])
+            layout = shard_layout(self._summary, shard, self.crc32[start:stop])
             self._layouts[shard] = layout
         return layout
 

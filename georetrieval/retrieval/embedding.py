@@ -34,7 +34,7 @@ class Embeddings:
     checkpoint
         Hash of the weights.
     data
-        Digest of the shards' plan and settings.
+        Digest of the shards' plan and settings, and of the images' checksums.
     """
 
     ids: list[str]

@@ -166,7 +166,8 @@ def _embed_once(
 ) -> Tensor:
     """Embed rows, or take what the same weights made of them before."""
     ids = [rows.shards.ids[row] for row in rows.rows]
-    data = digest(rows.shards.plan, rows.shards.settings)
+    pixels = rows.shards.crc32[rows.rows].tolist()  # a plan does not know them
+    data = digest(rows.shards.plan, rows.shards.settings, pixels)
     if rows.path.exists():
         found = Embeddings.load(rows.path)
         if (found.checkpoint, found.data, found.ids) == (checkpoint, data, ids):

@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch.nn.functional import normalize
 
-from bevgen import ShardSet
+from bevgen import ImageSettings, ShardSet, convert
 from georetrieval.config import DataSettings, EncoderSettings
 from georetrieval.data.dataset import Dataset
 from georetrieval.data.pairs import join
@@ -241,6 +242,26 @@ def test_other_data_with_equal_ids_is_embedded_anew(world, run, tmp_path):
     data = Dataset(DATA, other.root)
     evaluate(run, data, "test", name="other", on_progress=lambda title, *_: heard.add(title))
     assert heard == {"test bev query", "val bev query"}
+
+
+def test_tiles_redrawn_in_place_are_embedded_anew(small_world, run, tmp_path):
+    """A plan knows files by names and sizes, which stay the same in uncompressed TIFF."""
+    folder, path = tmp_path / "tiles", small_world.root / "satellite.h5"
+    folder.mkdir()
+    plans = set()
+    for seed in (0, 1):
+        random = np.random.default_rng(seed)
+        for name in small_world.ids:
+            tile = random.integers(0, 256, (32, 32, 3), np.uint8)
+            Image.fromarray(tile).save(folder / f"{name}.tif")
+        convert(folder, path, ImageSettings("satellite", 32, 32), scheduler="sync", overwrite=True)
+        plans.add(ShardSet(path).plan)
+        heard: set[str] = set()
+        data = Dataset(DATA, small_world.root)
+        evaluate(run, data, "test", on_progress=lambda title, *_, to=heard: to.add(title))
+    assert len(plans) == 1
+    assert {"test panorama reference", "test bev reference"} <= heard
+    assert not {"test panorama query", "test bev query"} & heard
 
 
 def test_queries_that_one_view_lacks_are_left_out_of_both(small_world, run, caplog):
