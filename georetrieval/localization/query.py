@@ -26,6 +26,7 @@ from bevgen import (
     read_poses,
     settings_from_json,
 )
+from bevgen.geometry import FULL_CIRCLE, FULL_SPHERE, is_full_sphere
 from bevgen.tables import respelled
 from georetrieval.config import EncoderSettings
 from georetrieval.errors import IndexFileError, SettingsError
@@ -179,6 +180,7 @@ class QueryViews:
         """
         settings = self.bev_settings
         assert settings is not None
+        settings = _as_the_photo_says(settings, photo)
         own = replace(photo.own, heading=heading)
         if photo.own.height is None and photo.file.height is None:
             own = replace(own, height=settings.height)
@@ -225,6 +227,20 @@ class QueryViews:
         if len(own) == 2:
             return fuse(own["panorama"], own["bev"], self.key.weight).numpy()
         return next(iter(own.values())).numpy()
+
+
+def _as_the_photo_says(settings: BevSettings, photo: Photo) -> BevSettings:
+    """Take back what was said of the panoramas of training where a photo speaks for itself.
+
+    A photo of the shape of a whole sphere is one, where theirs were crops of less than half of it.
+    """
+    names = "pitch", "roll", "vertical_fov"
+    said = [name for name in names if getattr(photo.file, name) is not None]
+    left, right = photo.file.horizontal_fov or FULL_CIRCLE
+    top, bottom = settings.vertical_fov or FULL_SPHERE
+    if top - bottom < 90 and is_full_sphere(*photo.pixels.shape[:2], right - left):
+        said.append("vertical_fov")
+    return replace(settings, **dict.fromkeys(said))
 
 
 def _drawing(name: str, key: ModelKey) -> BevSettings | ImageSettings:

@@ -14,7 +14,15 @@ import pytest
 import torch
 from PIL import Image
 
-from bevgen import PanoramaError, PanoramaInfo, ShardSet, info_from_row, read_poses
+from bevgen import (
+    BevSettings,
+    PanoramaError,
+    PanoramaInfo,
+    ShardSet,
+    info_from_row,
+    project,
+    read_poses,
+)
 from georetrieval.cli import main
 from georetrieval.config import DataSettings
 from georetrieval.data.dataset import Dataset
@@ -32,12 +40,41 @@ from georetrieval.localization import (
 )
 from georetrieval.localization.heading import refine
 from georetrieval.localization.location import distinct
+from georetrieval.localization.query import Photo, QueryViews
 from georetrieval.models.branch import Branch
 from georetrieval.models.checkpoints import save_branch
 from georetrieval.retrieval.evaluation import evaluate
-from georetrieval.retrieval.index import Index, build_index
+from georetrieval.retrieval.index import Index, ModelKey, build_index
 from tests.helpers.town import ENCODER, Town, make_town
 from tests.helpers.world import write_shards
+
+# How a photo is drawn
+
+
+CROP, OTHER = (30.0, -50.0), (45.0, -90.0)
+
+
+@pytest.mark.parametrize(
+    ("shape", "file", "drawn"),
+    [
+        ((64, 256), PanoramaInfo(), {"vertical_fov": CROP, "pitch": 4.0}),
+        ((64, 128), PanoramaInfo(), {"pitch": 4.0}),
+        ((48, 128), PanoramaInfo(vertical_fov=OTHER), {"vertical_fov": OTHER, "pitch": 4.0}),
+        ((64, 256), PanoramaInfo(pitch=0.0, roll=2.0), {"vertical_fov": CROP, "roll": 2.0}),
+    ],
+    ids=["nothing is known", "a whole sphere", "a crop that says so", "a tilt that it says"],
+)
+def test_what_was_said_of_training_gives_way_to_what_a_photo_says(shape, file, drawn):
+    settings = BevSettings(height=1.8, size=32, resolution=0.2, pitch=4.0, vertical_fov=CROP)
+    key = ModelKey({"bev": "-"}, {"bev": 1}, 0.0, "run", {"bev": settings.to_json()}, True)
+    views = QueryViews(key, {}, torch.device("cpu"))
+    pixels = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
+    bev, seen = views.bev(Photo("a.jpg", pixels, PanoramaInfo(), file), heading=30.0)
+    true, valid = project(
+        pixels, height=1.8, size=32, resolution=0.2, heading=30.0, return_valid=True, **drawn
+    )
+    np.testing.assert_array_equal(bev, true)
+    np.testing.assert_array_equal(seen, valid)
 
 
 @pytest.fixture(scope="module")
