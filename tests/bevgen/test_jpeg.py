@@ -155,6 +155,14 @@ def without(data: bytes, marker: int) -> bytes:
     ) + data[scan:]  # fmt: skip
 
 
+def with_steps(data: bytes, step: int) -> bytes:
+    """All quantiser steps of one size."""
+    for place in segments(data)[0]:
+        if data[place + 1] == 0xDB:
+            data = data[: place + 5] + bytes([step]) * 64 + data[place + 69 :]
+    return data
+
+
 PLAIN = encoded(PHOTO, "jpeg", quality=90, subsampling=2)
 SCAN = segments(PLAIN)[1]
 HUGE = patched(PLAIN, b"\x01\x00\x02\x00\x03", b"\xff\x00\xff\x00\x03")
@@ -175,6 +183,7 @@ STRANGERS = {
     "no height": patched(PLAIN, b"\xff\xc0\0\x11\x08\x01\x00", b"\xff\xc0\0\x11\x08\0\0"),
     "too large": HUGE,
     "more rows than data": patched(PLAIN, b"\x08\x01\x00\x02\x00", b"\x08\x40\x00\x40\x00"),
+    "coefficients that no image has": with_steps(encoded(PHOTO, "jpeg", quality=98), 255),
     "without an end": PLAIN[:-2],
     "cut in the rows": PLAIN[: SCAN + (len(PLAIN) - SCAN) // 3],
     "cut in the header": PLAIN[: SCAN - 4],

@@ -254,6 +254,11 @@ def test_references_that_cannot_be_located_are_refused(run, world, tmp_path):
         build_index(run, [world.root / "bev.h5"], tmp_path / "a.index")
     with pytest.raises(DataError, match="two tiles have the id"):
         build_index(run, [world.root / "satellite.h5"] * 2, tmp_path / "a.index")
+    small, place = np.zeros((1, 16, 16, 3), np.uint8), np.array([[48.0, 11.0]])
+    write_shards(tmp_path / "b.h5", "satellite", ["new"], small, place, resolution=0.25)
+    both = "satellite tiles of 16 pixels at 0.25 m a pixel and satellite tiles of 32 pixels at an"
+    with pytest.raises(DataError, match=both):
+        build_index(run, [world.root / "satellite.h5", tmp_path / "b.h5"], tmp_path / "a.index")
 
 
 def test_another_run_s_vectors_are_not_mixed_in(run, world, tmp_path):

@@ -287,8 +287,8 @@ def _tiles(references: Sequence[ShardSet], resolution: float | None) -> Tiles:
             )
         found.add(Tiles(shards.kind, shards.image_shape[0], own))
     if len(found) != 1:
-        listed = ", ".join(map(str, found)) or "none"
-        raise DataError(f"an index holds tiles of one kind, size and resolution, not {listed}")
+        listed = " and ".join(sorted(map(str, found))) or "none"
+        raise DataError(f"an index holds tiles of one kind, size and scale, not {listed}")
     return found.pop()
 
 

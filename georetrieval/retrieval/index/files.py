@@ -98,6 +98,10 @@ class Tiles:
         """Metres across; None where nobody said the resolution."""
         return None if self.resolution is None else self.size * self.resolution
 
+    def __str__(self) -> str:
+        scale = "an unknown scale" if self.resolution is None else f"{self.resolution:g} m a pixel"
+        return f"{self.kind} tiles of {self.size} pixels at {scale}"
+
 
 @dataclass(frozen=True, slots=True)
 class Part:
