@@ -26,7 +26,6 @@ from bevgen import (
     read_poses,
     settings_from_json,
 )
-from bevgen.geometry import FULL_CIRCLE, FULL_SPHERE, is_full_sphere
 from bevgen.tables import respelled
 from georetrieval.config import EncoderSettings
 from georetrieval.errors import IndexFileError, SettingsError
@@ -232,13 +231,13 @@ class QueryViews:
 def _as_the_photo_says(settings: BevSettings, photo: Photo) -> BevSettings:
     """Take back what was said of the panoramas of training where a photo speaks for itself.
 
-    A photo of the shape of a whole sphere is one, where theirs were crops of less than half of it.
+    A photo of 2:1 is a whole sphere where theirs were crops of less than half of it.
     """
     names = "pitch", "roll", "vertical_fov"
     said = [name for name in names if getattr(photo.file, name) is not None]
-    left, right = photo.file.horizontal_fov or FULL_CIRCLE
-    top, bottom = settings.vertical_fov or FULL_SPHERE
-    if top - bottom < 90 and is_full_sphere(*photo.pixels.shape[:2], right - left):
+    height, width = photo.pixels.shape[:2]
+    top, bottom = settings.vertical_fov or (90.0, -90.0)
+    if top - bottom < 90 and abs(width / height - 2) <= 0.02 and not photo.file.horizontal_fov:
         said.append("vertical_fov")
     return replace(settings, **dict.fromkeys(said))
 
