@@ -1,4 +1,4 @@
-"""Tests of the GPU's path: on a real one, or in Numba's simulator (see tests/bevgen/test_cuda.py)."""
+"""Tests of the GPU path: on a real one, or in the simulator (see tests/bevgen/test_cuda.py)."""
 
 from __future__ import annotations
 
