@@ -115,7 +115,7 @@ def train(
                 tracker.close()
         if processes.first:
             # Again, as a resumed run may have moved its data; not before they were found the same.
-            run.write_settings(_keep_others(run, placed, branches or settings.branches()))
+            run.write_settings(_keep_others(run, placed, chosen))
 
 
 def _keep_others(run: Run, settings: Settings, trained: Iterable[BranchName]) -> Settings:
