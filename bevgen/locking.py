@@ -8,6 +8,7 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from io import FileIO
 from pathlib import Path
 
 from bevgen.errors import RefusedError
@@ -32,24 +33,7 @@ def only_writer(out: Path) -> Iterator[None]:
         If another process holds it, or nothing can be written there.
     """
     path = out.with_name(out.name + LOCK)
-    try:
-        file = path.open("a+b", buffering=0)
-    except OSError as error:
-        raise RefusedError(f"nothing can be written beside {out}: {error.strerror}") from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if not (path.exists() and os.path.samestat(path.stat(), os.fstat(file.fileno()))):
-                raise BlockingIOError  # its owner has just ended and removed it
-        except BlockingIOError:
-            file.seek(0)
-            owner = file.read().decode("utf-8", "replace").strip()
-            raise RefusedError(
-                f"another run is writing {out} ({owner or 'just started'}):"
-                " wait for it, or name another output"
-            ) from None
-        except OSError as error:
-            log.warning("%s: this file system has no locks (%s): start one run only", out, error)
+    with _locked(path, out) as file:
         try:
             with suppress(OSError):  # a full disk: the lock holds without its owner's name
                 file.truncate(0)
@@ -57,6 +41,32 @@ def only_writer(out: Path) -> Iterator[None]:
             yield
         finally:
             path.unlink(missing_ok=True)
+
+
+def _locked(path: Path, out: Path) -> FileIO:
+    """Open and lock the lock file of ``out``; the errors are those of `only_writer`."""
+    while True:
+        try:
+            file = path.open("a+b", buffering=0)
+        except OSError as error:
+            raise RefusedError(f"nothing can be written beside {out}: {error.strerror}") from error
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            with file:
+                file.seek(0)
+                owner = file.read().decode("utf-8", "replace").strip()
+            raise RefusedError(
+                f"another run is writing {out} ({owner or 'just started'}):"
+                " wait for it, or name another output"
+            ) from None
+        except OSError as error:
+            log.warning("%s: this file system has no locks (%s): start one run only", out, error)
+            return file
+        with suppress(FileNotFoundError):
+            if os.path.samestat(path.stat(), os.fstat(file.fileno())):
+                return file
+        file.close()  # its owner had ended, and removed it after we opened it
 
 
 def is_written(out: Path) -> bool:
