@@ -30,7 +30,7 @@ from georetrieval.localization.location import (
 )
 from georetrieval.localization.query import Photo, QueryViews, open_photo
 from georetrieval.localization.search import Asked, Prior, Scored, as_candidates, ask, score_tiles
-from georetrieval.models.checkpoints import checkpoint_hash, load_branch
+from georetrieval.models.checkpoints import load_hashed
 from georetrieval.retrieval.index import Index
 from georetrieval.run import Run
 
@@ -71,7 +71,8 @@ class Locator:
     Raises
     ------
     IndexFileError
-        If the index cannot be used, or the run's checkpoints are not those that made it.
+        If the index cannot be used, its tiles have changed since, or the run's checkpoints are not
+        those that made it.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class Locator:
         device: torch.device | None = None,
     ) -> None:
         self.index = index if isinstance(index, Index) else Index(index)
+        self.index.check_references()
         self.search = search or HeadingSearch()
         self.alignment = alignment
         if confidence is None:
@@ -243,13 +245,13 @@ def _load_views(index: Index, run: Run, device: torch.device | None) -> QueryVie
                 f"{path} is not there: {index.folder} was made by a run at {run}; name where it is"
                 " with --run"
             )
-        if (there := checkpoint_hash(path)) != wanted:
+        branch, settings, there, _ = load_hashed(path)
+        if there != wanted:
             raise IndexFileError(
                 f"{path} is not the checkpoint that made {index.folder} ({there[:8]} there,"
                 f" {wanted[:8]} wanted): name the run that made it with --run, or build the index"
                 " again"
             )
-        branch, settings, _ = load_branch(path)
         encoders[name] = (branch.encoder, settings)
     return QueryViews(key, encoders, device or torch.device("cpu"))
 

@@ -99,10 +99,19 @@ def load_hashed(path: Path) -> tuple[Branch, EncoderSettings, str, BranchName]:
         As `load_branch`.
     """
     while True:
-        before = checkpoint_hash(path)
+        before, name = _stamp(path), checkpoint_hash(path)
         branch, settings, kind = load_branch(path)
-        if checkpoint_hash(path) == before:
-            return branch, settings, before, kind
+        if _stamp(path) == before:
+            return branch, settings, name, kind
+
+
+def _stamp(path: Path) -> tuple[int, int, int]:
+    """Return numbers that change when a file is replaced or rewritten."""
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def checkpoint_hash(path: Path) -> str:

@@ -1,17 +1,20 @@
 from __future__ import annotations
 
 import json
+import shutil
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from bevgen import ShardSet
+from bevgen import ImageSettings, ShardSet, convert
 from georetrieval.config import DataSettings
 from georetrieval.data.dataset import Dataset
 from georetrieval.errors import DataError, IndexFileError
+from georetrieval.localization import Locator
 from georetrieval.models.checkpoints import load_branch
 from georetrieval.retrieval.embedding import embed_rows
 from georetrieval.retrieval.evaluation import evaluate, fuse
@@ -165,6 +168,89 @@ def test_tiles_are_added_and_removed_without_building_anew(run, world, tmp_path)
     assert Index(out).verify() == []
 
 
+def pack(folder: Path, out: Path, images: np.ndarray, positions: np.ndarray) -> None:
+    """Store tiles from files that are equally large whatever they show."""
+    folder.mkdir(exist_ok=True)
+    names = [f"t{k:03d}.tif" for k in range(len(images))]
+    for name, image in zip(names, images, strict=True):
+        Image.fromarray(image).save(folder / name, compression=None)
+    rows = [f"{n},{y:.7f},{x:.7f}" for n, (y, x) in zip(names, positions, strict=True)]
+    poses = folder / "poses.csv"
+    poses.write_text("\n".join(["file,latitude,longitude", *rows]))
+    convert(folder, out, ImageSettings("satellite", 32, 32), poses=poses, overwrite=True)
+
+
+def test_tiles_that_were_drawn_again_are_not_searched_by_old_vectors(
+    run, world, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(building, "PART_ROWS", 40)
+    images = ShardSet(world.root / "satellite.h5").read(range(96))
+    tiles, out = tmp_path / "tiles.h5", tmp_path / "city.index"
+    pack(tmp_path / "tiles", tiles, images, world.positions)
+    plan = ShardSet(tiles).plan
+    build_index(run, [tiles], out).check_references()
+    images[50] = 255 - images[50]
+    pack(tmp_path / "tiles", tiles, images, world.positions)
+    assert ShardSet(tiles).plan == plan
+    for call in (
+        lambda: build_index(run, [tiles], out),
+        lambda: add_references(out, [tiles]),
+        lambda: Index(out).tile(0),
+        lambda: Index(out).check_references(),
+        lambda: Locator(out, alignment=None),
+    ):
+        with pytest.raises(IndexFileError, match=r"tiles\.h5 has changed.*--overwrite"):
+            call()
+    made, real = [], building._make_part
+    monkeypatch.setattr(building, "_make_part", lambda *a: made.append(a[1].name) or real(*a))
+    anew = build_index(run, [tiles], out, overwrite=True)
+    assert made == ["00001"]
+    anew.check_references()
+    whole = build_index(run, [tiles], tmp_path / "whole.index")
+    np.testing.assert_array_equal(anew.vectors(np.arange(96)), whole.vectors(np.arange(96)))
+    assert anew.verify() == []
+
+
+def test_tiles_whose_positions_were_corrected_are_refused(run, world, tmp_path):
+    images = ShardSet(world.root / "satellite.h5").read(range(9))
+    tiles, out = tmp_path / "tiles.h5", tmp_path / "city.index"
+    pack(tmp_path / "tiles", tiles, images, world.positions[:9])
+    build_index(run, [tiles], out)
+    pack(tmp_path / "tiles", tiles, images, world.positions[:9] + 1e-4)
+    with pytest.raises(IndexFileError, match="has changed"):
+        build_index(run, [tiles], out)
+
+
+def test_an_index_is_mended_with_whichever_of_its_tiles(run, world, tmp_path):
+    shards = ShardSet(world.root / "satellite.h5")
+    for name, part in (("a", slice(0, 60)), ("b", slice(60, 96))):
+        images, positions = shards.read(range(96))[part], world.positions[part]
+        write_shards(tmp_path / f"{name}.h5", "satellite", shards.ids[part], images, positions)
+    out = tmp_path / "city.index"
+    build_index(run, [tmp_path / "a.h5"], out)
+    grown = add_references(out, [tmp_path / "b.h5"])
+    for number, name in ((1, "b"), (0, "b"), (1, "a")):
+        (part_folder(out, f"{number:05d}") / "vectors.npy").unlink()
+        mended = build_index(run, [tmp_path / f"{name}.h5"], out)
+        assert mended.ids == grown.ids
+        assert mended.verify() == []
+    np.testing.assert_allclose(
+        mended.vectors(np.arange(96)), grown.vectors(np.arange(96)), atol=1e-6
+    )
+
+
+def test_tiles_that_moved_are_not_embedded_again(run, world, tmp_path, monkeypatch):
+    out, tiles, moved = (tmp_path / name for name in ("city.index", "tiles.h5", "moved.h5"))
+    shutil.copy(world.root / "satellite.h5", tiles)
+    build_index(run, [tiles], out)
+    tiles.rename(moved)
+    with pytest.raises(IndexFileError, match="cannot be read"):
+        Index(out).tile(0)
+    monkeypatch.setattr(building, "_make_part", None)
+    again = build_index(run, [moved], out, overwrite=True)
+    np.testing.assert_array_equal(again.tile(0), ShardSet(moved)[0])
+
+
 def test_of_tiles_that_overlap_only_the_new_ones_are_added(run, world, tmp_path):
     shards = ShardSet(world.root / "satellite.h5")
     middle = slice(20, 70)
@@ -212,7 +298,7 @@ def test_a_killed_build_goes_on_with_what_is_missing(run, world, tmp_path, monke
         (lambda out: (out / HEADER).unlink(), "no finished index"),
         (lambda out: (out / HEADER).write_text("{"), "damaged"),
         (lambda out: (out / HEADER).write_text('{"format": "else"}'), "no index of georetrieval"),
-        (lambda out: edit(out, version=2), "version 2"),
+        (lambda out: edit(out, version=1), "version 1"),
         (lambda out: edit(out, removed=1), "was edited"),
         (lambda out: cut(part_folder(out, "00000") / "codes.npy"), "makes only what is missing"),
         (lambda out: cut(part_folder(out, "00000") / "ids.json"), "makes only what is missing"),
@@ -243,6 +329,20 @@ def test_changed_bytes_are_found_by_verify(run, world, tmp_path):
     content[-3] ^= 1
     path.write_bytes(content)
     assert index.verify() == [f"{path} is damaged"]
+
+
+def test_a_changed_confidence_model_is_found_by_verify_and_not_used(run, world, tmp_path):
+    index = build_index(run, [world.root / "satellite.h5"], tmp_path / "city.index")
+    values = {"known": {"least": 0.5}}
+    index.store_confidence(values)
+    assert index.confidence == values
+    assert index.verify() == []
+    path = index.folder / "confidence.json"
+    path.write_text(path.read_text().replace("0.5", "0.6"))
+    (found,) = index.verify()
+    assert found.startswith(f"{path} is damaged")
+    with pytest.raises(IndexFileError, match="georetrieval confidence"):
+        _ = index.confidence
 
 
 def test_references_that_cannot_be_located_are_refused(run, world, tmp_path):

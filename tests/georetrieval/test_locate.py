@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import os
+import shutil
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import replace
@@ -41,6 +42,7 @@ from georetrieval.localization import (
 from georetrieval.localization.heading import refine
 from georetrieval.localization.location import distinct
 from georetrieval.localization.query import Photo, QueryViews
+from georetrieval.models import checkpoints
 from georetrieval.models.branch import Branch
 from georetrieval.models.checkpoints import save_branch
 from georetrieval.retrieval.evaluation import evaluate
@@ -256,6 +258,24 @@ def test_what_aligns_reorders_and_what_judges_sees_the_new_order(town):
 
 
 # Which model
+
+
+def test_weights_that_are_replaced_while_they_are_read_are_noticed(town, tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    shutil.copytree(town.run.folder, run)
+    torch.manual_seed(1)
+    other = tmp_path / "other.safetensors"
+    save_branch(other, Branch(ENCODER), ENCODER, "bev")
+    real = checkpoints.load_branch
+
+    def late(path: Path):
+        if path.name == "bev.safetensors" and other.exists():
+            other.replace(path)  # as a training puts a better one in place
+        return real(path)
+
+    monkeypatch.setattr(checkpoints, "load_branch", late)
+    with pytest.raises(IndexFileError, match="is not the checkpoint that made"):
+        Locator(town.root / "town.index", run=run)
 
 
 def test_other_checkpoints_than_the_index_s_are_refused(town, tmp_path):

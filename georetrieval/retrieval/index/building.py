@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from bevgen import ShardSet, only_writer
 from bevgen.tables import respelled, warn_respelled
@@ -21,7 +22,7 @@ from bevgen.writing import write_errors
 from georetrieval.config import BRANCHES, BranchName, EncoderSettings
 from georetrieval.data.dataset import Dataset
 from georetrieval.errors import CheckpointError, DataError, IndexFileError, SettingsError
-from georetrieval.models.checkpoints import load_hashed
+from georetrieval.models.checkpoints import digest, load_hashed
 from georetrieval.models.encoder import Encoder
 from georetrieval.retrieval.embedding import embed_rows
 from georetrieval.retrieval.evaluation import fuse
@@ -52,7 +53,7 @@ from georetrieval.retrieval.index.files import (
     write_bytes,
     write_header,
 )
-from georetrieval.retrieval.index.opening import Index
+from georetrieval.retrieval.index.opening import Index, pixels_checksum
 from georetrieval.run import Run
 
 EXACT_ROWS = 1_000_000
@@ -102,26 +103,28 @@ def build_index(
     Raises
     ------
     IndexFileError
-        If there is an index of another model or of other tiles.
+        If there is an index of another model or of other tiles, or its tiles have changed.
     GeoretrievalError
         If the run or the references cannot be used.
     """
     run, out = Run.at(run), Path(out)
     key, encoders = _load_model(run, weight, out)
     opened = [_references(Path(path)) for path in references]
-    tiles = _tiles(opened, resolution)
-    if (out / HEADER).exists() and not overwrite:
-        _refuse_other(read_header(out), key, tiles, opened, out)
-    elif out.exists() and not out.is_dir():
+    header = IndexHeader(key, _tiles(opened, resolution), _plan(out, opened))
+    if out.exists() and not out.is_dir():
         raise IndexFileError(f"{out} exists and is no index: name another one")
     with only_writer(out), write_errors(out, KEPT):
+        if (out / HEADER).exists() and not overwrite:
+            # Complete: what was added or removed since stays, and damaged parts are made again.
+            wanted, header = header, read_header(out)
+            _refuse_other(header, wanted, opened, out)
         (out / PARTS).mkdir(parents=True, exist_ok=True)
         for name in (HEADER, REMOVED, APPROXIMATE, CONFIDENCE) if overwrite else ():
             (out / name).unlink(missing_ok=True)
-        parts = _make_parts(out, key, encoders, opened, 0, set(), device, on_progress)
-        if (out / HEADER).exists():  # complete: what was added or removed since stays
+        parts = _make_parts(out, key, encoders, header.parts, opened, device, on_progress)
+        if parts == header.parts:
             return Index(out)
-        return _finish(out, IndexHeader(key, tiles, tuple(parts)), approximate, on_progress)
+        return _finish(out, replace(header, parts=parts), approximate, on_progress)
 
 
 def add_references(
@@ -142,7 +145,8 @@ def add_references(
     Raises
     ------
     IndexFileError
-        If the index was made by other checkpoints than the run has, or of other tiles.
+        If the index was made by other checkpoints than the run has, or of other tiles, or its
+        tiles have changed.
     """
     out = Path(out)
     opened = [_references(Path(path)) for path in references]
@@ -155,10 +159,11 @@ def add_references(
             raise IndexFileError(
                 f"{out} holds {header.tiles}, and these are {tiles}: make another one"
             )
+        _refuse_changed(header, opened, out)
         start = 1 + max((int(part.name) for part in header.parts), default=-1)
-        have = set(index.row_of)
-        parts = _make_parts(out, key, encoders, opened, start, have, device, on_progress)
-        header = replace(header, parts=(*header.parts, *parts))
+        planned = _plan(out, opened, start, index.row_of)
+        parts = _make_parts(out, key, encoders, planned, opened, device, on_progress)
+        header = replace(header, parts=header.parts + parts)
         return _finish(out, header, approximate, on_progress)
 
 
@@ -293,56 +298,64 @@ def _tiles(references: Sequence[ShardSet], resolution: float | None) -> Tiles:
 
 
 def _refuse_other(
-    header: IndexHeader, key: ModelKey, tiles: Tiles, references: list[ShardSet], out: Path
+    header: IndexHeader, wanted: IndexHeader, references: Sequence[ShardSet], out: Path
 ) -> None:
-    check_model(header.model, key, out)
-    plans = {part.plan for part in header.parts}
-    asked = {shards.plan for shards in references}
-    if not header.model.same_vectors(key) or header.tiles != tiles or not asked <= plans:
+    """Refuse to go on with an index unless it holds what is wanted, and perhaps more."""
+    check_model(header.model, wanted.model, out)
+    _refuse_changed(header, references, out)
+    held = {(part.tiles, part.pixels) for part in header.parts}
+    asked = {(part.tiles, part.pixels) for part in wanted.parts}
+    same = header.model.same_vectors(wanted.model) and header.tiles == wanted.tiles
+    if not same or not asked <= held:
         raise IndexFileError(
             f"{out} exists and holds other tiles, or the same with another weight: add tiles with"
             " --add, replace it with --overwrite, or name another index"
         )
 
 
-def _make_parts(
-    out: Path,
-    key: ModelKey,
-    encoders: Encoders,
-    references: Sequence[ShardSet],
-    number: int,
-    have: set[str],
-    device: torch.device | None,
-    on_progress: Progress,
-) -> list[Part]:
-    """Embed the tiles that ``have`` lacks; parts that an earlier, killed call finished are taken.
+def _refuse_changed(header: IndexHeader, references: Sequence[ShardSet], out: Path) -> None:
+    """Refuse to go on with vectors of tiles that are no longer what they were."""
+    opened = {_relative(shards, out): shards for shards in references}
+    for part in header.parts:
+        if part.references in opened:
+            _check_unchanged(part, opened[part.references], out)
+
+
+def _check_unchanged(part: Part, shards: ShardSet, out: Path) -> None:
+    rows = range(part.first_row, part.first_row + part.rows)
+    if _part(part.name, shards, rows, out) != replace(part, checksums={}):
+        raise IndexFileError(
+            f"{shards.path} has changed since {out} was made of it: --overwrite embeds what has"
+            " changed, and keeps the rest"
+        )
+
+
+def _plan(
+    out: Path, references: Sequence[ShardSet], number: int = 0, have: Collection[str] = ()
+) -> tuple[Part, ...]:
+    """Divide the tiles that ``have`` lacks into parts, numbered from ``number``.
 
     A part is some consecutive rows of one file, at most `PART_ROWS`.
+
+    Raises
+    ------
+    DataError
+        If two tiles have one id.
     """
-    device = device or torch.device("cpu")
+    parts: list[Part] = []
     seen = set(have)
-    total = sum(map(len, references))
-    done, parts = 0, []
     for shards in references:
-        path = os.path.relpath(shards.path, out.absolute())
         new = [row for row, name in enumerate(shards.ids) if name not in have]
-        done += len(shards) - len(new)
-        for rows in _runs(new):
-            names = shards.ids[rows.start : rows.stop]
-            if twice := seen.intersection(names):
+        for row in new:
+            if shards.ids[row] in seen:
                 raise DataError(
-                    f"two tiles have the id {min(twice)!r}, the second in {shards.path}: ids must"
-                    " be unique in an index"
+                    f"two tiles have the id {shards.ids[row]!r}, the second in {shards.path}: ids"
+                    " must be unique in an index"
                 )
-            seen.update(names)
-            plain = Part(f"{number:05d}", len(names), path, shards.plan, rows.start, {})
-            part = _finished_part(out, plain, key)
-            if part is None:
-                part = _make_part(out, plain, key, encoders, shards, names, device)
-            parts.append(part)
-            number, done = number + 1, done + len(names)
-            on_progress("embedding tiles", done, total)
-    return parts
+            seen.add(shards.ids[row])
+        for rows in _runs(new):
+            parts.append(_part(f"{number + len(parts):05d}", shards, rows, out))
+    return tuple(parts)
 
 
 def _runs(rows: Sequence[int]) -> Iterator[range]:
@@ -354,12 +367,58 @@ def _runs(rows: Sequence[int]) -> Iterator[range]:
             start = k
 
 
+def _part(name: str, shards: ShardSet, rows: range, out: Path) -> Part:
+    """Describe some rows of a file as a part that is not yet made."""
+    tiles = digest(shards.ids[rows.start : rows.stop], _positions(shards, rows).tolist())
+    pixels = pixels_checksum(shards, rows)
+    return Part(name, len(rows), _relative(shards, out), rows.start, tiles, pixels, {})
+
+
+def _relative(shards: ShardSet, out: Path) -> str:
+    return os.path.relpath(shards.path, out.absolute())
+
+
+def _positions(shards: ShardSet, rows: range) -> NDArray[np.float64]:
+    """Return latitudes and longitudes (n, 2) of some rows."""
+    columns = (shards.columns[name] for name in ("latitude", "longitude"))
+    return np.stack([column[rows.start : rows.stop] for column in columns], axis=1)
+
+
+def _make_parts(
+    out: Path,
+    key: ModelKey,
+    encoders: Encoders,
+    planned: Sequence[Part],
+    references: Sequence[ShardSet],
+    device: torch.device | None,
+    on_progress: Progress,
+) -> tuple[Part, ...]:
+    """Embed what is planned; parts that an earlier, killed call finished are taken."""
+    device = device or torch.device("cpu")
+    opened = {_relative(shards, out): shards for shards in references}
+    total = sum(part.rows for part in planned)
+    done, parts = 0, []
+    for part in planned:
+        plain = replace(part, checksums={})
+        made = _finished_part(out, plain, key)
+        if made is None:
+            shards = opened.get(part.references)
+            if shards is None:
+                shards = _references(Path(os.path.normpath(out / part.references)))
+            _check_unchanged(part, shards, out)
+            made = _make_part(out, plain, key, encoders, shards, device)
+        parts.append(made)
+        done += part.rows
+        on_progress("embedding tiles", done, total)
+    return tuple(parts)
+
+
 def _finished_part(out: Path, plain: Part, key: ModelKey) -> Part | None:
-    """Return the part that an earlier call made, if it is just this one."""
+    """Return the part that an earlier call made, if it is of just these tiles."""
     folder = part_folder(out, plain.name)
     try:
         kept = json.loads((folder / PART_FILE).read_text("utf-8"))
-        part = Part(**kept["part"])
+        part = replace(Part(**kept["part"]), references=plain.references)  # which may have moved
     except (OSError, ValueError, KeyError, TypeError):
         return None
     same = replace(part, checksums={}) == plain and kept["model"] == _part_model(key)
@@ -380,14 +439,13 @@ def _make_part(
     key: ModelKey,
     encoders: Encoders,
     shards: ShardSet,
-    names: list[str],
     device: torch.device,
 ) -> Part:
     """Embed some rows and write their files; the folder gets its name last."""
-    rows = np.arange(plain.first_row, plain.first_row + plain.rows)
+    rows = range(plain.first_row, plain.first_row + plain.rows)
     own = {
         name: embed_rows(
-            encoder.to(device), shards, rows, settings.reference_size, device=device
+            encoder.to(device), shards, np.array(rows), settings.reference_size, device=device
         ).cpu()
         for name, (encoder, settings) in encoders.items()
     }
@@ -399,14 +457,18 @@ def _make_part(
     if not np.isfinite(vectors).all():
         raise DataError("embeddings are not finite: the model has diverged")
     coded = encode(vectors)
-    columns = shards.columns
-    positions = np.stack([columns["latitude"][rows], columns["longitude"][rows]], axis=1)
     folder = part_folder(out, plain.name)
     begun = folder.with_name(folder.name + ".part")
     shutil.rmtree(begun, ignore_errors=True)
     begun.mkdir()
-    arrays = {VECTORS: vectors, CODES: coded.codes, SCALES: coded.scales, POSITIONS: positions}
+    arrays = {
+        VECTORS: vectors,
+        CODES: coded.codes,
+        SCALES: coded.scales,
+        POSITIONS: _positions(shards, rows),
+    }
     checksums = {name: write_array(begun / name, array) for name, array in arrays.items()}
+    names = shards.ids[rows.start : rows.stop]
     write_bytes(begun / IDS, json.dumps(names, ensure_ascii=False).encode())
     checksums[IDS] = file_checksum(begun / IDS)
     part = replace(plain, checksums=checksums)

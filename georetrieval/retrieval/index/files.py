@@ -19,7 +19,7 @@ import numpy as np
 from georetrieval.errors import IndexFileError
 
 FORMAT = "georetrieval-index"
-VERSION = 1
+VERSION = 2
 HEADER = "index.json"
 PARTS = "parts"
 CONFIDENCE = "confidence.json"
@@ -115,10 +115,12 @@ class Part:
         How many tiles.
     references
         Shard file of the tiles, relative to the index.
-    plan
-        Digest of that file.
     first_row
         Of the part in that file.
+    tiles
+        Digest of the tiles' ids and positions.
+    pixels
+        crc32 of the checksums that the shards hold of the tiles' pixels.
     checksums
         crc32 of each of `PART_FILES`.
     """
@@ -126,8 +128,9 @@ class Part:
     name: str
     rows: int
     references: str
-    plan: str
     first_row: int
+    tiles: str
+    pixels: int
     checksums: dict[str, int]
 
 
@@ -155,7 +158,7 @@ class IndexHeader:
 def write_header(folder: Path, header: IndexHeader) -> None:
     """Write ``index.json``, whole or not at all."""
     content = {"format": FORMAT, "version": VERSION, **asdict(header)}
-    content["crc32"] = _crc(content)
+    content["crc32"] = json_checksum(content)
     write_bytes(folder / HEADER, (json.dumps(content, indent=1) + "\n").encode())
 
 
@@ -188,7 +191,7 @@ def read_header(folder: Path) -> IndexHeader:
             f"{path} is of version {content.get('version')}, and this release reads version"
             f" {VERSION}: build the index again, or use the release that made it"
         )
-    if content.pop("crc32", None) != _crc(content):
+    if content.pop("crc32", None) != json_checksum(content):
         raise IndexFileError(f"{path} is damaged or was edited: build the index again")
     del content["format"], content["version"]
     content["model"], content["tiles"] = ModelKey(**content["model"]), Tiles(**content["tiles"])
@@ -196,7 +199,8 @@ def read_header(folder: Path) -> IndexHeader:
     return IndexHeader(**content)
 
 
-def _crc(content: dict[str, Any]) -> int:
+def json_checksum(content: dict[str, Any]) -> int:
+    """Return the crc32 of JSON values, in whichever order and lines they are written."""
     return zlib.crc32(json.dumps(content, sort_keys=True).encode())
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import zlib
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -30,6 +31,7 @@ from georetrieval.retrieval.index.files import (
     IndexHeader,
     Part,
     file_checksum,
+    json_checksum,
     part_folder,
     read_header,
     write_bytes,
@@ -196,13 +198,25 @@ class Index:
     def _reference(self, row: int) -> tuple[ShardSet, int]:
         for part in self.header.parts:
             if row < part.rows:
-                return self._references(part), part.first_row + row
+                return self._references(part.references), part.first_row + row
             row -= part.rows
         raise IndexError(f"{self.folder} has no such row")
 
-    def _references(self, part: Part) -> ShardSet:
-        if part.references not in self._shards:
-            path = Path(os.path.normpath(self.folder / part.references))
+    def check_references(self) -> None:
+        """Refuse vectors of tiles that have changed since. That they are there, `tile` alone needs.
+
+        Raises
+        ------
+        IndexFileError
+            If they have changed, or cannot be read.
+        """
+        for name in dict.fromkeys(part.references for part in self.header.parts):
+            if (self.folder / name).exists():
+                self._references(name)
+
+    def _references(self, name: str) -> ShardSet:
+        if name not in self._shards:
+            path = Path(os.path.normpath(self.folder / name))
             try:
                 shards = ShardSet(path)
             except ShardError as error:
@@ -210,12 +224,15 @@ class Index:
                     f"the tiles of {self.folder} cannot be read ({error}): an index needs the"
                     " references that it was made of, at the same place beside it"
                 ) from error
-            if shards.plan != part.plan:
-                raise IndexFileError(
-                    f"{path} is not what {self.folder} was made of: build the index again"
-                )
-            self._shards[part.references] = shards
-        return self._shards[part.references]
+            for part in self.header.parts:
+                rows = range(part.first_row, part.first_row + part.rows)
+                if part.references == name and pixels_checksum(shards, rows) != part.pixels:
+                    raise IndexFileError(
+                        f"{path} has changed since {self.folder} was made of it: build the index"
+                        " again with --overwrite, which embeds what has changed"
+                    )
+            self._shards[name] = shards
+        return self._shards[name]
 
     @property
     def confidence(self) -> dict[str, Any] | None:
@@ -229,14 +246,19 @@ class Index:
         path = self.folder / CONFIDENCE
         if not path.exists():
             return None
+        again = "fit it again with `georetrieval confidence`"
         try:
-            return json.loads(path.read_text("utf-8"))
+            values = json.loads(path.read_text("utf-8"))
         except ValueError as error:
-            raise IndexFileError(f"{path} is damaged ({error}): fit it again") from error
+            raise IndexFileError(f"{path} is damaged ({error}): {again}") from error
+        if not isinstance(values, dict) or values.pop("crc32", None) != json_checksum(values):
+            raise IndexFileError(f"{path} is damaged or was edited: {again}")
+        return values
 
     def store_confidence(self, values: dict[str, Any]) -> None:
         """Keep a confidence model; see `georetrieval.localization`."""
-        write_bytes(self.folder / CONFIDENCE, (json.dumps(values, indent=1) + "\n").encode())
+        content = {**values, "crc32": json_checksum(values)}
+        write_bytes(self.folder / CONFIDENCE, (json.dumps(content, indent=1) + "\n").encode())
 
     def verify(self) -> list[str]:
         """Read every byte; return a sentence for each file that is damaged or missing."""
@@ -246,11 +268,21 @@ class Index:
             for name in PART_FILES
         }
         checks |= {self.folder / name: crc for name, crc in self.header.checksums.items()}
-        return [
+        found = [
             f"{path} is damaged" if path.exists() else f"{path} is missing"
             for path, crc in checks.items()
             if not path.exists() or file_checksum(path) != crc
         ]
+        try:
+            self.confidence  # noqa: B018  # which holds its own checksum
+        except IndexFileError as error:
+            found.append(str(error))
+        return found
+
+
+def pixels_checksum(shards: ShardSet, rows: range) -> int:
+    """Return a crc32 of the pixels of some rows, of which the shards know those of each image."""
+    return zlib.crc32(shards.crc32[rows.start : rows.stop].astype("<u4").tobytes())
 
 
 def _open_part(
@@ -288,5 +320,5 @@ def _read_array(path: Path) -> NDArray[Any]:
 def _damaged(path: Path, why: str) -> IndexFileError:
     return IndexFileError(
         f"{path} is damaged or missing ({why}): delete its folder and run the same"
-        " `georetrieval index` again, which makes only what is missing"
+        " `georetrieval index` again, without --add, which makes only what is missing"
     )
