@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NoReturn
 
 import click
@@ -20,6 +21,21 @@ from bevgen import terminal
 
 EXIT_FAILED, EXIT_USAGE, EXIT_FAILURES, EXIT_INTERRUPTED = 1, 2, 3, 130
 CONTEXT = {"help_option_names": ["-h", "--help"]}
+
+
+class _GivenPath(click.Path):
+    """A path that was given: an empty one, as of a variable that is not set, would be here."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Refuse an empty path; make others what is wanted."""
+        if value == "":
+            self.fail("it is empty; the folder that you are in is named .", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+PATH = _GivenPath(path_type=Path)
+TYPED = _GivenPath()
+"""A path or a name, as text."""
 
 
 class LazyGroup(click.Group):

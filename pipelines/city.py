@@ -15,6 +15,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from bevgen.commands import PATH
 from bevgen.errors import BevgenError, InputError
 from bevgen.terminal import counted
 from pipelines.citymaker.styles import DISTRICTS
@@ -31,7 +32,7 @@ def names(context: click.Context, parameter: click.Parameter, value: str) -> tup
     help="Make a synthetic city in a folder, or what is missing of it.\n\nThe same options give the"
     " same files. Stop it with Ctrl-C; the same command goes on."
 )
-@click.option("--out", "-o", type=click.Path(path_type=Path), required=True, help="Folder.")
+@click.option("--out", "-o", type=PATH, required=True, help="Folder.")
 @click.option("--places", default=400, show_default=True, help="Places in all districts together.")
 @click.option("--seed", default=0, show_default=True, help="Another seed, another city.")
 @click.option(

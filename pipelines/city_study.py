@@ -19,6 +19,7 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
+from bevgen.commands import PATH
 from georetrieval.retrieval.results import Evaluation
 from georetrieval.run import Run
 from pipelines import commands
@@ -125,7 +126,7 @@ def write_results(out: Path, seeds: int, places: int, settings: Sequence[str]) -
 
 
 @click.command(help="Measure what the BEV branch adds, on the synthetic city.")
-@click.option("--out", type=click.Path(path_type=Path), default=Path("study"), show_default=True)
+@click.option("--out", type=PATH, default=Path("study"), show_default=True)
 @click.option("--places", default=600, show_default=True, help="Places in the city.")
 @click.option("--seeds", default=3, show_default=True, help="Trainings of each kind.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change the recipe.")

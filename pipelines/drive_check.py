@@ -17,6 +17,7 @@ import rasterio
 from numpy.typing import NDArray
 from pyproj import Transformer
 
+from bevgen.commands import PATH
 from bevgen.ground import LocalPlane
 from bevgen.tables import PoseRow, read_poses
 from pipelines.citymaker.dataset import plan, prepare
@@ -135,10 +136,10 @@ def ground_errors(
 
 
 @click.command(help="Print how far poses and mosaic of a drive are from the truth.")
-@click.argument("city", type=click.Path(path_type=Path))
+@click.argument("city", type=PATH)
 @click.argument("drive")
-@click.option("--poses", type=click.Path(path_type=Path), required=True, help="Refined poses.")
-@click.option("--mosaic", type=click.Path(path_type=Path), help="The GeoTIFF.")
+@click.option("--poses", type=PATH, required=True, help="Refined poses.")
+@click.option("--mosaic", type=PATH, help="The GeoTIFF.")
 def main(city: Path, drive: str, poses: Path, mosaic: Path | None) -> None:
     """Print how far poses and mosaic of a drive are from the truth."""
     folder = city / "drive" / drive

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 import bevgen
+from bevgen.commands import PATH
 from bevgen.errors import BevgenError
 from bevgen.images.decoding import read_image
 
@@ -28,8 +29,8 @@ CAPTION = 40
 
 
 @click.command(help="Draw BEVs of the four public panoramas in a row, with captions.")
-@click.option("-i", "--in", "folder", required=True, type=click.Path(path_type=Path))
-@click.option("-o", "--out", required=True, type=click.Path(path_type=Path, dir_okay=False))
+@click.option("-i", "--in", "folder", required=True, type=PATH)
+@click.option("-o", "--out", required=True, type=PATH)
 def main(folder: Path, out: Path) -> None:
     """Project, draw, save."""
     font: Any = ImageFont.load_default(size=22)

@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bevgen import PanoramaError, PanoramaInfo, read_pairs, read_poses
+from bevgen.commands import PATH
 from georetrieval.data.positions import distances
 from georetrieval.localization import Location, Locator, Prior, find_photos, locate_drive
 from georetrieval.localization.formats import as_json
@@ -372,7 +373,7 @@ def lines(found: Sequence[Figure]) -> Iterator[str]:
 
 
 @click.command(help="Measure how well photos are located, on the synthetic city.")
-@click.option("--out", type=click.Path(path_type=Path), default=Path("study"), show_default=True)
+@click.option("--out", type=PATH, default=Path("study"), show_default=True)
 @click.option("--places", default=2000, show_default=True, help="Places in the city.")
 @click.option("--queries", default=500, show_default=True, help="Of each test at most.")
 def main(out: Path, places: int, queries: int) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import click
 
 from bevgen.cli.options import F, all_of
+from bevgen.commands import PATH
 from bevgen.errors import BevgenError, InputError
 from bevgen.tables import Pair, read_pairs, read_poses
 from bevgen.terminal import counted
@@ -110,10 +111,9 @@ def _positives(path: Path) -> Iterator[Pair]:
 
 def options(steps: Sequence[str]) -> Callable[[F], F]:
     """Take the options that all pipelines have."""
-    folder = click.Path(path_type=Path)
     return all_of(
-        click.option("--root", type=folder, required=True, help="The dataset's folder."),
-        click.option("--out", type=folder, required=True, help="Folder for all that is made."),
+        click.option("--root", type=PATH, required=True, help="The dataset's folder."),
+        click.option("--out", type=PATH, required=True, help="Folder for all that is made."),
         click.option(
             "--step",
             "chosen",

@@ -64,6 +64,24 @@ def commands(folder: Path) -> dict[str, Any]:
     return found
 
 
+def test_an_empty_path_is_not_the_folder_that_one_is_in():
+    """Such as "$UNSET" in a script. What takes paths says so in help."""
+    from bevgen.cli import bevgen_command
+    from georetrieval.cli import georetrieval_command
+
+    places = ("FILE", "FOLDER", "CSV", "GEOJSON", "MAP", "INDEX", "IMAGE", "PHOTO", "RUN")
+    taken = 0
+    for group in (bevgen_command, georetrieval_command):
+        for name in group.list_commands(context := click.Context(group)):
+            for parameter in group.get_command(context, name).params:
+                if any(place in (parameter.metavar or "") for place in places):
+                    taken += 1
+                    with pytest.raises(click.BadParameter, match="it is empty"):
+                        parameter.type.convert("", parameter, context)
+    assert taken > 60
+    assert "'--in': it is empty" in run_bevgen("pack", "--in", "", expect=2).stderr
+
+
 def names(folder: Path) -> dict[str, Any]:
     """The public names of bevgen, and the parameters of what is called."""
     called = {

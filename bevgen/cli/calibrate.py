@@ -22,7 +22,7 @@ EPILOG = "Exit code 1 if nothing was found; the picture is drawn all the same."
 @options.input_folder("panoramas (JPEG, PNG, WebP, TIFF)")
 @click.option(
     "--reference",
-    type=options.FILE,
+    type=options.PATH,
     required=True,
     metavar="FOLDER",
     help="Folder of satellite tiles, north up, all of one size and scale.",
@@ -31,7 +31,7 @@ EPILOG = "Exit code 1 if nothing was found; the picture is drawn all the same."
 @click.option(
     "--pairs",
     "pairs_file",
-    type=options.FILE,
+    type=options.PATH,
     metavar="CSV",
     help="Columns query, reference and any of role, d_row, d_col, split (the camera is d_row pixels"
     " below and d_col left of the tile's centre).  [default: equal ids pair, camera in the centre]",
@@ -45,7 +45,7 @@ EPILOG = "Exit code 1 if nothing was found; the picture is drawn all the same."
 )
 @click.option(
     "--poses",
-    type=options.FILE,
+    type=options.PATH,
     metavar="CSV",
     help="What is known of the panoramas: file and any of id, heading, pitch, roll.",
 )
@@ -76,14 +76,14 @@ EPILOG = "Exit code 1 if nothing was found; the picture is drawn all the same."
 @click.option(
     "--write-poses",
     "poses_out",
-    type=options.FILE,
+    type=options.PATH,
     metavar="CSV",
     help="Write the headings of all pairs, not only of the sample, for bevgen convert --poses.",
 )
 @click.option(
     "--write-json",
     "json_out",
-    type=options.FILE,
+    type=options.PATH,
     metavar="FILE",
     help="Write what --json prints to a file, too; also where nothing was found.",
 )

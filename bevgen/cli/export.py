@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @click.command("export", help=COMMANDS["export"])
 @options.shard_file
-@click.option("-o", "--out", type=options.FILE, metavar="FOLDER", help="Folder to write to.")
+@click.option("-o", "--out", type=options.PATH, metavar="FOLDER", help="Folder to write to.")
 @click.option(
     "--format",
     "ending",
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--footprints",
-    type=options.FILE,
+    type=options.PATH,
     metavar="GEOJSON",
     help="Write the squares of ground that the BEVs show to this file; --out may be left out then.",
 )

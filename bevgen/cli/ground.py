@@ -23,12 +23,12 @@ def _sure(name: str, default: float, unit: str) -> Callable[[F], F]:
 
 @click.command("ground", help=COMMANDS["ground"])
 @click.option(
-    "--points", type=options.FILE, required=True, metavar="CSV",
+    "--points", type=options.PATH, required=True, metavar="CSV",
     help="Columns file, x, y: pixels right of the left, below the upper edge. Others are kept.",
 )  # fmt: skip
 @options.poses
 @click.option(
-    "-i", "--in", "folder", type=options.FILE, metavar="FOLDER",
+    "-i", "--in", "folder", type=options.PATH, metavar="FOLDER",
     help="Of the panoramas.  [default: that of --poses]",
 )  # fmt: skip
 @options.output("GeoJSON file to write.")

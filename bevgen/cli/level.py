@@ -44,7 +44,7 @@ class Found(NamedTuple):
     " their standard deviation."
 )
 @click.option(
-    "--poses", type=options.FILE, metavar="CSV",
+    "--poses", type=options.PATH, metavar="CSV",
     help="A poses.csv whose other columns are kept, and whose pitch and roll stay where the picture"
     " is not sure.",
 )  # fmt: skip

@@ -23,7 +23,7 @@ ABOVE_0 = options.Finite(min=0, min_open=True)
 @options.poses
 @options.output("GeoTIFF to write; a picture with the same name and .png is written beside it.")
 @click.option(
-    "--poses-out", type=options.FILE, metavar="CSV", help="Write the refined poses to this file."
+    "--poses-out", type=options.PATH, metavar="CSV", help="Write the refined poses to this file."
 )
 @click.option(
     "--height", type=ABOVE_0, default=2.0, show_default=True,
@@ -34,7 +34,7 @@ ABOVE_0 = options.Finite(min=0, min_open=True)
 )
 @options.vertical_fov
 @click.option(
-    "--mask", "mask_file", type=options.FILE, metavar="PNG",
+    "--mask", "mask_file", type=options.PATH, metavar="PNG",
     help="White where panoramas count, black where they show what carries the camera.",
 )  # fmt: skip
 @click.option(

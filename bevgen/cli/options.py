@@ -5,18 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from functools import wraps
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import click
 
+from bevgen.commands import PATH
 from bevgen.presets import PRESETS
 
 if TYPE_CHECKING:
     from bevgen.conversion.settings import BevSettings
 
 F = TypeVar("F", bound=Callable[..., Any])
-FILE = click.Path(path_type=Path)
 
 
 def all_of(*decorators: Callable[[F], F]) -> Callable[[F], F]:
@@ -33,19 +32,19 @@ def all_of(*decorators: Callable[[F], F]) -> Callable[[F], F]:
 def input_folder(what: str) -> Callable[[F], F]:
     """Take ``--in``."""
     return click.option(
-        "-i", "--in", "root", type=FILE, required=True, metavar="FOLDER",
+        "-i", "--in", "root", type=PATH, required=True, metavar="FOLDER",
         help=f"Folder of {what}; sub-folders too.",
     )  # fmt: skip
 
 
 def shard_file(function: F) -> F:
     """Take the file that a command reads."""
-    return click.argument("path", metavar="FILE", type=FILE)(function)
+    return click.argument("path", metavar="FILE", type=PATH)(function)
 
 
 def output(what: str) -> Callable[[F], F]:
     """Take ``--out``."""
-    return click.option("-o", "--out", type=FILE, required=True, metavar="FILE", help=what)
+    return click.option("-o", "--out", type=PATH, required=True, metavar="FILE", help=what)
 
 
 class Finite(click.FloatRange):
@@ -69,12 +68,12 @@ vertical_fov = click.option(
 )  # fmt: skip
 
 list_file = click.option(
-    "--list", "list_file", type=FILE, metavar="FILE",
+    "--list", "list_file", type=PATH, metavar="FILE",
     help="Take only these images: one path a line, relative to --in.",
 )  # fmt: skip
 
 mask = click.option(
-    "--mask", type=FILE, metavar="IMAGE",
+    "--mask", type=PATH, metavar="IMAGE",
     help="White where panoramas are used, black where they show a car or a cap, which is then not"
     " seen; of their size, or proportional to it. bevgen mask makes one.",
 )  # fmt: skip
@@ -152,7 +151,7 @@ def geometry(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 poses = click.option(
-    "--poses", type=FILE, metavar="CSV",
+    "--poses", type=PATH, metavar="CSV",
     help="Columns file and any of id, heading, pitch, roll, height, latitude, longitude, date;"
     " takes precedence over every other source.",
 )  # fmt: skip

@@ -13,7 +13,7 @@ ENDINGS = (".png", ".jpg", ".jpeg")
 
 @click.command("preview", help=COMMANDS["preview"])
 @click.option(
-    "-i", "--in", "path", type=options.FILE, required=True, metavar="PANORAMA",
+    "-i", "--in", "path", type=options.PATH, required=True, metavar="PANORAMA",
     help="One panorama (JPEG, PNG, WebP, TIFF).",
 )  # fmt: skip
 @options.output("The picture to write, .png or .jpg.")

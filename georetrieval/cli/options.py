@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+from bevgen.commands import PATH, TYPED
 from georetrieval.errors import SettingsError
 
 if TYPE_CHECKING:
     from georetrieval.config import Settings
 
-PATH = click.Path(path_type=Path)
 SETTINGS_FILE = "georetrieval.toml"
 
 
@@ -44,6 +44,7 @@ data = click.option(
 )
 recipe = click.option(
     "--recipe",
+    type=TYPED,
     metavar="NAME|FILE",
     help=f"A recipe of the package, or a TOML file.  [default: {SETTINGS_FILE} in --data]",
 )

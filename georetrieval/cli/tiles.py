@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from bevgen.commands import EXIT_INTERRUPTED
+from bevgen.commands import EXIT_INTERRUPTED, TYPED
 from bevgen.terminal import counted
 from georetrieval.cli import COMMANDS, options
 from georetrieval.errors import MapError
@@ -18,6 +18,7 @@ from georetrieval.errors import MapError
 @click.command("tiles", help=COMMANDS["tiles"])
 @click.option(
     "--source",
+    type=TYPED,
     required=True,
     metavar="MAP",
     help="GeoTIFF, COG or VRT, a folder of them, an .mbtiles file, or files of a web map such as"
