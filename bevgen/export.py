@@ -80,7 +80,8 @@ def export_images(
         in the local UTM zone, with alpha: of BEVs with position and heading, others are skipped.
     layout
         ``ids``: ID.png, in sub-folders where ids have them; ``ep-bev``: JPEG files in one folder,
-        named as the panoramas.
+        named as the panoramas; where those of several folders have one name, as of CVACT's small
+        and test, in a folder ``bev`` beside each of these folders.
     overwrite
         Replace files that exist.
     threads
@@ -100,8 +101,7 @@ def export_images(
     out = Path(out)
     _check_channels(shards, format)
     names, labels = _names(shards, format, layout)
-    other = "ids" if layout == "ep-bev" else "ep-bev"
-    _check_names(names, labels, out, other)
+    _check_names(names, labels, out, layout)
     reasons = unplaced(shards) if format == "geotiff" else [""] * len(shards)
     if out.exists() and not out.is_dir():
         raise RefusedError(f"{out} is a file: name a folder")
@@ -312,15 +312,19 @@ def _names(
 ) -> tuple[list[PurePosixPath], list[str]]:
     """Return each image's file, relative to the folder, and what it is called in messages."""
     if layout == "ep-bev":
-        labels = [f"source {source!r}" for source in shards.sources]
-        return [_jpeg_name(source) for source in shards.sources], labels
+        sources = [PurePosixPath(source) for source in shards.sources]
+        names = [_jpeg_name(source) for source in sources]
+        if len(set(names)) < len(names):
+            folders = [source.parent.parent / "bev" for source in sources]
+            names = [folder / name for folder, name in zip(folders, names, strict=True)]
+        return names, [f"source {source!r}" for source in shards.sources]
     suffix = "tif" if format == "geotiff" else format
     names = [PurePosixPath(f"{name}.{suffix}") for name in shards.ids]
     return names, [f"id {name!r}" for name in shards.ids]
 
 
-def _jpeg_name(source: str) -> PurePosixPath:
-    name = PurePosixPath(PurePosixPath(source).name)
+def _jpeg_name(source: PurePosixPath) -> PurePosixPath:
+    name = PurePosixPath(source.name)
     return name if name.suffix.lower() in (".jpg", ".jpeg") else PurePosixPath(f"{name.stem}.jpg")
 
 
@@ -332,22 +336,24 @@ def _check_channels(shards: ShardSet, format: Format) -> None:  # noqa: A002
         raise InputError(f"{shards.path}: images of {channels} channels cannot be {format} files")
 
 
-def _check_names(names: list[PurePosixPath], labels: list[str], out: Path, other: str) -> None:
+def _check_names(names: list[PurePosixPath], labels: list[str], out: Path, layout: Layout) -> None:
     """Refuse names, which come from files, that lead out of the folder, meet, or are too long."""
+    other = "ids" if layout == "ep-bev" else "ep-bev"
+    ids = " or give {} in a poses file (columns file, id)" if layout == "ids" else ""
     owner: dict[PurePosixPath, int] = {}
     for i, name in enumerate(names):
         if name.is_absolute() or ".." in name.parts:
             raise InputError(f"{labels[i]} leads out of {out}: it cannot be a file name")
         if any(len(part.encode("utf-8", "surrogateescape")) > LONGEST_NAME for part in name.parts):
             raise InputError(
-                f"{labels[i]} is too long for a file name: choose --layout {other}, or give it a"
-                " shorter id in a poses file (columns file, id)"
+                f"{labels[i]} is too long for a file name: choose --layout {other}"
+                + ids.format("it a shorter id")
             )
         first = owner.setdefault(name, i)
         if first != i:
             raise InputError(
                 f"{labels[first]} and {labels[i]} would both be written to {name}: choose"
-                f" --layout {other}, or give them other ids in a poses file (columns file, id)"
+                f" --layout {other}" + ids.format("them other ids")
             )
     for i, name in enumerate(names):
         for folder in name.parents:

@@ -123,6 +123,26 @@ def _lists(root: Path, city: str, labels: str) -> dict[str, Path]:
     return found | {"satellite_list": datasets.first_of(root, tiles, "list of tiles")}
 
 
+def labels_taken(root: Path, city: City) -> str:
+    """Say whether the city's labels are the corrected or the original ones, and where they lie."""
+    found: dict[str, list[str]] = {}
+    for name, path in city.lists.items():
+        if name != "satellite_list":
+            place = path.relative_to(root)
+            kind = "original" if place == Path("splits", city.name, f"{name}.txt") else "corrected"
+            found.setdefault(f"{kind}, in {place.parent}", []).append(name)
+    if len(found) == 1:
+        return next(iter(found))
+    return "; ".join(f"{' and '.join(names)} {kind}" for kind, names in found.items())
+
+
+def check(root: Path, share: float, labels: str) -> None:
+    """Print what is there, and which labels were taken."""
+    datasets.check(read(root, share, labels))
+    for city in find_cities(root, labels):
+        print(f"labels of {city.name}: {labels_taken(root, city)}")
+
+
 def read_labels(path: Path) -> list[Label]:
     """Read a list of panoramas with their tiles.
 
@@ -333,7 +353,7 @@ def main(
 
     steps.carry_out(
         {
-            "check": lambda: datasets.check(read(root, share, labels)),
+            "check": lambda: check(root, share, labels),
             "poses": lambda: datasets.write_tables(read(root, share, labels), out, limit=limit),
             "calibrate": lambda: heights.calibrate(plan()),
             "convert": convert,

@@ -82,8 +82,9 @@ def find_pairs(
     root, reference = Path(root), Path(reference)
     panoramas = [source for source, _ in find_images(root)]
     rows = read_poses(poses, panoramas) if poses is not None else {}
-    sources = _by_id(root, panoramas, {source: row.id for source, row in rows.items()})
-    files = _by_id(reference, [source for source, _ in find_images(reference)], {})
+    ids = {source: row.id for source, row in rows.items()}
+    sources = _by_id(root, panoramas, ids, ", or give ids in a poses file (columns file, id)")
+    files = _by_id(reference, [source for source, _ in find_images(reference)], {}, "")
     tiles = {name: reference / file for name, file in files.items()}
     places = (
         _tiles_of(pairs_file) if pairs_file is not None else {i: (i, 0.0, 0.0) for i in sources}
@@ -107,13 +108,18 @@ def find_pairs(
     return found
 
 
-def _by_id(folder: Path, files: Iterable[str], own: Mapping[str, str | None]) -> dict[str, str]:
-    """Files of a folder by their ids."""
+def _by_id(
+    folder: Path, files: Iterable[str], own: Mapping[str, str | None], otherwise: str
+) -> dict[str, str]:
+    """Files of a folder by their ids; ``otherwise`` is what can be done where two share one."""
     found: dict[str, str] = {}
     for source in files:
         name = own.get(source) or default_id(source)
         if found.setdefault(name, source) != source:
-            raise InputError(f"{found[name]} and {source} in {folder} have one id, {name!r}")
+            raise InputError(
+                f"{found[name]} and {source} in {folder} have one id, {name!r}: move the one that"
+                f" is not to be used to another folder{otherwise}"
+            )
     return found
 
 

@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     show_default=True,
     help="ids: ID.png, with sub-folders where ids have them. ep-bev: JPEG files in one folder, as"
     " the published loaders expect them: with the panorama's own name where that ends in .jpg or"
-    " .jpeg, else with .jpg in place of its ending.",
+    " .jpeg, else with .jpg in place of its ending; where several folders of panoramas share names,"
+    " as ANU_data_small and ANU_data_test of CVACT do, in a folder bev beside each of these.",
 )
 @click.option(
     "--footprints",

@@ -452,6 +452,15 @@ def test_pairs_meet_by_id_or_by_table(tmp_path):
     assert (pair.id, pair.tile.name, pair.d_row, pair.d_col) == ("x", "y.jpg", -71.5, 3)
 
 
+def test_two_files_of_one_id_are_refused_with_a_way_out(tmp_path):
+    root = pictures(tmp_path / "p", ["a.png"])
+    tiles = pictures(tmp_path / "t", ["a.jpg", "a.png"], (32, 32))
+    with pytest.raises(InputError, match=r"a\.jpg and a\.png in .* one id, 'a': move .* folder$"):
+        find_pairs(root, tiles)
+    with pytest.raises(InputError, match=r"to another folder, or give ids in a poses file"):
+        find_pairs(tiles, root)
+
+
 def test_a_sample_is_the_same_every_time(tmp_path):
     root = pictures(tmp_path / "p", [f"{i:02d}.png" for i in range(20)])
     pairs = find_pairs(root, root)

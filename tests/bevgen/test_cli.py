@@ -238,6 +238,19 @@ def test_export_for_ep_bev_is_jpeg_whatever_the_source_was(output: Path, tmp_pat
     assert "leave out --format png" in error("export", output, "--out", out, *words, code=2)
 
 
+def test_export_for_ep_bev_holds_small_and_test_of_cvact_together(tmp_path: Path) -> None:
+    sources = [f"ANU_data_{k}/streetview/-x_grdView.jpg" for k in ("small", "test")]
+    sources.append("ANU_data_test/streetview/y_grdView.png")
+    path = write_shard(tmp_path / "bev.h5", [(name[9:], name) for name in sources])
+    out = tmp_path / "CVACT"
+    bevgen("export", path, "--out", out, "--layout", "ep-bev")
+    assert list(tree(out)) == [
+        "ANU_data_small/bev/-x_grdView.jpg",
+        "ANU_data_test/bev/-x_grdView.jpg",
+        "ANU_data_test/bev/y_grdView.jpg",
+    ]
+
+
 @pytest.mark.parametrize(
     ("rows", "words", "message"),
     [
@@ -247,7 +260,7 @@ def test_export_for_ep_bev_is_jpeg_whatever_the_source_was(output: Path, tmp_pat
         (["é" * 126], [], "is too long for a file name"),  # 256 bytes with its ending
         (["../a"], [], "leads out of"),
         (["/a"], [], "leads out of"),
-        (["a/z", "b/z"], ["--layout", "ep-bev"], "would both be written to z.jpg"),
+        (["a/z", "b/z"], ["--layout", "ep-bev"], "would both be written to bev/z.jpg"),
     ],
 )
 def test_export_refuses_names_that_cannot_be(

@@ -460,6 +460,18 @@ def test_vigor_takes_the_corrected_labels(tmp_path):
 
     assert (first("any"), first("corrected"), first("original")) == (-11, -11, -99)
 
+    def said(*words: str) -> list[str]:
+        text = run("vigor", "--root", root, "--out", tmp_path, "--step", "check", *words)
+        return [line for line in text.splitlines() if line.startswith("labels of")]
+
+    assert said()[0] == "labels of Chicago: corrected, in splits_new/Chicago"
+    assert said("--labels", "original")[3] == "labels of Seattle: original, in splits/Seattle"
+    (root / "splits_new" / "NewYork" / "pano_label_balanced__corrected.txt").unlink()
+    assert said()[1] == (
+        "labels of NewYork: same_area_balanced_train and same_area_balanced_test corrected, in"
+        " splits_new/NewYork; pano_label_balanced original, in splits/NewYork"
+    )
+
 
 def test_vigor_is_read(tmp_path):
     root = raw.make_vigor(
