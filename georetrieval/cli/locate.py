@@ -147,7 +147,8 @@ def command(
             else:
                 click.echo(f"skipped {answer[0]}: {answer[1]}", err=True)
     if form == "table":
-        print_table(*as_table(found))
+        if found:
+            print_table(*as_table(found))
     else:
         write = {"json": as_json, "csv": as_csv, "geojson": as_geojson}
         text = write[form](found).rstrip("\n") + "\n"

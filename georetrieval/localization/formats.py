@@ -26,7 +26,7 @@ def as_rows(locations: Sequence[Location]) -> Iterator[dict[str, Any]]:
                 "tile": candidate.id,
                 "latitude": round(candidate.latitude, 7),
                 "longitude": round(candidate.longitude, 7),
-                "heading": _rounded(candidate.heading, 1),
+                "heading": _rounded_heading(candidate),
                 "score": round(candidate.score, 4),
                 "probability": _rounded(candidate.probability, 4),
                 "metres": _rounded(candidate.metres, 2),
@@ -84,11 +84,15 @@ def _cells(candidate: Candidate, not_found: bool) -> list[str]:
     probability = "" if candidate.probability is None else f"{candidate.probability:.2f}"
     return [
         *place,
-        "" if candidate.heading is None else f"{candidate.heading:.1f}",
+        "" if candidate.heading is None else f"{_rounded_heading(candidate):.1f}",
         f"{candidate.score:.3f}",
         f"{probability} (not found)" if not_found else probability,
         candidate.id,
     ]
+
+
+def _rounded_heading(candidate: Candidate) -> float | None:
+    return None if candidate.heading is None else round(candidate.heading, 1) % 360
 
 
 def _rounded(value: float | None, digits: int) -> float | None:

@@ -313,6 +313,42 @@ def test_a_damaged_index_is_named_with_a_way_out(run, world, tmp_path, damage, m
         Index(out)
 
 
+def test_what_cannot_be_read_is_not_said_to_be_damaged(run, world, tmp_path):
+    """A folder stands for a file that the system does not let one read."""
+    out = tmp_path / "city.index"
+    build_index(run, [world.root / "satellite.h5"], out)
+    for path in (part_folder(out, "00000") / "ids.json", out / HEADER):
+        path.rename(tmp_path / path.name)
+        path.mkdir()
+        with pytest.raises(IsADirectoryError):
+            Index(out)
+        path.rmdir()
+        (tmp_path / path.name).rename(path)
+    Index(out)
+
+
+def test_removed_tiles_are_removed_again_if_their_list_is_damaged(run, world, tmp_path):
+    out = tmp_path / "city.index"
+    index = build_index(run, [world.root / "satellite.h5"], out)
+    remove_tiles(out, index.ids[:3])
+    cut(out / "removed.npy")
+    with pytest.raises(IndexFileError, match=r"removed\.npy .* --overwrite, .* remove again"):
+        Index(out)
+    assert len(build_index(run, [world.root / "satellite.h5"], out, overwrite=True)) == 96
+    assert len(remove_tiles(out, index.ids[:3])) == 93
+
+
+def test_a_folder_of_other_things_does_not_become_an_index(run, world, tmp_path):
+    folder = tmp_path / "photos"
+    for name in ("a.jpg", "parts/mine.txt"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("mine")
+    for overwrite in (False, True):
+        with pytest.raises(IndexFileError, match="is no index"):
+            build_index(run, [world.root / "satellite.h5"], folder, overwrite=overwrite)
+    assert (folder / "parts" / "mine.txt").read_text() == "mine"
+
+
 def edit(out: Path, **values: object) -> None:
     content = json.loads((out / HEADER).read_text())
     (out / HEADER).write_text(json.dumps({**content, **values}))

@@ -39,8 +39,9 @@ from georetrieval.localization import (
     find_photos,
     locate_drive,
 )
+from georetrieval.localization.formats import as_csv, as_table
 from georetrieval.localization.heading import refine
-from georetrieval.localization.location import distinct
+from georetrieval.localization.location import Location, distinct
 from georetrieval.localization.query import Photo, QueryViews
 from georetrieval.models import checkpoints
 from georetrieval.models.branch import Branch
@@ -118,6 +119,13 @@ def test_with_known_heading_the_answers_are_those_of_evaluate(which, request):
     assert [c.id for c in one.candidates] == [c.id for c in found[3].candidates]
     best = one.best
     assert (best.latitude, best.longitude) == tuple(town.positions[locator.index.row_of[best.id]])
+
+
+def test_no_heading_is_written_as_360():
+    one = Candidate("a", 0, 48.0, 11.0, heading=359.97, searched=0.0, score=1.0, branch_scores={})
+    location = Location("a.jpg", (one,), None, None, True, None)
+    assert as_csv([location]).splitlines()[1].split(",")[5] == "0.0"
+    assert as_table([location])[1][0][3] == "0.0"
 
 
 def test_candidates_of_one_place_are_one_and_the_best_of_them_stays():
@@ -346,6 +354,7 @@ def test_mistakes_on_the_command_line_end_in_a_sentence(town, tmp_path, georetri
     assert "does not exist" in says(2, "locate", tmp_path / "no.jpg", "--index", index)
     assert "georetrieval index" in says(1, "locate", photo, "--index", tmp_path / "no.index")
     assert "skipped" in says(1, "locate", tmp_path / "text.jpg", "--index", index)
+    assert georetrieval("locate", tmp_path / "text.jpg", "--index", index, expect=1).out == ""
     assert "skipped" in says(3, "locate", photo, tmp_path / "text.jpg", "--index", index)
     odd = tmp_path / os.fsdecode(b"caf\xe9.png")  # as of Latin-1
     odd.write_bytes(photo.read_bytes())

@@ -111,7 +111,7 @@ def build_index(
     key, encoders = _load_model(run, weight, out)
     opened = [_references(Path(path)) for path in references]
     header = IndexHeader(key, _tiles(opened, resolution), _plan(out, opened))
-    if out.exists() and not out.is_dir():
+    if out.exists() and not _may_be_index(out):
         raise IndexFileError(f"{out} exists and is no index: name another one")
     with only_writer(out), write_errors(out, KEPT):
         if (out / HEADER).exists() and not overwrite:
@@ -197,6 +197,17 @@ def remove_tiles(out: Path | str, ids: Collection[str]) -> Index:
         header = replace(index.header, removed=len(removed), checksums=checksums)
         write_header(index.folder, header)
     return Index(out)
+
+
+def _may_be_index(out: Path) -> bool:
+    """Whether a path is an index, or what a killed call left of one: other folders stay as is."""
+    own = {PARTS, REMOVED, APPROXIMATE, CONFIDENCE}
+    return out.is_dir() and (
+        (out / HEADER).exists()
+        or all(
+            one.name in own or one.name.endswith((".part", ".DS_Store")) for one in out.iterdir()
+        )
+    )
 
 
 def check_model(kept: ModelKey, now: ModelKey, out: Path) -> None:

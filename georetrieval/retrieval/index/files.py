@@ -182,7 +182,7 @@ def read_header(folder: Path) -> IndexHeader:
         raise IndexFileError(
             f"{folder} does not exist: make an index with `georetrieval index`"
         ) from None
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         raise IndexFileError(f"{path} is damaged ({error}): build the index again") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise IndexFileError(f"{path} is no index of georetrieval")

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from bevgen import ShardError, ShardSet
+from bevgen import ShardError, ShardSet, written_whole
 from georetrieval.data.positions import distances
 from georetrieval.errors import IndexFileError
 from georetrieval.retrieval.index.approximate import Approximate
@@ -34,7 +34,6 @@ from georetrieval.retrieval.index.files import (
     json_checksum,
     part_folder,
     read_header,
-    write_bytes,
 )
 
 SHORT_LIST = 1000
@@ -79,7 +78,8 @@ class Index:
         )
         self.kept: NDArray[np.bool_] = np.ones(len(self.ids), bool)
         if self.header.removed:
-            self.kept[_read_array(self.folder / REMOVED)] = False
+            again = "build the index with --overwrite, which takes its vectors, and remove again"
+            self.kept[_read_array(self.folder / REMOVED, again)] = False
         self._shards: dict[str, ShardSet] = {}
 
     def __len__(self) -> int:
@@ -258,7 +258,8 @@ class Index:
     def store_confidence(self, values: dict[str, Any]) -> None:
         """Keep a confidence model; see `georetrieval.localization`."""
         content = {**values, "crc32": json_checksum(values)}
-        write_bytes(self.folder / CONFIDENCE, (json.dumps(content, indent=1) + "\n").encode())
+        with written_whole(self.folder / CONFIDENCE) as part:
+            part.write_text(json.dumps(content, indent=1) + "\n", "utf-8")
 
     def verify(self) -> list[str]:
         """Read every byte; return a sentence for each file that is damaged or missing."""
@@ -302,7 +303,7 @@ def _open_part(
             raise _damaged(where / name, "its shape is not what the index says")
     try:
         ids = json.loads((where / IDS).read_text("utf-8"))
-    except (OSError, ValueError) as error:
+    except (FileNotFoundError, ValueError) as error:
         raise _damaged(where / IDS, str(error)) from error
     if len(ids) != part.rows:
         raise _damaged(where / IDS, "its length is not what the index says")
@@ -310,15 +311,18 @@ def _open_part(
     return Block(arrays[VECTORS], coded), ids, np.array(arrays[POSITIONS])
 
 
-def _read_array(path: Path) -> NDArray[Any]:
+PART_AGAIN = (
+    "delete its folder and run the same `georetrieval index` again, without --add, which makes only"
+    " what is missing"
+)
+
+
+def _read_array(path: Path, again: str = PART_AGAIN) -> NDArray[Any]:
     try:
         return np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise _damaged(path, str(error)) from error
+    except (FileNotFoundError, ValueError, EOFError) as error:
+        raise _damaged(path, str(error), again) from error
 
 
-def _damaged(path: Path, why: str) -> IndexFileError:
-    return IndexFileError(
-        f"{path} is damaged or missing ({why}): delete its folder and run the same"
-        " `georetrieval index` again, without --add, which makes only what is missing"
-    )
+def _damaged(path: Path, why: str, again: str = PART_AGAIN) -> IndexFileError:
+    return IndexFileError(f"{path} is damaged or missing ({why}): {again}")
