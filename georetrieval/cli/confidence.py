@@ -53,6 +53,7 @@ def command(
     from rich.progress import Progress
 
     from georetrieval.data.dataset import Dataset
+    from georetrieval.errors import SettingsError
     from georetrieval.localization import Locator, find_photos, fit_index
     from georetrieval.run import Run
     from georetrieval.training.processes import join_processes
@@ -64,6 +65,8 @@ def command(
         model = Run.at(run or locator.index.run)
         branch = next(iter(model.checkpoints()))
         with Dataset(model.read_settings().data) as dataset:
+            if dataset.pairs_path is None:
+                raise SettingsError(f"--split: the data of {model} has no pairs that name splits")
             ids = set(dataset.pairs(branch, split).ids)
     asked = list(find_photos(photos, poses, ids=ids))
     console = Console(stderr=True)
@@ -73,6 +76,7 @@ def command(
             locator,
             asked,
             coverage=coverage,
+            on_skip=lambda path, reason: click.echo(f"skipped {path}: {reason}", err=True),
             on_progress=lambda done: progress.update(task, completed=done),
         )
     click.echo(json.dumps(values, indent=2))

@@ -26,6 +26,7 @@ def fit_index(
     photos: Iterable[tuple[Path, PanoramaInfo]],
     *,
     coverage: float = 0.9,
+    on_skip: Callable[[Path, str], None] = lambda *_: None,
     on_progress: Callable[[int], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Search for photos, with and without their own tiles, and store what that teaches.
@@ -38,6 +39,8 @@ def fit_index(
         Files with their true latitude, longitude and heading; of places never trained on.
     coverage
         Wanted of the prediction set.
+    on_skip
+        Hears which photo cannot be used, and why.
     on_progress
         Hears how many photos are done.
 
@@ -54,10 +57,18 @@ def fit_index(
     width = _tile_width(locator)
     trials: dict[str, tuple[list[Trial], list[Trial]]] = {n: ([], []) for n in ("known", "unknown")}
 
-    def search(path: Path, own: PanoramaInfo) -> dict[str, tuple[Trial | None, Trial]]:
-        return _searched(locator, path, own, width)
+    def search(
+        path: Path, own: PanoramaInfo
+    ) -> tuple[Path, dict[str, tuple[Trial | None, Trial]] | PanoramaError]:
+        try:
+            return path, _searched(locator, path, own, width)
+        except PanoramaError as error:
+            return path, error
 
-    for done, found in enumerate(in_threads(search, photos, locator.threads), 1):
+    for done, (path, found) in enumerate(in_threads(search, photos, locator.threads), 1):
+        if isinstance(found, PanoramaError):
+            on_skip(path, str(found))
+            found = {}
         for name, (present, absent) in found.items():
             trials[name][1].append(absent)
             if present is not None:
@@ -76,10 +87,7 @@ def _searched(
     locator: Locator, path: Path, own: PanoramaInfo, width: float
 ) -> dict[str, tuple[Trial | None, Trial]]:
     """Search for a photo with known and unknown heading, where its place is and where it is not."""
-    try:
-        photo = open_photo(path, own)
-    except PanoramaError as error:
-        raise DataError(f"{path} cannot be fitted on: {error}") from error
+    photo = open_photo(path, own)
     info = own.fallback(photo.file)
     if info.latitude is None or info.longitude is None:
         raise DataError(f"{path} does not say where it was taken: give --poses")

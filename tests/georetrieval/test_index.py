@@ -426,6 +426,9 @@ def test_approximate_search_agrees_after_exact_ranking(run, world, tmp_path):
     roughly = index.search(queries, 5)
     np.testing.assert_array_equal(roughly.rows, exactly.rows)  # the short list holds all 96
     np.testing.assert_allclose(roughly.scores, exactly.scores, atol=1e-6)
+    assert build_index(run, [world.root / "satellite.h5"], out, approximate=False).verify() == []
+    again = build_index(run, [world.root / "satellite.h5"], out, approximate=True)
+    assert again.header.approximate == 1  # also where all else was there already
     gone = index.ids[int(exactly.rows[0, 0])]
     left = remove_tiles(out, [gone])
     assert left.search(queries[:1], 4).rows[0].tolist() == exactly.rows[0, 1:].tolist()

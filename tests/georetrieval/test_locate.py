@@ -407,6 +407,24 @@ def test_a_damaged_confidence_can_be_fitted_again_as_is_advised(town, tmp_path, 
     assert "too few to fit a confidence model on: 12 photos" in fitted.err  # it came as far as that
 
 
+def test_a_photo_that_cannot_be_used_does_not_end_fitting(town, tmp_path, georetrieval):
+    out, broken, phone = (tmp_path / name for name in ("a.index", "broken.png", "phone.jpg"))
+    words = ("index", "--run", town.run, "--references", town.tiles, "--out", out)
+    georetrieval(*words, "--resolution", "0.5")
+    broken.write_bytes(town.photos[0].read_bytes()[:200])
+    Image.new("RGB", (40, 30)).save(phone)
+    poses = tmp_path / "poses.csv"
+    poses.write_text(f"file,latitude,longitude\n{phone.name},48,11\n")
+    fitted = georetrieval("confidence", broken, phone, "--poses", poses, "--index", out, expect=1)
+    assert f"skipped {broken}: truncated" in fitted.err
+    assert f"skipped {phone}: 40 x 30 pixels are not 2:1" in fitted.err
+    assert "too few to fit a confidence model on: 0 photos" in fitted.err
+    refused = georetrieval("confidence", phone, "--split", "val", "--index", out, expect=2)
+    assert "no pairs that name splits" in refused.err
+    georetrieval(*words, "--resolution", "0.5")  # again: nothing to do
+    assert "say theirs with --resolution" in georetrieval(*words, expect=1).err
+
+
 def test_tiles_are_taken_out_on_the_command_line(town, tmp_path, georetrieval):
     out, names = tmp_path / "a.index", tmp_path / "ids.txt"
     georetrieval("index", "--run", town.run, "--references", town.tiles, "--out", out)

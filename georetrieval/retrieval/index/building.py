@@ -110,7 +110,8 @@ def build_index(
     run, out = Run.at(run), Path(out)
     key, encoders = _load_model(run, weight, out)
     opened = [_references(Path(path)) for path in references]
-    header = IndexHeader(key, _tiles(opened, resolution), _plan(out, opened))
+    tiles = _tiles(opened, resolution)
+    header = IndexHeader(key, tiles, _plan(out, opened))
     if out.exists() and not _may_be_index(out):
         raise IndexFileError(f"{out} exists and is no index: name another one")
     with only_writer(out), write_errors(out, KEPT):
@@ -123,7 +124,7 @@ def build_index(
             (out / name).unlink(missing_ok=True)
         parts = _make_parts(out, key, encoders, header.parts, opened, device, on_progress)
         if parts == header.parts:
-            return Index(out)
+            return _choose_search(Index(out), approximate, on_progress)
         return _finish(out, replace(header, parts=parts), approximate, on_progress)
 
 
@@ -155,10 +156,8 @@ def add_references(
         header = index.header
         key, encoders = _load_model(Run.at(run or index.run), header.model.weight, out)
         check_model(header.model, key, out)
-        if opened and (tiles := _tiles(opened, resolution)) != header.tiles:
-            raise IndexFileError(
-                f"{out} holds {header.tiles}, and these are {tiles}: make another one"
-            )
+        if opened:
+            _refuse_other_tiles(header, _tiles(opened, resolution), out)
         _refuse_changed(header, opened, out)
         start = 1 + max((int(part.name) for part in header.parts), default=-1)
         planned = _plan(out, opened, start, index.row_of)
@@ -313,14 +312,23 @@ def _refuse_other(
 ) -> None:
     """Refuse to go on with an index unless it holds what is wanted, and perhaps more."""
     check_model(header.model, wanted.model, out)
+    _refuse_other_tiles(header, wanted.tiles, out)
     _refuse_changed(header, references, out)
     held = {(part.tiles, part.pixels) for part in header.parts}
     asked = {(part.tiles, part.pixels) for part in wanted.parts}
-    same = header.model.same_vectors(wanted.model) and header.tiles == wanted.tiles
-    if not same or not asked <= held:
+    if not header.model.same_vectors(wanted.model) or not asked <= held:
         raise IndexFileError(
             f"{out} exists and holds other tiles, or the same with another weight: add tiles with"
             " --add, replace it with --overwrite, or name another index"
+        )
+
+
+def _refuse_other_tiles(header: IndexHeader, tiles: Tiles, out: Path) -> None:
+    if tiles != header.tiles:
+        way = "say theirs with --resolution, " if tiles.resolution is None else ""
+        raise IndexFileError(
+            f"{out} holds {header.tiles}, and these are {tiles}: {way}replace it with --overwrite, or"
+            " name another index"
         )
 
 
@@ -499,9 +507,14 @@ def _finish(
     """Write the header, and the file for approximate search if there is to be one."""
     write_header(out, header)
     remove_strays(out, {part.name for part in header.parts})
-    index = Index(out)
-    wanted = len(index.ids) > EXACT_ROWS and not header.approximate
-    if approximate or (approximate is None and wanted):
+    return _choose_search(Index(out), approximate, on_progress)
+
+
+def _choose_search(index: Index, approximate: bool | None, on_progress: Progress) -> Index:
+    """Write or remove the file for approximate search, if it is not as it is to be."""
+    out, header = index.folder, index.header
+    large = len(index.ids) > EXACT_ROWS and not header.approximate
+    if (approximate or (approximate is None and large)) and header.approximate < len(header.parts):
         path = out / APPROXIMATE
         build_approximate(
             path,
@@ -511,7 +524,8 @@ def _finish(
         checksums = {**header.checksums, APPROXIMATE: file_checksum(path)}
         write_header(out, replace(header, approximate=len(header.parts), checksums=checksums))
     elif approximate is False and header.approximate:
-        write_header(out, replace(header, approximate=0))
+        checksums = {k: crc for k, crc in header.checksums.items() if k != APPROXIMATE}
+        write_header(out, replace(header, approximate=0, checksums=checksums))
         (out / APPROXIMATE).unlink(missing_ok=True)
     else:
         return index
