@@ -327,8 +327,8 @@ def _refuse_other_tiles(header: IndexHeader, tiles: Tiles, out: Path) -> None:
     if tiles != header.tiles:
         way = "say theirs with --resolution, " if tiles.resolution is None else ""
         raise IndexFileError(
-            f"{out} holds {header.tiles}, and these are {tiles}: {way}replace it with --overwrite, or"
-            " name another index"
+            f"{out} holds {header.tiles}, and these are {tiles}: {way}replace it with --overwrite,"
+            " or name another index"
         )
 
 
