@@ -6,11 +6,13 @@ Nothing printed raises, and figures are never cut: a table that is too wide beco
 from __future__ import annotations
 
 import codecs
+import errno
 import io
 import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import Any
 
 Cell = str | tuple[str, str]
 """What a table says at a place; of two texts the second is a note on the first."""
@@ -20,13 +22,28 @@ _SPELLED = {"\N{DEGREE SIGN}": " deg", "\N{PLUS-MINUS SIGN}": "+-", "\N{MULTIPLI
 _SPELLED |= dict(zip(map(chr, range(0x2581, 0x2589)), "_.-=+*%#", strict=True))  # bars of charts
 
 
+class _Log(io.FileIO):
+    """What is said on stderr: on a full disk or a terminal that is gone it is lost."""
+
+    def write(self, text: Any) -> int:
+        try:
+            return super().write(text)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+                raise
+            return len(text)
+
+
 def prepare() -> None:
     """Let stdout and stderr take any text, and forget a width that no terminal has.
 
     What their encoding lacks is spelled in ASCII where it is known, and escaped elsewhere, so that
-    ids stay apart.
+    ids stay apart. A log that cannot be written ends no work: results go to stdout, or to files.
     """
     codecs.register_error("bevgen.spell", _spell)
+    with suppress(AttributeError, io.UnsupportedOperation):  # no stderr, or none of the system
+        log = io.BufferedWriter(_Log(sys.stderr.fileno(), "w", closefd=False))
+        sys.stderr = io.TextIOWrapper(log, sys.stderr.encoding, line_buffering=True)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="bevgen.spell")

@@ -133,7 +133,7 @@ def read(root: Path, share: float) -> Dataset:
         for name in names:
             place = f"{folder}/{name}"
             if missing := _missing(name, panoramas, satellites):
-                data.set_aside.append((place, f"{missing} in ANU_data_{folder}"))
+                data.skipped.append((place, f"{missing} in ANU_data_{folder}"))
                 continue
             position = where.get(name, (None, None))
             data.views["panorama"].append(Image(panoramas[name], place, *position))

@@ -145,7 +145,7 @@ def read(root: Path, share: float, protocol: Protocol) -> Dataset:
             tile, street = paths.find(satellite), paths.find(panorama)
             reason = _reason(panorama, tile, street)
             if tile is None or street is None or reason:
-                data.set_aside.append((PurePosixPath(panorama).stem, reason or ""))
+                data.skipped.append((PurePosixPath(panorama).stem, reason or ""))
                 continue
             query = street.rpartition(".")[0]
             reference = _tile_id(tile)
@@ -159,7 +159,7 @@ def read(root: Path, share: float, protocol: Protocol) -> Dataset:
             match = NAME.fullmatch(PurePosixPath(street).name)
             split = protocol.split(listed, _city(street), match[1] if match else "")
             if split is None:
-                data.set_aside.append((query, f"not in this protocol's part of {listed}"))
+                data.skipped.append((query, f"not in this protocol's part of {listed}"))
             else:
                 pairs.append(Pair(query, reference, split=split))
     _check_protocol(protocol, data, pairs)
@@ -212,7 +212,7 @@ def _add_tile(data: Dataset, paths: Paths, tile: str, reference: str) -> None:
     data.views["satellite"].append(Image(tile, reference, info.latitude, info.longitude))
     drawn = paths.map_of(tile)
     if drawn is None:
-        data.set_aside.append((reference, "no map tile"))
+        data.skipped.append((reference, "no map tile"))
     else:
         data.views["map"].append(Image(drawn, reference, info.latitude, info.longitude))
 

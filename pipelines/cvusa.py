@@ -42,7 +42,7 @@ def read(root: Path, share: float) -> Dataset:
     """
     positions = read_positions(root)
     folders = Folders(root)
-    set_aside: list[tuple[str, str]] = []
+    skipped: list[tuple[str, str]] = []
     panoramas, satellites, pairs = [], [], []
     taken: set[str] = set()
     for split, name in (("train", TRAIN), ("test", TEST)):
@@ -50,7 +50,7 @@ def read(root: Path, share: float) -> Dataset:
         for satellite, panorama, *_ in rows:
             place = PurePosixPath(panorama).stem
             if reason := _reason(folders, taken, satellite, panorama):
-                set_aside.append((place, reason))
+                skipped.append((place, reason))
                 continue
             taken.add(place)
             where = _position(positions, place)
@@ -65,7 +65,7 @@ def read(root: Path, share: float) -> Dataset:
         "CVUSA",
         {"panorama": panoramas, "satellite": satellites},
         {datasets.PAIRS: datasets.hold_out(pairs, share)},
-        set_aside,
+        skipped,
         counts,
     )
 

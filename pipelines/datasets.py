@@ -48,7 +48,7 @@ class Dataset:
         Images by view, such as ``panorama`` and ``satellite``, each image once.
     pairs
         Rows by the name of the file that they go to, one file for each protocol.
-    set_aside : list of (id, reason)
+    skipped : list of (id, reason)
         What the lists name and the folder lacks.
     counts : list of (what, found, expected)
         Expected is None where nobody has published it.
@@ -57,7 +57,7 @@ class Dataset:
     name: str
     views: dict[str, list[Image]]
     pairs: dict[str, list[Pair]]
-    set_aside: list[tuple[str, str]] = field(default_factory=list)
+    skipped: list[tuple[str, str]] = field(default_factory=list)
     counts: list[tuple[str, int, int | None]] = field(default_factory=list)
 
 
@@ -185,14 +185,14 @@ def limited(pairs: Sequence[Pair], limit: int | None) -> list[Pair]:
 
 
 def check(data: Dataset) -> None:
-    """Print what is there, what is missing and what was set aside."""
+    """Print what is there, what is missing and what was skipped."""
     print(f"\n{data.name}\n{'':{WIDTH}}{'found':>10}{'expected':>10}")
     for what, found, expected in data.counts:
         known = "" if expected is None else f"{expected:,}"
         print(f"{what:{WIDTH}}{found:>10,}{known:>10}".rstrip())
-    for reason, count in Counter(reason for _, reason in data.set_aside).most_common():
-        example = next(name for name, why in data.set_aside if why == reason)
-        print(f"{'set aside: ' + reason:{WIDTH}}{count:>10,}  such as {example}")
+    for reason, count in Counter(reason for _, reason in data.skipped).most_common():
+        example = next(name for name, why in data.skipped if why == reason)
+        print(f"{'skipped: ' + reason:{WIDTH}}{count:>10,}  such as {example}")
     for file, pairs in data.pairs.items():
         splits = _queries(pairs)
         for split, queries in splits.items():
@@ -233,7 +233,7 @@ def write_tables(data: Dataset, out: Path, *, limit: int | None = None) -> None:
     """Write the tables that the commands take.
 
     For each view ``VIEW.txt`` (for ``--list``) and ``VIEW.csv`` (for ``--poses``), the files of
-    pairs, and ``set-aside.csv`` (id, reason).
+    pairs, and ``skipped.csv`` (id, reason).
 
     Parameters
     ----------
@@ -245,7 +245,7 @@ def write_tables(data: Dataset, out: Path, *, limit: int | None = None) -> None:
         Only so many queries of each split, for a trial.
     """
     out.mkdir(parents=True, exist_ok=True)
-    write_csv(out / "set-aside.csv", ["id", "reason"], data.set_aside)
+    write_csv(out / "skipped.csv", ["id", "reason"], data.skipped)
     used: set[str] = set()
     for name, rows in data.pairs.items():
         kept = limited(rows, limit)

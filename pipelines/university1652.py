@@ -88,7 +88,7 @@ def read(root: Path) -> dict[str, Dataset]:
 def _buildings(root: Path, folder: str, data: Dataset) -> Buildings:
     """Find a folder's buildings, count them, and set the empty ones aside."""
     found, empty = find_buildings(root, folder)
-    data.set_aside.extend((f"{folder}/{building}", "an empty folder") for building in empty)
+    data.skipped.extend((f"{folder}/{building}", "an empty folder") for building in empty)
     for what, count, expected in zip(
         ("buildings", "images"),
         (len(found), sum(map(len, found.values()))),
@@ -102,7 +102,7 @@ def _buildings(root: Path, folder: str, data: Dataset) -> Buildings:
 def _add(data: Dataset, queries: Buildings, references: Buildings, split: str) -> None:
     """Add a split: each query with all references of its building; the others distract."""
     own = {name: files for name, files in queries.items() if name in references}
-    data.set_aside.extend(
+    data.skipped.extend(
         (_id(file), "no reference of its building")
         for building, files in queries.items()
         if building not in references

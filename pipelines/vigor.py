@@ -178,7 +178,7 @@ def _position(pattern: re.Pattern[str], name: str) -> tuple[str, float, float]:
 
 
 class Reading:
-    """A city's lists turned into images and pairs; what is missing is set aside."""
+    """A city's lists turned into images and pairs; what is missing is skipped."""
 
     def __init__(self, root: Path, city: City, data: Dataset) -> None:
         self.city, self.data, self.folders = city, data, Folders(root)
@@ -191,7 +191,7 @@ class Reading:
         place = f"{self.city.name}/{PurePosixPath(name).stem}"
         file = f"{self.city.satellites}/{name}"
         if not self.folders.has(file):
-            self.data.set_aside.append((place, "no satellite tile"))
+            self.data.skipped.append((place, "no satellite tile"))
             return
         self.data.views["satellite"].append(Image(file, place, *_position(TILE_NAME, name)[1:]))
         self.tiles[name] = place
@@ -206,7 +206,7 @@ class Reading:
                 image = Image(file, place, latitude, longitude)
                 self.data.views["panorama"].append(image)
             else:
-                self.data.set_aside.append((place, "no panorama"))
+                self.data.skipped.append((place, "no panorama"))
                 place = None
             self.panoramas[name] = place
         return self.panoramas[name]
@@ -219,7 +219,7 @@ class Reading:
             if query is None:
                 continue
             if label.tiles[0][0] not in self.tiles:
-                self.data.set_aside.append((query, f"its tile is missing ({name})"))
+                self.data.skipped.append((query, f"its tile is missing ({name})"))
                 continue
             for k, (tile, d_row, d_col) in enumerate(label.tiles):
                 if tile in self.tiles:

@@ -80,7 +80,7 @@ class CalibrationReport:
             "verdict": found.verdict,
             "strength": round(found.strength, 2),
             "pairs": len(sample.loaded),
-            "set_aside": list(sample.skipped),
+            "skipped": list(sample.skipped),
             "ratio": asdict(found.ratio),
         }
         if self.resolution is not None:

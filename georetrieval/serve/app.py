@@ -139,6 +139,8 @@ class _Page:
         prior = _prior(request.query_params.get("heading", ""))
         name = PurePosixPath(request.query_params.get("name", "photo").replace("\\", "/")).name
         async with received(request, self.max_bytes) as path, self.one_at_a_time:
+            if await request.is_disconnected():
+                raise UploadError(400, "nobody waits for the answer any more")
             answer = await anyio.to_thread.run_sync(self._answer, path, name, prior)
         return JSONResponse(answer, headers=HEADERS)
 

@@ -345,8 +345,8 @@ def test_damaged_images_are_skipped(city, tmp_path):
         city, tmp_path / "c.png", "--in", tmp_path / "panorama", "--poses", "wrong.csv"
     )
     assert result["pairs"] == PLACES - 1
-    assert len(result["set_aside"]) == 1
-    assert victim.name in result["set_aside"][0]
+    assert len(result["skipped"]) == 1
+    assert victim.name in result["skipped"][0]
 
 
 def test_a_common_offset_is_written_without_decoding(city, tmp_path):

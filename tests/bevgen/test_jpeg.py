@@ -163,6 +163,14 @@ def with_steps(data: bytes, step: int) -> bytes:
     return data
 
 
+def wrapping() -> bytes:
+    """A grey image of blocks whose one coefficient, 512 steps of 128, is 0 in 16 bits."""
+    grey = with_steps(encoded(np.full((256, 8), 128, np.uint8), "jpeg"), 128)
+    # The tables of the standard: DC as before, a value of 10 bits, 512, the block's end.
+    block = int("00_1111111110000011_1000000000_1010", 2).to_bytes(4, "big")
+    return grey[: segments(grey)[1]] + block * 32 + b"\xff\xd9"
+
+
 PLAIN = encoded(PHOTO, "jpeg", quality=90, subsampling=2)
 SCAN = segments(PLAIN)[1]
 HUGE = patched(PLAIN, b"\x01\x00\x02\x00\x03", b"\xff\x00\xff\x00\x03")
@@ -184,6 +192,7 @@ STRANGERS = {
     "too large": HUGE,
     "more rows than data": patched(PLAIN, b"\x08\x01\x00\x02\x00", b"\x08\x40\x00\x40\x00"),
     "coefficients that no image has": with_steps(encoded(PHOTO, "jpeg", quality=98), 255),
+    "coefficients that wrap to none": wrapping(),
     "without an end": PLAIN[:-2],
     "cut in the rows": PLAIN[: SCAN + (len(PLAIN) - SCAN) // 3],
     "cut in the header": PLAIN[: SCAN - 4],

@@ -2,6 +2,7 @@
 
 import io
 import os
+import pty
 import subprocess
 import sys
 
@@ -11,6 +12,7 @@ import pytest
 from bevgen import terminal
 from bevgen.cli import main
 from bevgen.terminal import print_table, size_text
+from tests.helpers.runs import SMALL, bevgen, panoramas
 from tests.helpers.world import write_shards
 
 ROWS = [
@@ -118,6 +120,28 @@ def test_a_reader_that_has_seen_enough_is_no_error():
         )
         assert b"Traceback" not in done.stderr
         assert b"Error" not in done.stderr
+
+
+def full_disk() -> int:
+    return os.open("/dev/full", os.O_WRONLY)
+
+
+def closed_terminal() -> int:
+    ours, theirs = pty.openpty()
+    os.close(ours)
+    return theirs
+
+
+@pytest.mark.parametrize("log", [full_disk, closed_terminal])
+def test_a_log_that_cannot_be_written_ends_no_work(tmp_path, log):
+    panoramas(tmp_path / "street", 2)
+    stderr = log()
+    words = ["convert", "--in", tmp_path / "street", "--out", tmp_path / "bev.h5", *SMALL]
+    options = {"capture_output": False, "stderr": stderr, "stdin": subprocess.DEVNULL}
+    bevgen(*words, "--height", "2", **options)
+    bevgen(*words, "--hight", "2", expect=2, **options)
+    os.close(stderr)
+    assert "complete" in bevgen(*words, "--height", "2").stderr
 
 
 @pytest.mark.parametrize(

@@ -137,7 +137,7 @@ def test_a_file_without_splits_serves_every_split(tmp_path, queries, references)
     assert join(queries, references, path, "val").ids == ["q0", "q1"]
 
 
-def test_rows_that_were_set_aside_are_left_out_aloud(tmp_path, queries, references, caplog):
+def test_skipped_rows_are_left_out_aloud(tmp_path, queries, references, caplog):
     path = csv_of(tmp_path, "query,reference\nq0,r0\nq9,r1\nq1,r9\nq2,r2\n")
     pairs = join(queries, references, path, "train")
     assert pairs.ids == ["q0", "q2"]

@@ -18,7 +18,7 @@ def run_convert(folder, out, *options):
 
 
 def fates(out):
-    """Source -> None for a stored image, the reason for one set aside."""
+    """Source -> None for a stored image, the reason for one skipped."""
     with ShardSet(out) as shards:
         stored = dict.fromkeys(shards.sources)
         return stored | {failure.source: failure.reason for failure in shards.failures}

@@ -140,7 +140,7 @@ def test_steps_tell_what_they_miss(tmp_path):
 
 def test_cvusa_is_read(tmp_path):
     data = cvusa.read(raw.make_cvusa(tmp_path / "CVUSA"), 0.0)
-    assert data.set_aside == [("0000017", "no panorama"), ("0000019", "no satellite tile")]
+    assert data.skipped == [("0000017", "no panorama"), ("0000019", "no satellite tile")]
     # What is missing shifts nothing: each id keeps its files and its own line of all.csv.
     train = [f"{n:07d}" for n in raw.CVUSA_TRAIN if n != 17]
     test = [f"{n:07d}" for n in raw.CVUSA_TEST if n != 19]
@@ -176,13 +176,13 @@ def test_cvusa_takes_the_longitude_by_its_sign(tmp_path):
     assert cvusa.read(root, 0.0).views["panorama"][0].latitude is None
 
 
-def test_cvusa_lines_that_make_no_sense_are_set_aside(tmp_path):
+def test_cvusa_lines_that_make_no_sense_are_skipped(tmp_path):
     root = raw.make_cvusa(tmp_path / "CVUSA")
     path = root / "splits/train-19zl.csv"
     lines = datasets.read_lines(path)
     other = "bingmap/19/0000003.jpg,streetview/panos/0000005.jpg,x.png"
     raw.write_list(path, [*lines, lines[0], other])
-    reasons = Counter(reason for _, reason in cvusa.read(root, 0.0).set_aside)
+    reasons = Counter(reason for _, reason in cvusa.read(root, 0.0).skipped)
     assert reasons["listed twice"] == 1
     assert reasons["panorama and satellite tile have different ids"] == 1
 
@@ -196,7 +196,7 @@ def test_cvusa_from_folder_to_table(tmp_path):
     assert "9    35,532" in text
     assert "neighbours of each of 7 places" in text
     assert (out / "neighbours-pairs-train.npz").exists()
-    assert table(out / "set-aside.csv") == [
+    assert table(out / "skipped.csv") == [
         {"id": "0000017", "reason": "no panorama"},
         {"id": "0000019", "reason": "no satellite tile"},
     ]
@@ -262,7 +262,7 @@ def test_cvact_is_read(tmp_path):
     assert queries_of(data, "cvact-val") == named("small", [4, 18])
     assert not queries_of(data, "val")
     assert queries_of(data, "test") == sorted(named("test", [4, 18, 7]))
-    assert sorted(data.set_aside) == sorted(
+    assert sorted(data.skipped) == sorted(
         [
             (f"small/{ids[4]}", "no satellite tile in ANU_data_small"),
             (f"small/{ids[5]}", "no panorama in ANU_data_small"),
@@ -481,7 +481,7 @@ def test_vigor_is_read(tmp_path):
     tile = f"Seattle/{Path(raw.vigor_tiles('Seattle')[1]).stem}"
     panorama = f"NewYork/{raw.vigor_panorama('NewYork', 2).split(',')[0]}"
     blind = f"Seattle/{raw.vigor_panorama('Seattle', 1).split(',')[0]}"
-    assert sorted(data.set_aside) == sorted(
+    assert sorted(data.skipped) == sorted(
         [
             (panorama, "no panorama"),
             (tile, "no satellite tile"),
@@ -582,7 +582,7 @@ def test_vigor_from_folder_to_tables(tmp_path):
 
 def test_cvglobal_is_read(tmp_path):
     data = cvglobal.read(raw.make_cvglobal(tmp_path / "CVGlobal"), 0.0, cvglobal.Protocol())
-    reasons = Counter(reason for _, reason in data.set_aside)
+    reasons = Counter(reason for _, reason in data.skipped)
     assert reasons == {
         "no map tile": 1,
         "no panorama": 1,
@@ -677,8 +677,8 @@ def test_cvglobal_from_folder_to_table(tmp_path):
 def test_university_is_read(tmp_path):
     both = university1652.read(raw.make_university(tmp_path / "U"))
     drone, satellite = both["drone-to-satellite"], both["satellite-to-drone"]
-    assert drone.set_aside == [("train/drone/1100", "an empty folder")]
-    assert satellite.set_aside == [("test/gallery_drone/1649", "an empty folder")]
+    assert drone.skipped == [("train/drone/1100", "an empty folder")]
+    assert satellite.skipped == [("test/gallery_drone/1649", "an empty folder")]
     train, test = rows_of(drone)["train"], rows_of(drone)["test"]
     assert len(train) == 18
     assert train[0] == ("train/drone/0839/image-01", "train/satellite/0839/0839", "positive")

@@ -10,13 +10,24 @@ const ground = L.layerGroup().addTo(map);
 const pins = L.layerGroup().addTo(map);
 const shown = new Map();
 
+// A function that ends what the last call of it began: old answers may come after new ones.
+function onlyLatest(action) {
+  let last = new AbortController();
+  return async (...given) => {
+    last.abort();
+    last = new AbortController();
+    const { signal } = last;
+    try { await action(signal, ...given); } catch (error) { if (!signal.aborted) throw error; }
+  };
+}
+
 // The map is made of the index's own tiles: those that cover the view.
-async function cover() {
+const cover = onlyLatest(async (signal) => {
   const box = map.getBounds();
   const asked = new URLSearchParams({
     west: box.getWest(), south: box.getSouth(), east: box.getEast(), north: box.getNorth(),
   });
-  const tiles = await (await fetch(`/tiles?${asked}`)).json();
+  const tiles = await (await fetch(`/tiles?${asked}`, { signal })).json();
   const placed = new Map(tiles.map((tile) => [`${tile.row} ${tile.bounds}`, tile]));
   for (const [key, layer] of shown) {
     if (!placed.has(key)) { ground.removeLayer(layer); shown.delete(key); }
@@ -24,8 +35,8 @@ async function cover() {
   for (const [key, { row, bounds }] of placed) {
     if (!shown.has(key)) shown.set(key, L.imageOverlay(`/tile/${row}`, bounds).addTo(ground));
   }
-}
-map.on("moveend", cover);
+});
+map.on("moveend", () => cover());
 cover();
 
 function heading() {
@@ -38,21 +49,22 @@ function say(text, error = false) {
   at("status").classList.toggle("error", error);
 }
 
-async function locate(file) {
+const locate = onlyLatest(async (signal, file) => {
   at("answer").hidden = true;
   say(`Looking for ${file.name} …`);
   const asked = new URLSearchParams({ name: file.name, heading: heading() });
   let response, answer;
   try {
-    response = await fetch(`/locate?${asked}`, { method: "POST", body: file });
+    response = await fetch(`/locate?${asked}`, { method: "POST", body: file, signal });
     answer = await response.json();
-  } catch {
+  } catch (error) {
+    if (signal.aborted) throw error;
     say("The server does not answer, or the file is too large for it.", true);
     return;
   }
   if (!response.ok) { say(answer.error, true); return; }
   show(answer);
-}
+});
 
 function show(answer) {
   say("");
