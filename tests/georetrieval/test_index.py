@@ -429,6 +429,8 @@ def test_approximate_search_agrees_after_exact_ranking(run, world, tmp_path):
     assert build_index(run, [world.root / "satellite.h5"], out, approximate=False).verify() == []
     again = build_index(run, [world.root / "satellite.h5"], out, approximate=True)
     assert again.header.approximate == 1  # also where all else was there already
+    cut(out / "approximate.faiss")
+    assert add_references(out, [], approximate=True).verify() == []
     gone = index.ids[int(exactly.rows[0, 0])]
     left = remove_tiles(out, [gone])
     assert left.search(queries[:1], 4).rows[0].tolist() == exactly.rows[0, 1:].tolist()

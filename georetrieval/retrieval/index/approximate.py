@@ -102,6 +102,8 @@ def build_approximate(
     quantizer = faiss.IndexFlatIP(dimension)
     index = faiss.IndexIVFPQ(quantizer, dimension, cells, pieces, bits, faiss.METRIC_INNER_PRODUCT)
     index.cp.niter = 8
+    # Few points are no reason for a line on stderr for each piece: what is found is ranked exactly.
+    index.cp.min_points_per_centroid = index.pq.cp.min_points_per_centroid = 1
     index.train(sample)
     done = 0
     for block, size in zip(blocks, sizes, strict=True):

@@ -513,9 +513,11 @@ def _finish(
 def _choose_search(index: Index, approximate: bool | None, on_progress: Progress) -> Index:
     """Write or remove the file for approximate search, if it is not as it is to be."""
     out, header = index.folder, index.header
+    path, crc = out / APPROXIMATE, header.checksums.get(APPROXIMATE)
+    whole = header.approximate == len(header.parts)
+    whole = whole and path.exists() and file_checksum(path) == crc
     large = len(index.ids) > EXACT_ROWS and not header.approximate
-    if (approximate or (approximate is None and large)) and header.approximate < len(header.parts):
-        path = out / APPROXIMATE
+    if not whole and (approximate or (approximate is None and large)):
         build_approximate(
             path,
             index.blocks,
@@ -526,7 +528,7 @@ def _choose_search(index: Index, approximate: bool | None, on_progress: Progress
     elif approximate is False and header.approximate:
         checksums = {k: crc for k, crc in header.checksums.items() if k != APPROXIMATE}
         write_header(out, replace(header, approximate=0, checksums=checksums))
-        (out / APPROXIMATE).unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
     else:
         return index
     return Index(out)

@@ -25,6 +25,7 @@ PARTS = "parts"
 CONFIDENCE = "confidence.json"
 APPROXIMATE = "approximate.faiss"
 REMOVED = "removed.npy"
+AGAIN = "build the index again with --overwrite, which takes the vectors that are whole"
 PART_ROWS = 8192
 """Tiles in a part at most: what a killed run embeds again."""
 
@@ -183,16 +184,16 @@ def read_header(folder: Path) -> IndexHeader:
             f"{folder} does not exist: make an index with `georetrieval index`"
         ) from None
     except ValueError as error:
-        raise IndexFileError(f"{path} is damaged ({error}): build the index again") from error
+        raise IndexFileError(f"{path} is damaged ({error}): {AGAIN}") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise IndexFileError(f"{path} is no index of georetrieval")
     if content.get("version") != VERSION:
         raise IndexFileError(
             f"{path} is of version {content.get('version')}, and this release reads version"
-            f" {VERSION}: build the index again, or use the release that made it"
+            f" {VERSION}: build it again with --overwrite, or use the release that made it"
         )
     if content.pop("crc32", None) != json_checksum(content):
-        raise IndexFileError(f"{path} is damaged or was edited: build the index again")
+        raise IndexFileError(f"{path} is damaged or was edited: {AGAIN}")
     del content["format"], content["version"]
     content["model"], content["tiles"] = ModelKey(**content["model"]), Tiles(**content["tiles"])
     content["parts"] = tuple(Part(**part) for part in content["parts"])
