@@ -25,6 +25,7 @@ from typing import Any, cast
 
 import numba
 from numba import config
+from numba.core.caching import IndexDataCacheFile
 
 __all__ = ["cache_folder", "is_kept", "njit", "sources_digest"]
 
@@ -67,13 +68,34 @@ def is_kept(compiled: Any) -> bool:
     return bool(compiled._cache._cache_file._load_index())
 
 
+class _CacheFile(IndexDataCacheFile):
+    """Numba's files of one function, each of which says itself what it holds.
+
+    Numba's index alone says so, and it is written first: where a process is killed in between, the
+    disk is full, or two compile at the same time, it names a file of older or of other code.
+    """
+
+    def save(self, key: Any, data: Any) -> None:
+        """Keep compiled code."""
+        super().save(key, (self._source_stamp, key, data))
+
+    def load(self, key: Any) -> Any:
+        """Return the code that was kept; None where there is none."""
+        match super().load(key):
+            case (self._source_stamp, stored, data) if stored == key:
+                return data
+        return None
+
+
 def _stamp(compiled: Any) -> None:
     """Let a function's compiled code be as old as the folder of its source.
 
     Numba has no public way to say so; its own stamp is the time and size of the one file.
     """
     folder = Path(compiled.py_func.__code__.co_filename).parent
-    compiled._cache._cache_file._source_stamp = sources_digest(folder)
+    cache = compiled._cache
+    name = cache._impl.filename_base
+    cache._cache_file = _CacheFile(cache.cache_path, name, sources_digest(folder))
 
 
 def _find_place() -> None:

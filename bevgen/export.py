@@ -106,18 +106,18 @@ def export_images(
     if out.exists() and not out.is_dir():
         raise RefusedError(f"{out} is a file: name a folder")
     identity = {"plan": shards.plan, "format": format, "layout": layout}
-    begun = _begun(out, identity)
     targets = [out / name for name in names]
-    if not begun:
-        _check_folder(targets, overwrite)
     try:
         out.mkdir(parents=True, exist_ok=True)
         with only_writer(out):
+            begun = _begun(out, identity)  # not before: another may have just ended
             if begun:
                 for folder in {target.parent for target in targets}:
                     for stray in folder.glob(PART.format("*")):
                         stray.unlink()
-            (out / JOURNAL).write_text(json.dumps(identity), "utf-8")
+            else:
+                _check_folder(targets, overwrite)
+                (out / JOURNAL).write_text(json.dumps(identity), "utf-8")
             job = _Job(shards, targets, labels, format, overwrite and not begun, begun)
             report = job.run(reasons, threads or usable_cores(), on_progress)
             (out / JOURNAL).unlink(missing_ok=True)

@@ -32,7 +32,7 @@ def only_writer(out: Path) -> Iterator[None]:
     RefusedError
         If another process holds it, or nothing can be written there.
     """
-    path = out.with_name(out.name + LOCK)
+    path = _beside(out)
     with _locked(path, out) as file:
         try:
             with suppress(OSError):  # a full disk: the lock holds without its owner's name
@@ -43,6 +43,12 @@ def only_writer(out: Path) -> Iterator[None]:
             path.unlink(missing_ok=True)
 
 
+def _beside(out: Path) -> Path:
+    """Return the lock file of an output, which may be called ``.`` or ``..``."""
+    whole = out if out.name.strip(".") else out.resolve()
+    return whole.with_name(whole.name + LOCK)
+
+
 def _locked(path: Path, out: Path) -> FileIO:
     """Open and lock the lock file of ``out``; the errors are those of `only_writer`."""
     while True:
@@ -51,7 +57,7 @@ def _locked(path: Path, out: Path) -> FileIO:
         except OSError as error:
             raise RefusedError(f"nothing can be written beside {out}: {error.strerror}") from error
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(file)
         except BlockingIOError:
             with file:
                 file.seek(0)
@@ -69,10 +75,18 @@ def _locked(path: Path, out: Path) -> FileIO:
         file.close()  # its owner had ended, and removed it after we opened it
 
 
+def _lock(file: FileIO) -> None:
+    """Lock an open file, or raise BlockingIOError: not because of those who only look at it."""
+    while True:
+        with suppress(BlockingIOError):
+            return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # they share it, which no writer does
+
+
 def is_written(out: Path) -> bool:
     """Whether some process holds the lock on an output just now."""
     try:
-        with out.with_name(out.name + LOCK).open("rb") as file:
+        with _beside(out).open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True

@@ -17,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from bevgen.commands import PATH
 from bevgen.errors import BevgenError, InputError
+from bevgen.locking import only_writer
 from bevgen.terminal import counted
 from pipelines.citymaker.styles import DISTRICTS
 
@@ -147,7 +148,8 @@ def main(
     try:
         options["cap"] = options["cap"] or ""
         settings = Settings(**options)  # type: ignore[arg-type]
-        with Progress(*columns, console=console, disable=quiet) as bar:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with only_writer(out), Progress(*columns, console=console, disable=quiet) as bar:
             task = bar.add_task("planning", total=None)
 
             def show(done: int, total: int, text: str) -> None:

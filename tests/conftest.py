@@ -1,8 +1,9 @@
-"""What all tests share: one core each, and folders."""
+"""What all tests share: one core each, Ctrl-C, and folders."""
 
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,15 +14,12 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Let each worker keep compiled code in a folder of its own, from one run to the next.
+def pytest_configure() -> None:
+    """Let Ctrl-C reach what tests start, also where they run in the background of a script.
 
-    Numba's cache is not made for processes that compile one function at once for different types:
-    each believes that the next number is its own.
+    A shell starts that with Ctrl-C ignored, and every process hands it down.
     """
-    if hasattr(config, "workerinput") and config.cache is not None:
-        place = config.cache.mkdir(f"numba-{os.environ['PYTEST_XDIST_WORKER']}")
-        os.environ["NUMBA_CACHE_DIR"] = str(place)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

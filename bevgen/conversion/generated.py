@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from bevgen.conversion.output import KEPT, leftovers, remove_output
+from bevgen.conversion.output import KEPT, remove_leftovers, remove_output
 from bevgen.conversion.settings import differing_fields
 from bevgen.errors import InputError, RefusedError, ShardError
 from bevgen.locking import only_writer
@@ -124,8 +124,7 @@ def write_shards(
                 on_progress(part.stop, len(ids))
             if len(parts) > 1:
                 write_index(out, paths, settings, plan)
-        for stale in leftovers(out):
-            stale.unlink()
+        remove_leftovers(out)
     whole = read_header(out)
     return Written(whole.rows, whole.failures, made)
 

@@ -17,6 +17,12 @@ def leftovers(out: Path) -> list[Path]:
     return [path for path in found if path.name.endswith(PARTS)]
 
 
+def remove_leftovers(out: Path) -> None:
+    """Remove what a killed run left; a worker that a cluster gave up may just do so itself."""
+    for path in leftovers(out):
+        path.unlink(missing_ok=True)
+
+
 def remove_output(out: Path) -> None:
     """Remove an output with its folder of shards, and nothing that is not bevgen's."""
     out.unlink(missing_ok=True)
@@ -24,6 +30,6 @@ def remove_output(out: Path) -> None:
     if folder.is_dir():
         for pattern in ("[0-9][0-9][0-9][0-9][0-9]*.h5*", f"{PLAN_FILE}*"):
             for path in folder.glob(pattern):
-                path.unlink()
+                path.unlink(missing_ok=True)
         if not any(folder.iterdir()):
             folder.rmdir()

@@ -9,11 +9,12 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import get_args
 
 from bevgen.conversion.job import Decoder, ShardJob, Work, check_device
-from bevgen.conversion.output import KEPT, leftovers, remove_output
+from bevgen.conversion.output import KEPT, leftovers, remove_leftovers, remove_output
 from bevgen.conversion.plan import Plan, plan_run
 from bevgen.conversion.report import Report, ShardReport, Watcher
 from bevgen.conversion.schedule import run, worker_count
@@ -176,8 +177,7 @@ def _prepare(plan: Plan) -> None:
     """Make the disk agree with the plan, which is the authority once the output is gone."""
     if plan.overwrite:
         remove_output(plan.out)
-    for part in leftovers(plan.out):
-        part.unlink()
+    remove_leftovers(plan.out)
     if plan.single:
         return
     plan.write()
@@ -197,8 +197,7 @@ def _complete(plan: Plan) -> None:
         files = [shard.path for shard in plan.shards]
         write_index(plan.out, files, plan.settings.to_json(), plan.digest)
     (shard_folder(plan.out) / PLAN_FILE).unlink(missing_ok=True)
-    for part in leftovers(plan.out):
-        part.unlink()
+    remove_leftovers(plan.out)
 
 
 def _check_disk(plan: Plan) -> None:
@@ -206,5 +205,8 @@ def _check_disk(plan: Plan) -> None:
     stale = leftovers(plan.out)  # removed before the run begins
     if plan.overwrite:
         stale += [plan.out, *shard_folder(plan.out).glob("*.h5")]
-    freed = sum(path.stat().st_blocks * 512 for path in stale if path.exists())
+    freed = 0
+    for path in stale:
+        with suppress(FileNotFoundError):
+            freed += path.stat().st_blocks * 512
     check_disk(plan.out, plan.bytes_needed, freed)

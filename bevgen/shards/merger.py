@@ -30,6 +30,7 @@ from bevgen.shards.opening import (
     read_edges,
     read_header,
     read_tables,
+    reopened,
     summarize,
     wrong_masks,
 )
@@ -183,10 +184,9 @@ def _check_masks(layout: Layout) -> None:
 def _copy_images(layout: Layout, tables: Tables, first: int, part: Path, offset: int) -> None:
     """Copy the images of one shard, whose first row is row ``first`` of the output."""
     size = layout.image_bytes
-    source, target = os.open(layout.path, os.O_RDONLY), os.open(part, os.O_WRONLY)
-    try:
+    with reopened(layout) as source, part.open("r+b", buffering=0) as target:
         for k in range(layout.rows):
-            image = os.pread(source, size, layout.images + k * size)
+            image = os.pread(source.fileno(), size, layout.images + k * size)
             if crc32(image) != tables.crc32[first + k]:
                 raise ShardError(
                     f"{layout.path}: damaged: row {k} (id {tables.ids[first + k]!r}) is not what"
@@ -194,11 +194,8 @@ def _copy_images(layout: Layout, tables: Tables, first: int, part: Path, offset:
                 )
             at = offset + (first + k) * size
             while image:
-                done = os.pwrite(target, image, at)
+                done = os.pwrite(target.fileno(), image, at)
                 image, at = image[done:], at + done
-    finally:
-        os.close(source)
-        os.close(target)
 
 
 def _write_masks(h5: h5py.File, layouts: Sequence[Layout], rows: int) -> None:
@@ -225,6 +222,6 @@ def _mask(layout: Layout, row: int) -> NDArray[np.uint8]:
     if layout.valid is None:
         return np.ones(shape, dtype=np.uint8)
     start = layout.valid + (row * layout.mask_bytes if layout.valid_each else 0)
-    with layout.path.open("rb") as file:
+    with reopened(layout) as file:
         content = os.pread(file.fileno(), layout.mask_bytes, start)
     return np.frombuffer(content, dtype=np.uint8).reshape(shape)

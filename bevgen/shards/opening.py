@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
 import h5py
 import numpy as np
@@ -119,7 +119,7 @@ def _check_finished(h5: h5py.File, path: Path) -> None:
 def summarize(h5: h5py.File, path: Path) -> ShardSummary:
     """Return what the open file says about itself."""
     rows = dataset(h5, "ids").shape[0]
-    if rows > path.stat().st_size:  # a damaged length must not become an allocation
+    if rows > status(h5).st_size:  # a damaged length must not become an allocation
         raise ShardError(f"{path}: damaged, it claims {counted(rows, 'row')}; {REDO}")
     files: tuple[str, ...] = ()
     if "files" in h5:
@@ -234,7 +234,7 @@ def read_layout(h5: h5py.File, summary: ShardSummary) -> Layout:
         images=_contiguous_offset(dataset(h5, "images"), shape, summary.path),
         valid=None if valid is None else _contiguous_offset(valid, valid.shape, summary.path),
         valid_each=valid_shape is not None and len(valid_shape) == 3,
-        stamp=stamp(summary.path.stat()),
+        stamp=stamp(status(h5)),
     )
 
 
@@ -242,16 +242,29 @@ def wrong_masks(h5: h5py.File, layout: Layout) -> str | None:
     """Read all masks, and say so if they are not what was written."""
     if layout.valid is None:
         return None
-    offset = layout.valid
+    file, offset = h5.id.get_vfd_handle(), layout.valid
     count = layout.mask_bytes * (layout.rows if layout.valid_each else 1)
     crc = 0
-    with layout.path.open("rb") as file:
-        while count and (block := os.pread(file.fileno(), min(count, _BLOCK), offset)):
-            crc = crc32(block, crc)
-            offset, count = offset + len(block), count - len(block)
+    while count and (block := os.pread(file, min(count, _BLOCK), offset)):
+        crc = crc32(block, crc)
+        offset, count = offset + len(block), count - len(block)
     if crc == number_attribute(dataset(h5, "valid"), "crc32"):
         return None
     return f"{layout.path}: damaged: 'valid' is not what was written; {REDO}"
+
+
+@contextmanager
+def reopened(layout: Layout) -> Iterator[BinaryIO]:
+    """Open a file for its pixels, or raise a `ShardError`: another has its name by now."""
+    with layout.path.open("rb") as file:
+        if stamp(os.fstat(file.fileno())) != layout.stamp:
+            raise ShardError(f"{layout.path}: was replaced since it was opened: open it again")
+        yield file
+
+
+def status(h5: h5py.File) -> os.stat_result:
+    """Return what the system says of an open file; another may have its name by now."""
+    return os.fstat(h5.id.get_vfd_handle())
 
 
 def stamp(found: os.stat_result) -> tuple[int, int, int]:
@@ -276,6 +289,6 @@ def _contiguous_offset(found: h5py.Dataset, shape: tuple[int, ...], path: Path) 
             f" cannot be memory-mapped. Undo it with `h5repack -f NONE -l CONTI {path} NEW.h5`,"
             " or convert again"
         )
-    if offset + found.size > path.stat().st_size:
+    if offset + found.size > status(found.file).st_size:
         raise ShardError(f"{path}: truncated: {name!r} ends beyond the file; {REDO}")
     return offset

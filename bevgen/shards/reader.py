@@ -29,7 +29,9 @@ from bevgen.shards.opening import (
     read_edges,
     read_layout,
     read_tables,
+    reopened,
     stamp,
+    status,
     summarize,
 )
 from bevgen.terminal import counted
@@ -82,7 +84,7 @@ class ShardSet:
         self.path = Path(path).absolute()  # good in other processes, and after a chdir
         with opened(self.path) as h5:
             self._summary = summarize(h5, self.path)
-            self._stamp = stamp(self.path.stat())
+            self._stamp = stamp(status(h5))
             self.crc32 = numbers(h5, "crc32", np.uint32)
             self._layouts: list[Layout | None]
             if self._summary.files:
@@ -222,7 +224,7 @@ class ShardSet:
         # On first use: a worker that only reads images need not hold every id again.
         if self._tables is None:
             with opened(self.path) as h5:
-                if stamp(self.path.stat()) != self._stamp:
+                if stamp(status(h5)) != self._stamp:
                     raise ShardError(
                         f"{self.path}: was replaced since it was opened: open it again"
                     )
@@ -333,9 +335,7 @@ def _map(shard: int, layout: Layout) -> _Mapped:
     if count == 0:
         return _Mapped(shard, np.empty((0, *layout.image_shape), dtype=np.uint8), None)
     try:
-        with layout.path.open("rb") as file:
-            if stamp(os.fstat(file.fileno())) != layout.stamp:
-                raise ShardError(f"{layout.path}: was replaced since it was opened: open it again")
+        with reopened(layout) as file:
             whole = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except (OSError, ValueError) as error:
         raise ShardError(f"{layout.path}: cannot be mapped into memory ({error})") from error

@@ -25,6 +25,7 @@ from bevgen.shards.opening import (
     read_edges,
     read_layout,
     read_tables,
+    reopened,
     summarize,
     wrong_masks,
 )
@@ -161,7 +162,7 @@ def _wrong_pixels(
 ) -> Iterator[str]:
     """Name the images that are not what was written; ``start`` is the first row in the output."""
     try:
-        with layout.path.open("rb") as file:
+        with reopened(layout) as file:
             for row in range(layout.rows):
                 at = layout.images + row * layout.image_bytes
                 image = os.pread(file.fileno(), layout.image_bytes, at)
@@ -172,6 +173,8 @@ def _wrong_pixels(
                     )
                 if row % 64 == 63 or row + 1 == layout.rows:
                     progress(start + row + 1, total)
+    except ShardError as error:
+        yield str(error)
     except OSError as error:
         yield f"{layout.path}: the disk cannot read it ({error})"
 

@@ -221,7 +221,7 @@ def _keep_older(run: Run, name: str, result: Evaluation) -> None:
     made_of = old.checkpoints, old.queries, old.references, old.gallery
     if made_of != (result.checkpoints, result.queries, result.references, result.gallery):
         aside = run.evaluation(f"{name}-weights-{digest(made_of)[:8]}")
-        run.evaluation(name).replace(aside)
+        old.save(aside)  # and not renamed: a report that is made just now finds both
         log.warning("the result of other weights or data is kept as %s", aside)
 
 

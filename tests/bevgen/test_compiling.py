@@ -127,6 +127,9 @@ def test_a_decoder_that_is_not_there_is_compiled_beside_the_run(tmp_path: Path) 
         np.testing.assert_array_equal(ShardSet(tmp_path / name).read(range(130)), expected)
 
 
+ONLY_SOURCES = {"PYTHONDONTWRITEBYTECODE": "1"}
+"""Python takes bytecode for that of its source if both are of one second and of one length."""
+
 ENTRY = """
 from {decorator} import njit
 from helper import number
@@ -155,13 +158,60 @@ def test_an_edit_of_a_helper_in_another_file_is_seen(tmp_path: Path, decorator: 
     said = []
     for number in (1, 1, 2):
         helper.write_text(HELPER.format(number=number))
-        environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path / "kept")}
+        environment = os.environ | ONLY_SOURCES | {"NUMBA_CACHE_DIR": str(tmp_path / "kept")}
         done = subprocess.run(
             [sys.executable, str(path)], env=environment, capture_output=True, text=True, check=True
         )
         said.append(done.stdout.split())
     assert said[:2] == [["1", "compiled"], ["1", "loaded"]]
     assert said[2] == (["1", "loaded"] if decorator == "numba" else ["2", "compiled"])
+
+
+PLAIN = """
+from bevgen.compiling import njit
+
+@njit(cache=True)
+def entry(value):
+    return value + {number}
+"""
+KILLED_BETWEEN_INDEX_AND_CODE = """
+import os
+from numba.core.caching import IndexDataCacheFile
+IndexDataCacheFile._save_data = lambda *_: os._exit(9)
+"""
+
+
+def entered(folder: Path, before: str = "", value: str = "1") -> str:
+    """Return what a process that calls the function says."""
+    script = f"{before}\nimport entry\nprint(entry.entry({value}))"
+    environment = os.environ | ONLY_SOURCES | {"NUMBA_CACHE_DIR": str(folder / "kept")}
+    words = [sys.executable, "-c", script]
+    done = subprocess.run(
+        words, env=environment, cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == (9 if before else 0), done.stderr
+    return done.stdout.strip()
+
+
+def test_a_process_killed_while_it_keeps_new_code_leaves_no_old_code_to_the_next(
+    tmp_path: Path,
+) -> None:
+    """Numba's index names a file of new code before it is written: the old one lies there."""
+    path = tmp_path / "entry.py"
+    path.write_text(PLAIN.format(number=1))
+    assert entered(tmp_path) == "2"
+    path.write_text(PLAIN.format(number=2))
+    entered(tmp_path, KILLED_BETWEEN_INDEX_AND_CODE)
+    assert [entered(tmp_path) for _ in range(2)] == ["3", "3"]
+
+
+def test_code_for_other_types_is_never_run(tmp_path: Path) -> None:
+    """Two processes that compile a function at once may give their code one number."""
+    (tmp_path / "entry.py").write_text(PLAIN.format(number=1))
+    assert [entered(tmp_path, value=value) for value in ("1", "0.5")] == ["2", "1.5"]
+    first, second = sorted((tmp_path / "kept").rglob("*.nbc"))
+    second.write_bytes(first.read_bytes())
+    assert [entered(tmp_path, value=value) for value in ("1", "0.5")] == ["2", "1.5"]
 
 
 def test_compiled_code_calls_helpers_of_its_own_folder_only() -> None:

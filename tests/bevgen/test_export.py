@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ import pytest
 from PIL import Image
 
 from bevgen import BevgenError, RefusedError, ShardSet, export_images, merge, only_writer
+from tests.helpers.paths import ROOT
 from tests.helpers.shards import write_shard
 
 
@@ -35,15 +35,17 @@ def test_names_that_the_disk_folds_into_one_are_named(tmp_path: Path) -> None:
 def test_a_killed_export_goes_on(tmp_path: Path) -> None:
     names = [f"{k:04d}" for k in range(300)]
     path, out = shards(tmp_path / "bev.h5", names, (96, 96, 3)), tmp_path / "out"
-    command = [sys.executable, "-m", "bevgen", "export", str(path), "--out", str(out)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 60
-    while len(list(out.glob("*.png"))) < 5 and time.monotonic() < deadline:
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    words = ["export", str(path), "--out", str(out)]
+    script = (
+        "import sys; from pathlib import Path; from bevgen.cli import main\n"
+        "from tests.helpers.crash import RENAMES, die_before_step\n"
+        f"die_before_step(100, Path({str(out)!r}), RENAMES); main(sys.argv[1:])"
+    )
+    killed = subprocess.run([sys.executable, "-c", script, *words], cwd=ROOT, check=False)
+    assert killed.returncode == -signal.SIGKILL
     there = len([one for one in out.glob("*.png") if one.stat().st_size])
-    assert there >= 1
+    assert there == 100
+    command = [sys.executable, "-m", "bevgen", *words]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"{out}: 300 images, {there} of them there already\n"
@@ -52,6 +54,15 @@ def test_a_killed_export_goes_on(tmp_path: Path) -> None:
             with Image.open(out / f"{names[k]}.png") as image:
                 assert np.array_equal(np.asarray(image), opened[k])
     assert sorted(one.name for one in out.iterdir()) == [f"{name}.png" for name in names]
+
+
+def test_this_folder_can_be_exported_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = shards(tmp_path / "bev.h5", ["a"])
+    (tmp_path / "out").mkdir()
+    monkeypatch.chdir(tmp_path / "out")
+    with ShardSet(path) as opened:
+        assert export_images(opened, ".").files == 1
+    assert sorted(one.name for one in tmp_path.rglob("*")) == ["a.png", "bev.h5", "out"]
 
 
 def test_two_exports_to_one_folder_are_refused(tmp_path: Path) -> None:

@@ -15,7 +15,10 @@ import tempfile
 import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import suppress
+from itertools import count
 from pathlib import Path
+from threading import Event
 
 import h5py
 import numpy as np
@@ -784,6 +787,43 @@ def test_a_file_replaced_meanwhile_is_not_mixed_in(tmp_path: Path) -> None:
         shards[0]
     with pytest.raises(ShardError, match="was replaced"):
         _ = shards.ids
+
+
+def test_a_file_replaced_while_it_is_opened_is_not_mixed_in(tmp_path: Path) -> None:
+    path, other, ended = tmp_path / "bev.h5", tmp_path / "other.h5", Event()
+    write_shard(path, list(pictures(2)))
+
+    def replace() -> None:
+        for k in count():
+            if ended.is_set():
+                return
+            write_shard(other, list(pictures(2, seed=k % 2)))
+            other.replace(path)
+
+    read = 0
+    with ThreadPoolExecutor(1) as pool:
+        replacing = pool.submit(replace)
+        try:
+            while read < 100:
+                with suppress(ShardError), ShardSet(path) as shards:
+                    assert zlib.crc32(shards[1].tobytes()) == shards.crc32[1]
+                    read += 1
+        finally:
+            ended.set()
+        replacing.result()
+
+
+def test_a_shard_replaced_while_others_are_merged_is_not_called_damaged(tmp_path: Path) -> None:
+    path, other = tmp_path / "bev.h5", tmp_path / "other.h5"
+    write_output(path, [2, 2])
+
+    def replace(done: int, _: int) -> None:
+        if done == 2:
+            write_shard(other, list(pictures(2, seed=1)), head=header(plan="01"))
+            other.replace(shard_folder(path) / "00001.h5")
+
+    with pytest.raises(ShardError, match=r"00001\.h5: was replaced since it was opened"):
+        merge(path, tmp_path / "one.h5", on_progress=replace)
 
 
 def test_index_refuses_shards_that_do_not_fit(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from threading import Event
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from bevgen import (
     write_poses,
     written_whole,
 )
+from bevgen.locking import is_written
 from bevgen.tables import PoseRow
 from bevgen.writing import check_output, write_errors, write_picture
 from tests.helpers.runs import bevgen
@@ -68,6 +70,26 @@ def test_writers_that_come_and_go_never_hold_one_output_together(tmp_path: Path)
 
     with ThreadPoolExecutor(4) as pool:
         assert sum(pool.map(come_and_go, range(4))) > 100
+
+
+def test_who_asks_whether_an_output_is_written_keeps_no_writer_from_it(tmp_path: Path) -> None:
+    out, ended = tmp_path / "out", Event()
+
+    def ask() -> None:
+        while not ended.is_set():
+            is_written(out)
+
+    with ThreadPoolExecutor(2) as pool:
+        asking = [pool.submit(ask) for _ in range(2)]
+        try:
+            for _ in range(2_000):
+                with only_writer(out):
+                    assert is_written(out)
+        finally:
+            ended.set()
+        for one in asking:
+            one.result()
+    assert not is_written(out)
 
 
 def test_what_killed_writers_left_is_removed_by_the_next(tmp_path: Path) -> None:

@@ -15,24 +15,27 @@ import os
 import shutil
 import signal
 import sys
+from collections.abc import Set
 from pathlib import Path
 from typing import Any
 
 from bevgen import ImageSettings, ShardSet, convert, verify
 from tests.helpers.runs import tree
 
-STEPS = {"os.rename", "os.remove", "os.mkdir", "os.rmdir"}
+RENAMES = frozenset({"os.rename"})
+STEPS = RENAMES | {"os.remove", "os.mkdir", "os.rmdir", "open"}
 INPUT, OUTPUT, NAME = "in", "out", "o.h5"
 
 
-def die_before_step(number: int, folder: Path) -> None:
-    """Kill this process just before it does something to a file for the n-th time."""
+def die_before_step(number: int, folder: Path, steps: Set[str] = STEPS) -> None:
+    """Kill this process just before it does something to a file, after so many times."""
     left = number
 
     def hook(event: str, values: tuple[Any, ...]) -> None:
         nonlocal left
-        writes = event == "open" and isinstance(values[2], int) and values[2] & 3 != os.O_RDONLY
-        if (event in STEPS or writes) and str(values[0]).startswith(str(folder)):
+        if event not in steps or not str(values[0]).startswith(str(folder)):
+            return
+        if event != "open" or (isinstance(values[2], int) and values[2] & 3 != os.O_RDONLY):
             if left == 0:
                 os.kill(os.getpid(), signal.SIGKILL)
             left -= 1
