@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
-import time
 import urllib.request
 from pathlib import Path
 
@@ -54,24 +52,17 @@ def toml(folder: Path) -> None:
 
 def served(line: str, folder: Path, environment: dict[str, str]) -> None:
     """Start the page as it is typed, look at it, and stop it with Ctrl-C."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    words = [*line.split(), "--port", str(port)]
-    page = subprocess.Popen(words, cwd=folder, env=environment)
-    try:
-        for _ in range(600):
-            time.sleep(0.1)
-            try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5) as answer:
-                    assert b"Where was it taken?" in answer.read()
-                return
-            except OSError:
-                assert page.poll() is None
-        raise AssertionError("the page did not start")
-    finally:
-        page.terminate()
-        page.wait()
+    words = [*line.split(), "--port", "0"]
+    with subprocess.Popen(
+        words, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True
+    ) as page:
+        try:
+            assert page.stdout is not None
+            address = page.stdout.readline().split()[0]
+            with urllib.request.urlopen(address) as answer:
+                assert b"Where was it taken?" in answer.read()
+        finally:
+            page.terminate()
 
 
 def test_every_command_of_the_page_runs(tmp_path, monkeypatch):

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,13 @@ from PIL import Image
 import bevgen as api
 from bevgen import BevSettings, ImageSettings, ShardSet, convert, verify
 from bevgen.conversion.job import ShardJob, Work
+from bevgen.conversion.output import remove_leftovers
 from bevgen.conversion.plan import Plan, plan_run
 from bevgen.conversion.report import Watcher
 from tests.helpers.image_files import encoded, exif, gpano
 from tests.helpers.runs import (
     COMMAND,
+    HANGS,
     SMALL,
     assert_same_output,
     bevgen,
@@ -91,7 +94,7 @@ def test_killed_at_random_instants_a_run_arrives_at_the_same_values(
     images: Path, out: Path, tmp_path: Path, scheduler: str, words: tuple[object, ...]
 ) -> None:
     (images / "p005.png").write_bytes(b"broken")
-    words = (*words, "--in", images, "--shard-size", 2)
+    words = (*words, "--in", images, "--shard-size", 2, "--workers", 2)
     kills = kill_until_done(out, 1, *words, "--scheduler", scheduler)
     assert kills >= 2
     assert_same_output(out, steady(tmp_path, *words))
@@ -103,7 +106,7 @@ def test_killed_while_extending_and_retrying(out: Path, tmp_path: Path) -> None:
     images, reference = tmp_path / "in", tmp_path / "steady" / "o.h5"
     reference.parent.mkdir()
     panoramas(images, [f"a{k:02d}.png" for k in range(12)])
-    words = ("pack", "--in", images, *PACK, "--shard-size", 2)
+    words = ("pack", "--in", images, *PACK, "--shard-size", 2, "--workers", 2)
     for target in (out, reference):
         bevgen(*words, "--shard-size", 100, "--out", target)
     kills = 0
@@ -126,6 +129,26 @@ def test_killed_while_extending_and_retrying(out: Path, tmp_path: Path) -> None:
         assert [f.source for f in shards.failures] == ["b10.png", "c00.png", "c05.png"]
 
 
+def test_unfinished_files_may_go_while_they_are_removed(out: Path) -> None:
+    """Those of a cluster's worker that was given up, and is still at it."""
+    folder = out.with_suffix(".shards")
+    folder.mkdir()
+    for k in range(2000):
+        (folder / f"{k:05d}.h5.0123abcd.part").touch()
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(remove_leftovers, [out, out])) == [None, None]
+    assert not any(folder.iterdir())
+
+
+def is_running(process: str) -> bool:
+    """Whether there is a process, other than one that has ended and that nobody has waited for."""
+    try:
+        status = Path(f"/proc/{process}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return status.rpartition(")")[2].split()[0] not in "XZ"
+
+
 def test_worker_processes_end_with_a_killed_run(images: Path, out: Path) -> None:
     """Otherwise they could write into files that the next run is making."""
     copies(images, 3000)
@@ -144,8 +167,8 @@ def test_worker_processes_end_with_a_killed_run(images: Path, out: Path) -> None
     assert wait_until(seen, process)
     process.kill()  # the parent alone
     process.wait()
-    end = time.monotonic() + 30
-    while any(Path(f"/proc/{child}").exists() for child in found):
+    end = time.monotonic() + HANGS
+    while any(map(is_running, found)):
         assert time.monotonic() < end, "workers outlive their parent"
         time.sleep(0.02)
 
@@ -159,10 +182,11 @@ def test_an_interrupted_run_says_how_to_go_on(tmp_path: Path, scheduler: str) ->
     copies(folder / "in", 90)
     out = folder / "o.h5"
     words = ["convert", "--in", "in", "--size", "700", "--shard-size", "10", "--overwrite"]
-    process = start(*words, "--out", "o.h5", "--scheduler", scheduler, cwd=folder)
+    more = ("--scheduler", scheduler, "--workers", 2)
+    process = start(*words, "--out", "o.h5", *more, cwd=folder)
     assert wait_until(lambda: len(shards_of(out)) >= 2, process)
     process.send_signal(signal.SIGINT)
-    stdout, stderr = process.communicate(timeout=30)
+    stdout, stderr = process.communicate(timeout=HANGS)
     assert process.returncode == 130, stderr
     assert stdout == ""
     assert "Traceback" not in stderr
@@ -184,11 +208,12 @@ def test_an_interrupt_ends_threads_between_two_images(tmp_path: Path) -> None:
     """One shard, in pieces of many images, must not be finished first."""
     images = copies(tmp_path / "in", 900)
     out = tmp_path / "o.h5"
-    process = start("convert", "--in", images, "--out", out, "--size", 900, "--shard-size", 1000)
-    assert wait_until(lambda: (tmp_path / "o.h5.part").exists(), process)
-    time.sleep(1)
+    words = ("convert", "--in", images, "--out", out, "--size", 900, "--shard-size", 1000)
+    process = start(*words, "--workers", 2)
+    part, image = tmp_path / "o.h5.part", 900 * 900 * 3
+    assert wait_until(lambda: part.exists() and 512 * part.stat().st_blocks > 2 * image, process)
     process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=30)
+    _, stderr = process.communicate(timeout=HANGS)
     assert process.returncode == 130
     assert "Traceback" not in stderr
     assert not out.exists()
@@ -530,6 +555,7 @@ def peak_memory(tmp_path: Path, count: int) -> float:
     folder = tmp_path / str(count)
     copies(folder / "in", count)
     words = ["convert", "--in", folder / "in", "--out", folder / "o.h5", *SMALL, "-q"]
+    words += ["--workers", 2, "--decoder", "pillow"]  # threads and compiled code take memory, too
     process = subprocess.Popen([*COMMAND, *map(str, words), "--shard-size", "32"])
     _, status, used = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)

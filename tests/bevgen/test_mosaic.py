@@ -413,7 +413,7 @@ def test_an_interrupted_drawing_leaves_the_poses_and_says_how_to_go_on(tmp_path:
     process = start("mosaic", *line, *more)
     assert wait_until(lambda: (out / ".m.tif.part").exists(), process)
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate()
     assert process.returncode == 130
     assert f"nothing was drawn; add --poses {out / 'p.csv'} --no-register" in said
     assert said.splitlines()[-1] == "Interrupted."

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from bevgen.cli import COMMANDS, main
-from tests.helpers.runs import COMMAND, SMALL, bevgen, panoramas, start, tree, wait_until
+from tests.helpers.runs import COMMAND, HANGS, SMALL, bevgen, panoramas, start, tree, wait_until
 
 MAP = ("--kind", "map", "--size", "8")
 
@@ -289,7 +289,7 @@ def test_an_interrupt_before_anything_was_changed(images: Path, out: Path, tmp_p
     lock = out.with_name("o.h5.lock")
     assert wait_until(lambda: lock.exists() and lock.stat().st_size > 0, process)
     process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=30)
+    _, stderr = process.communicate(timeout=HANGS)
     assert process.returncode == 130
     assert stderr.splitlines()[0] == "Interrupted. Nothing was changed; continue with:"
     assert stderr.splitlines()[1].endswith("--overwrite")

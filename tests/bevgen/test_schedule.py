@@ -22,6 +22,7 @@ import pytest
 from bevgen.conversion.schedule import run, worker_count
 from bevgen.errors import BevgenError, InputError
 from tests.helpers.runs import (
+    HANGS,
     SMALL,
     assert_same_output,
     bevgen,
@@ -193,7 +194,7 @@ class Cluster:
         return process
 
     def _wait(self, words: str) -> None:
-        end = time.monotonic() + 60
+        end = time.monotonic() + HANGS
         while words not in self.log.read_text():
             assert self.processes[-1].poll() is None, self.log.read_text()
             assert time.monotonic() < end, self.log.read_text()
@@ -261,7 +262,7 @@ def test_a_cluster_that_loses_a_worker_makes_the_same_files(
     process = start(*words, "--out", out, "--scheduler", cluster.address)
     assert wait_until(lambda: len(shards_of(out)) >= 2, process)
     cluster.stop(third)
-    _, stderr = process.communicate(timeout=100)
+    _, stderr = process.communicate(timeout=HANGS)
     assert process.returncode == 0, stderr
     assert "Traceback" not in stderr
     (tmp_path / "here").mkdir()
@@ -290,7 +291,7 @@ def test_a_cluster_without_workers_says_what_is_waited_for(out: Path, tmp_path: 
             assert wait_until(lambda: "has had no worker for 1 s: waiting" in text(), process)
             assert f"`dask worker {alone.address}`, or end the run with Ctrl-C" in text()
             alone.worker()
-            assert process.wait(100) == 0, text()
+            assert process.wait(HANGS) == 0, text()
         finally:
             process.kill()
             process.communicate()
@@ -306,7 +307,7 @@ def test_an_interrupted_run_on_a_cluster_can_be_continued(
     process = start(*words, "--out", out, "--scheduler", cluster.file)
     assert wait_until(lambda: len(shards_of(out)) >= 2, process)
     process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=HANGS)
     assert process.returncode == 130, stderr
     assert "Traceback" not in stderr
     kept = len(shards_of(out))
@@ -399,7 +400,7 @@ def test_a_cluster_that_is_lost_can_be_continued_without(tmp_path: Path, out: Pa
         process = start(*words, "--scheduler", cluster.file)
         assert wait_until(lambda: len(shards_of(out)) >= 2, process)
         cluster.stop(cluster.scheduler)
-        _, stderr = process.communicate(timeout=60)
+        _, stderr = process.communicate(timeout=HANGS)
     assert process.returncode == 1
     assert "Traceback" not in stderr
     (message,) = [line for line in stderr.splitlines() if line.startswith("Error: ")]
@@ -423,7 +424,7 @@ def test_a_job_that_kills_its_workers_is_given_up(tmp_path: Path) -> None:
         )
         done = subprocess.run(
             [sys.executable, "-c", script, tmp_path / "exit", cluster.address],
-            capture_output=True, text=True, check=False, timeout=60,
+            capture_output=True, text=True, check=False, timeout=HANGS,
         )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "BevgenError the Dask cluster at tcp://" in done.stdout

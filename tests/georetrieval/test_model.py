@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -232,18 +233,14 @@ def test_missing_weights_say_what_to_do(tmp_path):
 # Without a network
 
 
-def unreachable() -> str:
-    """Return the address of a port of this machine where nobody listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"http://127.0.0.1:{probe.getsockname()[1]}"
-
-
 @pytest.fixture
-def no_network(tmp_path) -> dict[str, str]:
+def no_network(tmp_path) -> Iterator[dict[str, str]]:
     """An environment in which the model hub does not answer, and nothing is cached."""
     no_proxies = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")}
-    return no_proxies | {"HF_ENDPOINT": unreachable(), "HF_HOME": str(tmp_path / "hub")}
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # where nobody else can listen, and this does not
+        hub = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        yield no_proxies | {"HF_ENDPOINT": hub, "HF_HOME": str(tmp_path / "hub")}
 
 
 def python(script: str, environment: dict[str, str]) -> str:

@@ -33,7 +33,8 @@ from tests.helpers.town import Town, make_town
 from tests.helpers.world import write_shards
 
 LIMIT = 300_000
-HERE = "http://127.0.0.1"
+LOCAL = "127.0.0.1"
+HERE = f"http://{LOCAL}"
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +52,12 @@ def app(town: Town):
 @pytest.fixture
 def client(app) -> TestClient:
     return TestClient(app, base_url=HERE)
+
+
+@pytest.fixture(autouse=True)
+def own_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let what is sent go to a folder of this test, which tests beside it do not write to."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
 
 def left_behind() -> list[Path]:
@@ -193,19 +200,17 @@ def test_other_hosts_and_other_sites_get_nothing(client, town):
 @contextmanager
 def served(app) -> Iterator[int]:
     """Serve on a free port; gives the port."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="error", lifespan="off"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    try:
-        while not server.started:
-            time.sleep(0.01)
-        yield port
-    finally:
-        server.should_exit = True
-        thread.join()
+    server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off"))
+    with listen(LOCAL, 0) as listening:
+        thread = threading.Thread(target=server.run, args=[[listening]])
+        thread.start()
+        try:
+            while not server.started:
+                time.sleep(0.01)
+            yield listening.getsockname()[1]
+        finally:
+            server.should_exit = True
+            thread.join()
 
 
 @pytest.mark.parametrize("chunked", [False, True])
@@ -214,7 +219,7 @@ def test_of_an_upload_of_4_gb_no_more_than_the_limit_is_read(app, chunked):
     with served(app) as port, socket.create_connection(("127.0.0.1", port)) as sent:
         sent.sendall(f"POST /locate HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n{how}\r\n\r\n".encode())
         block, total = b"x" * 50_000, 0
-        sent.settimeout(10)
+        sent.settimeout(600)
         try:
             while chunked and total < 20 * LIMIT:
                 sent.sendall(b"%x\r\n" % len(block) + block + b"\r\n")
@@ -269,8 +274,6 @@ def test_letting_others_in_takes_a_name_for_them(town, capsys):
 
 
 # The command
-
-LOCAL = "127.0.0.1"
 
 
 def test_an_index_without_tiles_has_no_page(town, tmp_path, capsys):

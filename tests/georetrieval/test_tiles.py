@@ -9,7 +9,6 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +26,7 @@ from georetrieval.data.tiles import TileSettings, make_tiles, open_source, web
 from georetrieval.data.tiles.cutting import cut_tile, tile_transform
 from georetrieval.data.tiles.places import Area, grid_places, read_area
 from georetrieval.errors import MapError
+from tests.helpers.paths import ROOT
 
 GEOD = Geod(ellps="WGS84")
 
@@ -456,16 +456,16 @@ def test_a_killed_run_goes_on_with_the_same_bytes(tmp_path):
 
     path = map_around(tmp_path / "a.tif", "EPSG:32631", 48.85, 2.35, 200, 0.5, noise)
     words = ["tiles", "--source", str(path), "--resolution", "0.5", "--size", "64", "--step", "12"]
-    command = [sys.executable, "-m", "georetrieval", *words, "--quiet", "--out"]
-    killed = subprocess.Popen([*command, str(tmp_path / "k.h5")], env=os.environ)
     folder = tmp_path / "k.shards"
-    while killed.poll() is None and not (folder / "00000.h5").exists():
-        time.sleep(0.005)
-    killed.send_signal(signal.SIGKILL)
-    killed.wait()
-    made = {p.name: p.stat().st_mtime_ns for p in folder.glob("0*.h5")}
-    assert made
-    assert not (tmp_path / "k.h5").exists()
+    script = (
+        "import sys; from pathlib import Path; from georetrieval.cli import main\n"
+        "from tests.helpers.crash import RENAMES, die_before_step\n"
+        f"die_before_step(1, Path({str(folder)!r}), RENAMES); main(sys.argv[1:])"
+    )
+    command = [sys.executable, "-c", script, *words, "--quiet", "--out", str(tmp_path / "k.h5")]
+    assert subprocess.run(command, cwd=ROOT, check=False).returncode == -signal.SIGKILL
+    made = {p.name: p.stat().st_mtime_ns for p in folder.glob("0*[0-9].h5")}
+    assert list(made) == ["00000.h5"]
     for name in ("k", "whole"):
         with pytest.raises(SystemExit) as stopped:
             main([*words, "--quiet", "--out", str(tmp_path / f"{name}.h5")])
@@ -502,7 +502,8 @@ def test_memory_stays_flat_for_a_map_of_120_gb(tmp_path):
         "from pathlib import Path\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "area = Path(sys.argv[3])\n"
-        "w = make_tiles(sys.argv[1], sys.argv[2], TileSettings(0.2, 384, 25), area=area)\n"
+        "settings = TileSettings(0.2, 384, 25)\n"
+        "w = make_tiles(sys.argv[1], sys.argv[2], settings, area=area, threads=2)\n"
         "print(w.rows, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)\n"
     )
     done = subprocess.run(

@@ -25,6 +25,7 @@ for name in ("", *group.list_commands(None)):
     print(command.get_help(click.Context(command)))
 """
 SMALL = ("--size", "32", "--resolution", "0.5")
+HANGS = 600.0  # seconds after which a process hangs, on the slowest machine
 
 
 def panoramas(folder: Path, names: int | Iterable[str], size: tuple[int, int] = (64, 128)) -> Path:
@@ -52,7 +53,7 @@ def bevgen(*words: object, expect: int | None = 0, **options: Any) -> subprocess
     """Run `bevgen` to its end; whatever happens, a user sees no traceback."""
     done = subprocess.run(
         [*COMMAND, *map(str, words)],
-        **({"capture_output": True, "text": True, "timeout": 120, "check": False} | options),
+        **({"capture_output": True, "text": True, "timeout": HANGS, "check": False} | options),
     )
     if done.stderr is not None:
         assert "Traceback" not in done.stderr, done.stderr
@@ -83,8 +84,8 @@ def kill_group(process: subprocess.Popen[str], number: int = signal.SIGKILL) -> 
 
 
 def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str]) -> bool:
-    """Wait for something to happen; False if the process ends or a minute passes before."""
-    end = time.monotonic() + 60
+    """Wait for something to happen; False if the process ends before, or hangs."""
+    end = time.monotonic() + HANGS
     while time.monotonic() < end:
         if condition():
             return True

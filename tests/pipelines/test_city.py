@@ -460,15 +460,20 @@ def test_the_command_stops_on_ctrl_c_goes_on_and_feeds_convert(tmp_path: Path) -
     out = tmp_path / "city"
     options = [
         "--out", str(out), "--places", "40", "--districts", "downtown", "--cross", "",
-        "--panorama-width", "512", "--tile-size", "64",
+        "--panorama-width", "512", "--tile-size", "64", "--workers", "2",
     ]  # fmt: skip
     process = subprocess.Popen(command(*options), stderr=subprocess.PIPE, text=True)
     while not list(out.glob("panorama/*.jpg")):
         assert process.poll() is None
         time.sleep(0.02)
+    process.send_signal(signal.SIGSTOP)
+    second = subprocess.run(command(*options), capture_output=True, text=True, check=False)
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
+    process.send_signal(signal.SIGCONT)
+    _, said = process.communicate()
     assert process.returncode == 130
+    assert second.returncode == 1
+    assert f"another run is writing {out} (process {process.pid} on" in second.stderr
     assert "the same command goes on" in said
     assert not list(out.rglob("*.part"))
     made = len(list(out.glob("*/*.*g")))
