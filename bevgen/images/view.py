@@ -38,8 +38,8 @@ def panorama_view(
         if not is_full_sphere(height, width, horizontal[1] - horizontal[0]):
             raise PanoramaError(
                 f"{width} x {height} pixels are not 2:1, so it is not known which part of the"
-                " sphere they show: say it with GPano metadata, --vertical-fov TOP BOTTOM or"
-                " --preset"
+                " sphere they show: say it with GPano metadata, or to bevgen with --vertical-fov"
+                " TOP BOTTOM or --preset"
             )
         vertical = FULL_SPHERE
     view = PanoramaView(height, width, vertical, horizontal)
