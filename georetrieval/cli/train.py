@@ -92,6 +92,11 @@ def command(
             f" the same command{resume_flag}"
         ) from error
     except KeyboardInterrupt:
+        if not Run(run).states():
+            console.print(
+                "Interrupted before there was anything to save: start again by the same command."
+            )
+            return EXIT_INTERRUPTED
         console.print("Interrupted; the state is saved. Continue with the same command and:")
         console.print("  --resume")
         return EXIT_INTERRUPTED

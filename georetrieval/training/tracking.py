@@ -45,6 +45,8 @@ class Tracker:
     def __init__(self, run: Run, *, tensorboard: bool = False, wandb: bool = False) -> None:
         self._path = run.metrics_path
         self._file = self._path.open("a", encoding="utf-8", buffering=1)
+        if self._file.tell() and not self._path.read_bytes().endswith(b"\n"):
+            self._file.write("\n")  # a line that a full disk or a power cut tore loses only itself
         self._writer = self._wandb = None
         if tensorboard:
             try:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,7 @@ from georetrieval.models.checkpoints import checkpoint_hash, load_branch, save_b
 from georetrieval.retrieval.embedding import Embeddings
 from georetrieval.retrieval.results import Evaluation
 from georetrieval.run import Run
+from georetrieval.training.state import State
 from tests.helpers.paths import ROOT
 from tests.helpers.runs import all_help
 from tests.helpers.world import World, tiny_settings, write_shards
@@ -250,6 +252,24 @@ def test_several_right_references_are_all_marked_in_the_report(small_world, run)
 
 
 # Training
+
+
+def test_what_is_interrupted_before_its_first_save_starts_again(
+    small_world, tmp_path, monkeypatch, capfd
+):
+    recipe, run = tmp_path / "r.toml", tmp_path / "run"
+    recipe.write_text(
+        "panorama = false\n[bev.encoder]\nname = 'test_convnext2'\npretrained = false\n"
+        "[bev.sampling]\nbatch_size = 8\n[bev.optim]\nepochs = 1\nprecision = 'float32'\n"
+    )
+    words = ["train", "--data", small_world.root, "--recipe", recipe, "--run", run]
+    with monkeypatch.context() as patch:
+        patch.setattr(State, "begin", lambda *_, **__: signal.raise_signal(signal.SIGINT))
+        assert georetrieval(*words) == 130
+    said = capfd.readouterr().err
+    assert "before there was anything to save" in said
+    assert "--resume" not in said
+    assert georetrieval(*words) == 0
 
 
 def test_tensorboard_gets_every_figure(small_world, tmp_path):

@@ -648,6 +648,17 @@ def test_figures_can_be_read_while_the_run_goes_on(tmp_path, tracker):
     assert (line["branch"], line["epoch"], line["loss"]) == ("bev", 0.1235, 2.5)
 
 
+def test_a_line_that_was_cut_loses_only_itself(tmp_path, tracker):
+    tracker.log("bev", 0, loss=3.0)
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"branch": "bev", "epo')
+    resumed = Tracker(Run(tmp_path))
+    resumed.log("bev", 1, loss=2.0)
+    resumed.close()
+    assert [line["loss"] for line in Run(tmp_path).read_metrics()] == [3.0, 2.0]
+    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 3
+
+
 def test_what_was_done_again_replaces_what_was_lost(tmp_path, tracker):
     for moment, loss in ((0, 9.0), (0.5, 8.0), (1.0, 7.0), (1.5, 6.0)):
         tracker.log("bev", moment, loss=loss)
