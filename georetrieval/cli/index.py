@@ -76,7 +76,7 @@ def command(context: click.Context, as_json: bool, **given: Any) -> int:
         about = {
             "index": str(out),
             "tiles": len(index),
-            "removed": header.removed,
+            "removed": len(header.removed),
             "kind": header.tiles.kind,
             "size": header.tiles.size,
             "resolution": header.tiles.resolution,

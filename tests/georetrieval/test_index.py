@@ -299,7 +299,7 @@ def test_a_killed_build_goes_on_with_what_is_missing(run, world, tmp_path, monke
         (lambda out: (out / HEADER).write_text("{"), "damaged"),
         (lambda out: (out / HEADER).write_text('{"format": "else"}'), "no index of georetrieval"),
         (lambda out: edit(out, version=1), "version 1"),
-        (lambda out: edit(out, removed=1), "was edited"),
+        (lambda out: edit(out, removed=[1]), "was edited"),
         (lambda out: cut(part_folder(out, "00000") / "codes.npy"), "makes only what is missing"),
         (lambda out: cut(part_folder(out, "00000") / "ids.json"), "makes only what is missing"),
         (lambda out: (part_folder(out, "00000") / "vectors.npy").unlink(), "or missing"),
@@ -325,17 +325,6 @@ def test_what_cannot_be_read_is_not_said_to_be_damaged(run, world, tmp_path):
         path.rmdir()
         (tmp_path / path.name).rename(path)
     Index(out)
-
-
-def test_removed_tiles_are_removed_again_if_their_list_is_damaged(run, world, tmp_path):
-    out = tmp_path / "city.index"
-    index = build_index(run, [world.root / "satellite.h5"], out)
-    remove_tiles(out, index.ids[:3])
-    cut(out / "removed.npy")
-    with pytest.raises(IndexFileError, match=r"removed\.npy .* --overwrite, .* remove again"):
-        Index(out)
-    assert len(build_index(run, [world.root / "satellite.h5"], out, overwrite=True)) == 96
-    assert len(remove_tiles(out, index.ids[:3])) == 93
 
 
 def test_a_folder_of_other_things_does_not_become_an_index(run, world, tmp_path):

@@ -38,7 +38,6 @@ from georetrieval.retrieval.index.files import (
     PART_ROWS,
     PARTS,
     POSITIONS,
-    REMOVED,
     SCALES,
     VECTORS,
     IndexHeader,
@@ -120,7 +119,7 @@ def build_index(
             wanted, header = header, read_header(out)
             _refuse_other(header, wanted, opened, out)
         (out / PARTS).mkdir(parents=True, exist_ok=True)
-        for name in (HEADER, REMOVED, APPROXIMATE, CONFIDENCE) if overwrite else ():
+        for name in (HEADER, APPROXIMATE, CONFIDENCE) if overwrite else ():
             (out / name).unlink(missing_ok=True)
         parts = _make_parts(out, key, encoders, header.parts, opened, device, on_progress)
         if parts == header.parts:
@@ -188,19 +187,14 @@ def remove_tiles(out: Path | str, ids: Collection[str]) -> Index:
             )
         kept = index.kept.copy()
         kept[[index.row_of[name] for name in ids]] = False
-        removed = np.flatnonzero(~kept)
-        part = index.folder / f"{REMOVED}.part"
-        crc = write_array(part, removed)
-        part.replace(index.folder / REMOVED)
-        checksums = {**index.header.checksums, REMOVED: crc}
-        header = replace(index.header, removed=len(removed), checksums=checksums)
-        write_header(index.folder, header)
+        removed = tuple(np.flatnonzero(~kept).tolist())
+        write_header(index.folder, replace(index.header, removed=removed))
     return Index(out)
 
 
 def _may_be_index(out: Path) -> bool:
     """Whether a path is an index, or what a killed call left of one: other folders stay as is."""
-    own = {PARTS, REMOVED, APPROXIMATE, CONFIDENCE}
+    own = {PARTS, APPROXIMATE, CONFIDENCE}
     return out.is_dir() and (
         (out / HEADER).exists()
         or all(

@@ -24,7 +24,6 @@ HEADER = "index.json"
 PARTS = "parts"
 CONFIDENCE = "confidence.json"
 APPROXIMATE = "approximate.faiss"
-REMOVED = "removed.npy"
 AGAIN = "build the index again with --overwrite, which takes the vectors that are whole"
 PART_ROWS = 8192
 """Tiles in a part at most: what a killed run embeds again."""
@@ -140,15 +139,15 @@ class IndexHeader:
     """All that an index says about itself.
 
     ``approximate`` is the number of parts that the file for approximate search covers, 0 without
-    such a file; ``removed`` is how many tiles are no longer searched.
+    such a file; ``removed`` are the rows that are no longer searched, counted over all parts.
     """
 
     model: ModelKey
     tiles: Tiles
     parts: tuple[Part, ...] = ()
-    removed: int = 0
     approximate: int = 0
     checksums: dict[str, int] = field(default_factory=dict)
+    removed: tuple[int, ...] = ()
 
     @property
     def rows(self) -> int:
@@ -197,6 +196,7 @@ def read_header(folder: Path) -> IndexHeader:
     del content["format"], content["version"]
     content["model"], content["tiles"] = ModelKey(**content["model"]), Tiles(**content["tiles"])
     content["parts"] = tuple(Part(**part) for part in content["parts"])
+    content["removed"] = tuple(content["removed"])
     return IndexHeader(**content)
 
 

@@ -25,7 +25,6 @@ from georetrieval.retrieval.index.files import (
     IDS,
     PART_FILES,
     POSITIONS,
-    REMOVED,
     SCALES,
     VECTORS,
     IndexHeader,
@@ -77,13 +76,11 @@ class Index:
             np.concatenate([positions for _, _, positions in parts]) if parts else np.empty((0, 2))
         )
         self.kept: NDArray[np.bool_] = np.ones(len(self.ids), bool)
-        if self.header.removed:
-            again = "build the index with --overwrite, which takes its vectors, and remove again"
-            self.kept[_read_array(self.folder / REMOVED, again)] = False
+        self.kept[list(self.header.removed)] = False
         self._shards: dict[str, ShardSet] = {}
 
     def __len__(self) -> int:
-        return len(self.ids) - self.header.removed
+        return len(self.ids) - len(self.header.removed)
 
     @property
     def run(self) -> Path:
@@ -311,18 +308,15 @@ def _open_part(
     return Block(arrays[VECTORS], coded), ids, np.array(arrays[POSITIONS])
 
 
-PART_AGAIN = (
-    "delete its folder and run the same `georetrieval index` again, without --add, which makes only"
-    " what is missing"
-)
-
-
-def _read_array(path: Path, again: str = PART_AGAIN) -> NDArray[Any]:
+def _read_array(path: Path) -> NDArray[Any]:
     try:
         return np.load(path, mmap_mode="r", allow_pickle=False)
     except (FileNotFoundError, ValueError, EOFError) as error:
-        raise _damaged(path, str(error), again) from error
+        raise _damaged(path, str(error)) from error
 
 
-def _damaged(path: Path, why: str, again: str = PART_AGAIN) -> IndexFileError:
-    return IndexFileError(f"{path} is damaged or missing ({why}): {again}")
+def _damaged(path: Path, why: str) -> IndexFileError:
+    return IndexFileError(
+        f"{path} is damaged or missing ({why}): delete its folder and run the same"
+        " `georetrieval index` again, without --add, which makes only what is missing"
+    )
