@@ -1,6 +1,6 @@
 """An index of reference tiles: vectors on disk, searched exactly or by approximation.
 
-``files <- {exact, approximate} <- opening <- building``
+``files <- {exact, approximate} <- opening <- parts <- building``
 """
 
 from georetrieval.retrieval.index.building import add_references, build_index, remove_tiles
