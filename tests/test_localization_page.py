@@ -17,7 +17,7 @@ from tests.test_docs import blocks
 
 PAGE = ROOT / "docs" / "localization.md"
 SMALLER = {
-    "--places 320 --validation 0.3": "--places 120 --validation 0.7 --test 0.1",
+    "--places 320 --validation 0.3": "--places 66 --validation 0.7 --test 0.1",
     "--panorama-width 512": "--panorama-width 128",
     "--tile-size 128": "--tile-size 32",
     "--size 128": "--size 32",

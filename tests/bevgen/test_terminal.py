@@ -94,7 +94,7 @@ COMMANDS = [
     ("bevgen", "--help"),
     ("bevgen", "convert", "--help"),
     ("georetrieval", "recipes"),
-    ("georetrieval", "recipes", "cvusa", "--dry-run"),
+    ("georetrieval", "recipes", "city", "--dry-run"),
 ]
 
 

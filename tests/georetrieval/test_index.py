@@ -22,8 +22,8 @@ from georetrieval.retrieval.index import (
     Index,
     add_references,
     build_index,
-    building,
     exact,
+    parts,
     remove_tiles,
 )
 from georetrieval.retrieval.index.exact import Block, encode, nearest
@@ -183,7 +183,7 @@ def pack(folder: Path, out: Path, images: np.ndarray, positions: np.ndarray) -> 
 def test_tiles_that_were_drawn_again_are_not_searched_by_old_vectors(
     run, world, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(building, "PART_ROWS", 40)
+    monkeypatch.setattr(parts, "PART_ROWS", 40)
     images = ShardSet(world.root / "satellite.h5").read(range(96))
     tiles, out = tmp_path / "tiles.h5", tmp_path / "city.index"
     pack(tmp_path / "tiles", tiles, images, world.positions)
@@ -201,8 +201,8 @@ def test_tiles_that_were_drawn_again_are_not_searched_by_old_vectors(
     ):
         with pytest.raises(IndexFileError, match=r"tiles\.h5 has changed.*--overwrite"):
             call()
-    made, real = [], building._make_part
-    monkeypatch.setattr(building, "_make_part", lambda *a: made.append(a[1].name) or real(*a))
+    made, real = [], parts._make_part
+    monkeypatch.setattr(parts, "_make_part", lambda *a: made.append(a[1].name) or real(*a))
     anew = build_index(run, [tiles], out, overwrite=True)
     assert made == ["00001"]
     anew.check_references()
@@ -246,7 +246,7 @@ def test_tiles_that_moved_are_not_embedded_again(run, world, tmp_path, monkeypat
     tiles.rename(moved)
     with pytest.raises(IndexFileError, match="cannot be read"):
         Index(out).tile(0)
-    monkeypatch.setattr(building, "_make_part", None)
+    monkeypatch.setattr(parts, "_make_part", None)
     again = build_index(run, [moved], out, overwrite=True)
     np.testing.assert_array_equal(again.tile(0), ShardSet(moved)[0])
 
@@ -271,8 +271,8 @@ def test_of_tiles_that_overlap_only_the_new_ones_are_added(run, world, tmp_path)
 
 
 def test_a_killed_build_goes_on_with_what_is_missing(run, world, tmp_path, monkeypatch):
-    monkeypatch.setattr(building, "PART_ROWS", 40)
-    out, real, made = tmp_path / "city.index", building._make_part, []
+    monkeypatch.setattr(parts, "PART_ROWS", 40)
+    out, real, made = tmp_path / "city.index", parts._make_part, []
 
     def make(*args):
         if len(made) == 2:
@@ -280,7 +280,7 @@ def test_a_killed_build_goes_on_with_what_is_missing(run, world, tmp_path, monke
         made.append(args[1].name)
         return real(*args)
 
-    monkeypatch.setattr(building, "_make_part", make)
+    monkeypatch.setattr(parts, "_make_part", make)
     with pytest.raises(KeyboardInterrupt):
         build_index(run, [world.root / "satellite.h5"], out)
     with pytest.raises(IndexFileError, match="no finished index"):
