@@ -397,7 +397,11 @@ def test_another_run_s_vectors_are_not_mixed_in(run, world, tmp_path):
     ):
         with pytest.raises(IndexFileError, match="made by other checkpoints"):
             call()
+    before = Index(out)
     replaced = build_index(other, [world.root / "satellite.h5"], out, overwrite=True)
+    with pytest.raises(IndexFileError, match="other weights while"):
+        before.store_confidence({"unknown": {}})
+    assert Index(out).confidence is None
     assert replaced.header == Index(out).header
     assert Index(out).run.samefile(other.folder)
 

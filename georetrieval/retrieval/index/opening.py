@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from bevgen import ShardError, ShardSet, written_whole
+from bevgen import ShardError, ShardSet, only_writer, written_whole
 from georetrieval.data.positions import distances
 from georetrieval.errors import IndexFileError
 from georetrieval.retrieval.index.approximate import Approximate
@@ -253,9 +253,20 @@ class Index:
         return values
 
     def store_confidence(self, values: dict[str, Any]) -> None:
-        """Keep a confidence model; see `georetrieval.localization`."""
+        """Keep a confidence model; see `georetrieval.localization`.
+
+        Raises
+        ------
+        IndexFileError
+            If the index has been built with other weights since it was opened.
+        """
         content = {**values, "crc32": json_checksum(values)}
-        with written_whole(self.folder / CONFIDENCE) as part:
+        with only_writer(self.folder), written_whole(self.folder / CONFIDENCE) as part:
+            if not read_header(self.folder).model.same_vectors(self.header.model):
+                raise IndexFileError(
+                    f"{self.folder} was built with other weights while a confidence model was"
+                    " fitted: fit it again"
+                )
             part.write_text(json.dumps(content, indent=1) + "\n", "utf-8")
 
     def verify(self) -> list[str]:
